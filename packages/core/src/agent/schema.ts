@@ -1,0 +1,124 @@
+import { z } from "zod";
+import { jsonText } from "../json.ts";
+import { name } from "../task/schema.ts";
+
+export const statuses = ["connecting", "ready", "busy", "draining", "paused", "lost", "stopped"] as const;
+export type Status = (typeof statuses)[number];
+
+export const Capability = z.strictObject({
+  name: name(),
+  level: z.number().min(0).max(1).optional(),
+  /** Per task, in the tenant's own unit. */
+  cost: z.number().min(0).max(1_000_000).optional(),
+});
+export type Capability = z.output<typeof Capability>;
+
+const unique = (list: readonly { name: string }[]) => new Set(list.map((entry) => entry.name)).size === list.length;
+export const Capabilities = z.array(Capability).max(64).refine(unique, "each capability name once");
+export const Labels = z
+  .record(name(64), z.union([z.string().max(256), z.number()]))
+  .refine((labels) => Object.keys(labels).length <= 64, "at most 64 labels");
+
+export const Delivery = z.discriminatedUnion("type", [
+  z.strictObject({ type: z.literal("pull") }),
+  z.strictObject({
+    type: z.literal("webhook"),
+    url: z.url({ protocol: /^https?$/ }).max(2048),
+    secret: z.string().min(16).max(256).optional(),
+  }),
+  z.strictObject({
+    type: z.literal("lambda"),
+    functionArn: z
+      .string()
+      .regex(/^arn:aws[\w-]*:lambda:/, "expected a Lambda ARN")
+      .max(256),
+  }),
+  z.strictObject({ type: z.literal("queue"), queueUrl: z.url().max(2048) }),
+]);
+
+const settable = {
+  role: name().optional(),
+  type: name().optional(),
+  description: z.string().max(4096).optional(),
+  capabilities: Capabilities,
+  labels: Labels.default({}),
+  maxConcurrency: z.number().int().min(1).max(1000).default(1),
+  metadata: jsonText().optional(),
+};
+export const Register = z.strictObject({
+  name: name(),
+  ...settable,
+  delivery: Delivery.default({ type: "pull" }),
+  leaseSeconds: z.number().min(3).max(3600).default(60),
+  onConflict: z.enum(["reject", "replace"]).default("reject"),
+});
+export type Register = z.output<typeof Register>;
+export const Patch = z
+  .strictObject({
+    role: name().optional(),
+    type: name().optional(),
+    description: z.string().max(4096).optional(),
+    capabilities: Capabilities.optional(),
+    labels: Labels.optional(),
+    maxConcurrency: z.number().int().min(1).max(1000).optional(),
+    metadata: jsonText().optional(),
+  })
+  .refine((patch) => Object.values(patch).some((value) => value !== undefined), "give at least one field to change");
+export type Patch = z.output<typeof Patch>;
+
+export const Lease = z.strictObject({
+  max: z.number().int().min(1).max(100).default(1),
+  waitSeconds: z.number().min(0).max(20).default(0),
+});
+export const Heartbeat = z.strictObject({
+  /** What the agent holds; with it, a task it should hold but does not is given to another. */
+  holding: z
+    .array(z.strictObject({ taskId: z.string().max(64), fence: z.number().int().min(1) }))
+    .max(1000)
+    .optional(),
+});
+export const RemoveQuery = z.strictObject({
+  mode: z.enum(["graceful", "force"]).default("graceful"),
+  graceSeconds: z.coerce.number().min(0).max(86_400).default(300),
+});
+export const ListQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+  cursor: z.string().max(1024).optional(),
+  status: z.enum(statuses).optional(),
+  role: name().optional(),
+  type: name().optional(),
+  capability: name().optional(),
+  /** `key:value` */
+  label: z
+    .string()
+    .max(400)
+    .regex(/^[^:]+:.*$/s, "expected key:value")
+    .optional(),
+});
+
+const time = z.iso.datetime({ precision: 3 });
+export const Info = z.object({
+  id: z.string(),
+  name: z.string(),
+  role: z.string().optional(),
+  type: z.string().optional(),
+  description: z.string().optional(),
+  status: z.enum(statuses),
+  capabilities: z.array(Capability),
+  labels: z.record(z.string(), z.union([z.string(), z.number()])),
+  maxConcurrency: z.number(),
+  running: z.number(),
+  freeSlots: z.number(),
+  delivery: z.object({ type: z.string() }).loose(),
+  leaseSeconds: z.number(),
+  metadata: jsonText().optional(),
+  stats: z.object({ completed: z.number(), failed: z.number(), successRate: z.number(), averageSeconds: z.number() }),
+  createdAt: time,
+  lastSeenAt: time.optional(),
+  leaseExpiresAt: time.optional(),
+});
+export type Info = z.output<typeof Info>;
+
+/** What an agent is told on a heartbeat or over its socket. */
+export const Commands = z.object({ cancel: z.array(z.string()), pause: z.boolean(), drain: z.boolean() });
+export type Commands = z.output<typeof Commands>;

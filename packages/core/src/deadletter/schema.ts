@@ -1,0 +1,11 @@
+import { z } from "zod";
+
+export const Redrive = z
+  .strictObject({
+    taskIds: z.array(z.string().max(64)).min(1).max(100).optional(),
+    all: z.literal(true).optional(),
+    /** Spread the redriven tasks: at most this many a second. */
+    perSecond: z.number().min(0.01).max(10_000).optional(),
+  })
+  .refine((redrive) => (redrive.taskIds === undefined) !== (redrive.all === undefined), "give taskIds or all: true");
+export type Redrive = z.output<typeof Redrive>;

@@ -1,0 +1,5 @@
+export * from "./error.ts";
+export * from "./id.ts";
+export * from "./json.ts";
+export * from "./port/index.ts";
+export * from "./scope.ts";

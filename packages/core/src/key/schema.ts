@@ -1,0 +1,20 @@
+import { z } from "zod";
+
+export const roles = ["admin", "operator", "client", "reader"] as const;
+export const tenantName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1–63 of a–z, 0–9 and -, not starting with -");
+export const Create = z.strictObject({
+  role: z.enum(roles),
+  tenant: tenantName.optional(),
+  name: z.string().max(128).optional(),
+});
+export type Create = z.output<typeof Create>;
+export const Info = z.object({
+  id: z.string(),
+  role: z.enum(roles),
+  tenant: z.string(),
+  name: z.string().optional(),
+  createdAt: z.string(),
+  /** The first characters of the key, to tell it by. */
+  hint: z.string(),
+});
+export type Info = z.output<typeof Info>;

@@ -1,0 +1,56 @@
+import type { Blobs } from "./blobs.ts";
+import type { Bus } from "./bus.ts";
+import type { Clock, Random } from "./clock.ts";
+import type { Live } from "./live.ts";
+import type { Queue, QueueFeed, QueueName } from "./queue.ts";
+import type { ChangeFeed, Store } from "./store.ts";
+
+export type * from "./blobs.ts";
+export type * from "./bus.ts";
+export type * from "./clock.ts";
+export type * from "./live.ts";
+export {
+  type Message,
+  type Outgoing,
+  type Queue,
+  type QueueFeed,
+  type QueueName,
+  type QueueOptions,
+  queueLimits,
+} from "./queue.ts";
+export * from "./store.ts";
+
+/** Everything the domain needs of an engine. */
+export interface Ports {
+  readonly store: Store;
+  readonly queues: Readonly<Record<QueueName, Queue>>;
+  readonly bus: Bus;
+  readonly blobs: Blobs;
+  readonly live: Live;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** An opened engine: the ports, the feeds that drive handlers, and what it costs. */
+export interface Engine {
+  readonly ports: Ports;
+  readonly changes: ChangeFeed;
+  readonly queueFeed: QueueFeed;
+  meter(): Meter;
+  /** Flushes, then closes; later calls throw `store.unavailable`. */
+  close(): Promise<void>;
+}
+
+/** Counts since opening, in the units AWS bills. */
+export interface Meter {
+  /** DynamoDB write request units: 1 per started KB, twice that in a transaction. */
+  readonly writeUnits: number;
+  /** DynamoDB read request units: 1 per started 4 KB, strongly consistent. */
+  readonly readUnits: number;
+  readonly storeCalls: number;
+  /** SQS requests: 1 per started 64 KB of a send, receive or delete of up to 10 messages. */
+  readonly queueRequests: number;
+  /** EventBridge events: 1 per started 64 KB. */
+  readonly busEvents: number;
+  readonly blobRequests: number;
+}

@@ -1,0 +1,148 @@
+/** A JSON-shaped attribute value. Both engines store exactly this. */
+export type Value = string | number | boolean | null | readonly Value[] | { readonly [name: string]: Value };
+export type Scalar = string | number | boolean | null;
+
+export interface Key {
+  /** Partition key. Its first part is the tenant. 1–2048 bytes. */
+  readonly pk: string;
+  /** Sort key, compared byte by byte as UTF-8. 1–1024 bytes. */
+  readonly sk: string;
+}
+
+/** One row. At most 400 KB, counted as DynamoDB counts it: names and values in UTF-8. */
+export interface Item extends Key {
+  /** What the row is (`task`, `agent`, …); the change stream is filtered by it. */
+  readonly kind: string;
+  readonly [attribute: string]: Value | undefined;
+}
+
+/** All given parts must hold. They read only the row they guard. */
+export interface Condition {
+  /** true: the row is there; false: it is not. */
+  readonly exists?: boolean;
+  /** Each attribute equals the value. */
+  readonly equals?: Readonly<Record<string, Scalar>>;
+  /** Each attribute equals one of the values (1–100). */
+  readonly oneOf?: Readonly<Record<string, readonly Scalar[]>>;
+  /** None of these attributes is set. */
+  readonly missing?: readonly string[];
+  /** Each attribute is a number below the bound; an attribute that is not set fails. */
+  readonly lessThan?: Readonly<Record<string, number>>;
+  /** Each attribute is a list, map or string with fewer elements than this; not set counts as 0. */
+  readonly sizeBelow?: Readonly<Record<string, number>>;
+}
+
+export interface Changes {
+  readonly set?: Readonly<Record<string, Value>>;
+  /** Adds to a number; not set counts as 0. */
+  readonly add?: Readonly<Record<string, number>>;
+  readonly remove?: readonly string[];
+}
+
+export interface Put {
+  readonly put: Item;
+  readonly if?: Condition;
+}
+export interface Update extends Changes {
+  readonly update: Key;
+  /** The kind a row gets when the update makes it. */
+  readonly kind: string;
+  readonly if?: Condition;
+}
+export interface Delete {
+  readonly delete: Key;
+  readonly if?: Condition;
+}
+export interface Check {
+  readonly check: Key;
+  readonly if: Condition;
+}
+export type Write = Put | Update | Delete | Check;
+
+/** Why one write of a call was refused: its condition failed, or another transaction held the row. */
+export interface Refusal {
+  readonly code: "condition" | "conflict";
+  /** The row as it stands, when a condition failed and there is one. */
+  readonly winner?: Item;
+}
+export type WriteResult = { readonly ok: true; readonly item?: Item } | ({ readonly ok: false } & Refusal);
+export type TransactResult =
+  | { readonly ok: true }
+  /** One entry a write, in order; undefined where that write was not the reason. */
+  | { readonly ok: false; readonly reasons: readonly (Refusal | undefined)[] };
+
+export interface Query {
+  readonly pk: string;
+  /** Sort keys from this one on, inclusive. */
+  readonly from?: string;
+  /** Sort keys up to this one, inclusive. */
+  readonly to?: string;
+  /** Sort keys that begin so; not together with from or to. */
+  readonly prefix?: string;
+  readonly reverse?: boolean;
+  /** 1–1000. */
+  readonly limit: number;
+  /** The last sort key already seen, exclusive, in the direction of reading. */
+  readonly after?: string;
+}
+export interface Page {
+  readonly items: readonly Item[];
+  /** Pass as `after` to go on; absent at the end. */
+  readonly last?: string;
+}
+
+/** One change of one row, as the change stream carries it. `old` is absent for a new row, `new` for a deleted one. */
+export interface Change {
+  /** Orders the changes of one row: compare as strings. */
+  readonly position: string;
+  readonly key: Key;
+  readonly old?: Item;
+  readonly new?: Item;
+}
+
+/** Limits both engines keep; the same as DynamoDB's, so that what runs embedded runs on AWS. */
+export const storeLimits = {
+  itemBytes: 400 * 1024,
+  transactItems: 100,
+  transactBytes: 4 * 1024 * 1024,
+  partitionKeyBytes: 2048,
+  sortKeyBytes: 1024,
+} as const;
+
+/**
+ * Rows with conditional writes, transactions and range queries over one partition.
+ *
+ * A write resolves once its order is decided and every later read sees it; it is on disk once `settled()` resolves.
+ * Edges await `settled()` before anything leaves the process. Reads are always strongly consistent.
+ *
+ * Throws `store.item_too_large`, `store.transaction_too_large`, `store.key_invalid` (nothing changed) and
+ * `store.unavailable` (retry later).
+ */
+export interface Store {
+  get(key: Key): Promise<Item | undefined>;
+  /** In the order of the keys; at most 100. */
+  batchGet(keys: readonly Key[]): Promise<readonly (Item | undefined)[]>;
+  query(query: Query): Promise<Page>;
+  /** `item` of the result is the row after a put or an update. */
+  write(write: Write): Promise<WriteResult>;
+  /** All or none, 1–100 writes, each to a row of its own. */
+  transact(writes: readonly Write[]): Promise<TransactResult>;
+  /** Unconditional puts and deletes, any number, in no order, not atomic: for rows that are derived from others. */
+  batchWrite(writes: readonly (Put | Delete)[]): Promise<void>;
+  /** Resolves when every write decided so far is durable. Rejects with `store.unavailable` when it cannot be made so. */
+  settled(): Promise<void>;
+}
+
+/** Gives every change at least once, in order for each key, old and new image, beginning where this consumer left off. */
+export interface ChangeFeed {
+  /**
+   * @param kinds rows of these kinds only
+   * @param handler throws to get the batch again; each batch holds at most 1000 changes
+   * @returns stops the feed, after the running batch
+   */
+  consume(
+    consumer: string,
+    kinds: readonly string[],
+    handler: (changes: readonly Change[]) => Promise<void>,
+  ): () => Promise<void>;
+}

@@ -1,0 +1,238 @@
+import { z } from "zod";
+import { jsonText } from "../json.ts";
+
+export const statuses = [
+  "scheduled",
+  "queued",
+  "assigned",
+  "running",
+  "input_required",
+  "completed",
+  "failed",
+  "cancelled",
+  "expired",
+] as const;
+export type Status = (typeof statuses)[number];
+
+export const strategies = [
+  "best_fit",
+  "least_loaded",
+  "round_robin",
+  "weighted",
+  "sticky",
+  "cheapest",
+  "fastest",
+  "random_two",
+] as const;
+export type Strategy = (typeof strategies)[number];
+
+/** Names of things people choose: types, capabilities, roles, tags, keys. */
+export const name = (max = 128) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .regex(/^[^\p{C}\p{Z}]+( [^\p{C}\p{Z}]+)*$/u, "no control characters, no leading, trailing or double spaces");
+
+const seconds = (min: number, max: number) => z.number().min(min).max(max);
+const day = 86_400;
+
+export const Requirement = z.strictObject({
+  capability: name(),
+  minLevel: z.number().min(0).max(1).optional(),
+});
+
+const scalar = z.union([z.string().max(256), z.number()]);
+export const Selector = z
+  .strictObject({
+    key: name(64),
+    op: z.enum(["eq", "ne", "in", "exists", "gt", "gte", "lt", "lte"]),
+    value: z.union([z.string().max(256), z.number(), z.boolean(), z.array(scalar).min(1).max(50)]).optional(),
+    required: z.boolean().default(true),
+    weight: z.number().min(-100).max(100).optional(),
+  })
+  .superRefine((selector, ctx) => {
+    const wrong = (message: string) => ctx.addIssue({ code: "custom", path: ["value"], message });
+    if (selector.op === "in") {
+      if (!Array.isArray(selector.value)) wrong("expected a list of strings or numbers with op in");
+    } else if (selector.op === "exists") {
+      if (selector.value !== undefined && typeof selector.value !== "boolean")
+        wrong("expected true, false or nothing with op exists");
+    } else if (selector.op === "eq" || selector.op === "ne") {
+      if (typeof selector.value !== "string" && typeof selector.value !== "number")
+        wrong(`expected a string or number with op ${selector.op}`);
+    } else if (typeof selector.value !== "number") wrong(`expected a number with op ${selector.op}`);
+  });
+
+export const Timeouts = z.strictObject({
+  /** Schedule-to-start: from queued to started. Over: `expired`. */
+  queueSeconds: seconds(0.1, 30 * day).optional(),
+  /** Start-to-close of one attempt. Over: the attempt failed, retried as the policy says. */
+  runSeconds: seconds(0.1, 30 * day).optional(),
+  /** Schedule-to-close of all attempts. Over: `expired`. */
+  totalSeconds: seconds(0.1, 366 * day).optional(),
+  /** The longest silence of a running attempt. Over: as runSeconds. */
+  heartbeatSeconds: seconds(0.1, day).optional(),
+});
+
+export const Retry = z.strictObject({
+  /** Attempts in all, the first included. */
+  maxAttempts: z.number().int().min(1).max(100).default(3),
+  initialSeconds: seconds(0, day).default(1),
+  factor: z.number().min(1).max(10).default(2),
+  maxSeconds: seconds(0, day).default(60),
+  /** Error codes that end the task at once. */
+  nonRetryable: z.array(name()).max(50).default([]),
+});
+
+export const ConcurrencyLimit = z.strictObject({ key: name(256), limit: z.number().int().min(1).max(1_000_000) });
+export const RateLimit = z.strictObject({
+  key: name(256),
+  limit: z.number().min(0.001).max(1_000_000),
+  perSeconds: seconds(0.001, day),
+  weight: z.number().min(0).max(1_000_000).optional(),
+});
+
+const fields = {
+  type: name(),
+  input: jsonText().optional(),
+  description: z.string().max(4096).optional(),
+  /** 9 first. */
+  priority: z.number().int().min(0).max(9).default(5),
+  requires: z.array(Requirement).max(64).default([]),
+  labels: z.array(Selector).max(64).default([]),
+  agentId: z.string().max(64).optional(),
+  role: name().optional(),
+  stickyKey: name(256).optional(),
+  strategy: z.enum(strategies).default("best_fit"),
+  slots: z.number().int().min(1).max(1000).default(1),
+  delaySeconds: seconds(0, 366 * day).optional(),
+  notBefore: z.iso.datetime({ offset: true }).optional(),
+  dependsOn: z.array(z.string().min(1).max(128)).max(100).default([]),
+  parentId: z.string().max(64).optional(),
+  timeouts: Timeouts.prefault({}),
+  cancelGraceSeconds: seconds(0, 3600).default(10),
+  retry: Retry.prefault({}),
+  concurrency: z.array(ConcurrencyLimit).max(8).default([]),
+  rate: RateLimit.optional(),
+  fairKey: name(256).optional(),
+  tags: z.array(name()).max(50).default([]),
+  metadata: jsonText().optional(),
+} as const;
+
+const oneStart = (task: { delaySeconds?: number | undefined; notBefore?: string | undefined }) =>
+  task.delaySeconds === undefined || task.notBefore === undefined;
+const oneStartMessage = { path: ["notBefore"], message: "give delaySeconds or notBefore, not both" };
+
+export const Create = z.strictObject(fields).refine(oneStart, oneStartMessage);
+export const BatchEntry = z.strictObject({ ...fields, ref: name().optional() }).refine(oneStart, oneStartMessage);
+/** `tasks` entries are checked one by one, so that a bad one spoils no other. */
+export const CreateBatch = z.strictObject({
+  tasks: z.array(z.unknown()).min(1).max(100),
+  atomic: z.boolean().default(false),
+});
+export type Create = z.output<typeof Create>;
+export type BatchEntry = z.output<typeof BatchEntry>;
+export type Requirement = z.output<typeof Requirement>;
+export type Selector = z.output<typeof Selector>;
+
+const fence = z.number().int().min(1);
+const take = z.number().int().min(0).max(100).optional();
+export const Problem = z.strictObject({
+  code: name().default("error"),
+  message: z.string().max(16_384).default(""),
+  retryable: z.boolean().optional(),
+});
+
+export const Start = z.strictObject({ fence });
+export const Heartbeat = z.strictObject({
+  fence,
+  progress: z
+    .strictObject({ percent: z.number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
+    .optional(),
+  /** Comes back to the next attempt as `task.details`. */
+  details: jsonText().optional(),
+});
+/** `usage.units` corrects the weight of the task's rate limit after the call. */
+export const Usage = z
+  .record(name(64), z.number().min(0))
+  .refine((usage) => Object.keys(usage).length <= 32, "at most 32 entries");
+export const Complete = z.strictObject({ fence, result: jsonText().optional(), usage: Usage.optional(), take });
+export const Fail = z.strictObject({ fence, error: Problem, usage: Usage.optional(), take });
+export const Release = z.strictObject({ fence, reason: z.string().max(1024).optional(), take });
+export const Cancel = z.strictObject({ reason: z.string().max(1024).optional() });
+export const ListQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+  cursor: z.string().max(1024).optional(),
+  status: z.enum(statuses).optional(),
+  type: name().optional(),
+  agentId: z.string().max(64).optional(),
+  tag: name().optional(),
+  parentId: z.string().max(64).optional(),
+});
+
+const time = z.iso.datetime({ precision: 3 });
+/** A task as callers see it. */
+export const Info = z.object({
+  id: z.string(),
+  type: z.string(),
+  status: z.enum(statuses),
+  description: z.string().optional(),
+  input: jsonText().optional(),
+  result: jsonText().optional(),
+  error: z.object({ code: z.string(), message: z.string(), retryable: z.boolean().optional() }).optional(),
+  usage: z.record(z.string(), z.number()).optional(),
+  priority: z.number(),
+  requires: z.array(Requirement),
+  labels: z.array(z.unknown()),
+  role: z.string().optional(),
+  /** The agent asked for. */
+  boundAgentId: z.string().optional(),
+  stickyKey: z.string().optional(),
+  strategy: z.enum(strategies),
+  slots: z.number(),
+  attempt: z.number(),
+  maxAttempts: z.number(),
+  fence: z.number(),
+  /** The agent that has or last had it. */
+  agentId: z.string().optional(),
+  decision: z.object({ strategy: z.string(), score: z.number(), reasons: z.array(z.string()) }).optional(),
+  waiting: z.object({ reason: z.string(), since: time }).optional(),
+  progress: z.object({ percent: z.number().optional(), message: z.string().optional() }).optional(),
+  details: jsonText().optional(),
+  dependsOn: z.array(z.string()),
+  parentId: z.string().optional(),
+  depth: z.number(),
+  timeouts: Timeouts,
+  retry: Retry,
+  concurrency: z.array(ConcurrencyLimit),
+  rate: RateLimit.optional(),
+  fairKey: z.string().optional(),
+  tags: z.array(z.string()),
+  metadata: jsonText().optional(),
+  traceparent: z.string().optional(),
+  cancelRequested: z.boolean().optional(),
+  /** The newest 50 changes of status. */
+  history: z.array(
+    z.object({
+      at: time,
+      status: z.enum(statuses),
+      attempt: z.number(),
+      agentId: z.string().optional(),
+      reason: z.string().optional(),
+    }),
+  ),
+  createdAt: time,
+  /** Not before this. */
+  scheduledAt: time.optional(),
+  queuedAt: time.optional(),
+  assignedAt: time.optional(),
+  startedAt: time.optional(),
+  finishedAt: time.optional(),
+  /** The nearest time at which something will be done about it. */
+  deadlineAt: time.optional(),
+});
+export type Info = z.output<typeof Info>;
+
+export const Assignment = z.object({ task: Info, fence: z.number(), expiresAt: time });
+export type Assignment = z.output<typeof Assignment>;
