@@ -1,5 +1,17 @@
+export { Agent } from "./agent/index.ts";
+export { DeadLetter } from "./deadletter/index.ts";
 export * from "./error.ts";
+export { EventLog } from "./event/index.ts";
 export * from "./id.ts";
 export * from "./json.ts";
+export { Key } from "./key/index.ts";
+export { Limit } from "./limit/index.ts";
+export { forget } from "./match/directory.ts";
+export { dispatch } from "./match/dispatch.ts";
+export { outboxKinds, readDispatch, relay } from "./outbox.ts";
 export * from "./port/index.ts";
 export * from "./scope.ts";
+export { Status } from "./status/index.ts";
+export { invalid } from "./task/create.ts";
+export { Task } from "./task/index.ts";
+export { fire, sweep } from "./timer.ts";

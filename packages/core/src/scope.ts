@@ -21,3 +21,11 @@ export interface Scope {
   /** W3C traceparent of the caller, carried into tasks. */
   readonly traceparent?: string;
 }
+
+/** Waggle acting for a tenant by itself: timers, dispatch, reconcilers. */
+export const systemScope = (ports: Ports, tenant: string, component: string): Scope => ({
+  tenant,
+  actor: { role: "system", id: component },
+  ports,
+  requestId: component,
+});

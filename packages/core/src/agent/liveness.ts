@@ -1,0 +1,98 @@
+import type { z } from "zod";
+import { isError } from "../error.ts";
+import { open } from "../match/directory.ts";
+import { serveAgent } from "../match/dispatch.ts";
+import type { Scope } from "../scope.ts";
+import { takeBack } from "../task/end.ts";
+import { commands } from "./commands.ts";
+import { notFound, stopped } from "./error.ts";
+import { change, finish, read } from "./manage.ts";
+import type { Commands, Heartbeat } from "./schema.ts";
+
+/**
+ * A sign of life. Costs no write until a third of the lease has passed; brings a lost agent back.
+ * @throws `agent.not_found`
+ */
+export async function seen(scope: Scope, id: string): Promise<void> {
+  const directory = await open(scope.ports, scope.tenant);
+  const member = directory.members.get(id);
+  const now = scope.ports.clock.now();
+  if (member) {
+    member.lastSeenAt = now;
+    const leaseMs = member.row.leaseSeconds * 1000;
+    if (
+      member.row.state !== "lost" &&
+      member.row.expiresAt !== undefined &&
+      member.row.expiresAt - now > (leaseMs * 2) / 3
+    )
+      return;
+  }
+  const row = await change(scope, id, (row, at) => {
+    if (row.state === "stopped") return undefined;
+    return {
+      lastSeenAt: at,
+      expiresAt: at + row.leaseSeconds * 1000,
+      ...(row.state === "lost" && { state: "active" }),
+    };
+  });
+  if (member && row.state === "active" && member.connected) await serveAgent(scope, id);
+}
+
+/** Keeps the agent and its leases alive; answers what it is to do. With `holding`, work it no longer has is given to others. */
+export async function heartbeat(scope: Scope, id: string, input: z.output<typeof Heartbeat>): Promise<Commands> {
+  await seen(scope, id);
+  const row = await read(scope, id);
+  if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+  if (input.holding) {
+    const holds = new Map(input.holding.map(({ taskId, fence }) => [taskId, fence]));
+    // An assignment made less than a lease ago may still be on its way to the agent.
+    const recent = scope.ports.clock.now() - row.leaseSeconds * 1000;
+    await takeBack(
+      scope,
+      id,
+      "lost",
+      "its agent no longer has it",
+      (task) => holds.get(task.id) === task.fence || (task.assignedAt ?? 0) > recent,
+    );
+  }
+  return commands(scope, id);
+}
+
+/**
+ * Does what is due on an agent: one not heard of for a lease is lost, one being removed is stopped.
+ * @returns when to look again
+ */
+export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
+  const directory = await open(scope.ports, scope.tenant);
+  const member = directory.members.get(id);
+  try {
+    const row = await read(scope, id);
+    const now = scope.ports.clock.now();
+    if (row.state === "stopped") return undefined;
+    if (row.stopAt !== undefined && row.stopAt <= now) {
+      await finish(scope, directory, id);
+      return undefined;
+    }
+    if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
+    // Heard of since the lease was last written.
+    const heardUntil = (member?.lastSeenAt ?? 0) + row.leaseSeconds * 1000;
+    if (heardUntil > now)
+      return (
+        await change(scope, id, (current) => ({
+          lastSeenAt: member?.lastSeenAt,
+          expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
+        }))
+      ).deadlineAt;
+    const lost = await change(scope, id, (current) =>
+      current.expiresAt !== undefined && current.expiresAt <= now && current.state !== "stopped"
+        ? { state: "lost" }
+        : undefined,
+    );
+    if (lost.state !== "lost") return lost.deadlineAt;
+    await takeBack(scope, id, "lost", `agent ${row.name} was not heard of for ${row.leaseSeconds} s`);
+    return lost.deadlineAt;
+  } catch (error) {
+    if (isError(error, notFound)) return undefined;
+    throw error;
+  }
+}

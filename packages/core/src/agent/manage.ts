@@ -1,0 +1,249 @@
+import type { z } from "zod";
+import { createId } from "../id.ts";
+import { open } from "../match/directory.ts";
+import { agentChannel, serveAgent } from "../match/dispatch.ts";
+import type { Item, Write } from "../port/index.ts";
+import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { hashOf, newSecret } from "../secret.ts";
+import { takeBack } from "../task/end.ts";
+import { decodeCursor, encodeCursor, newest } from "../task/read.ts";
+import { conflict, exists, notFound, stopped } from "./error.ts";
+import { stop } from "./leave.ts";
+import { advance, deadlineOf, type Row, statusOf, toInfo } from "./row.ts";
+import type { Info, ListQuery, Patch, Register, RemoveQuery } from "./schema.ts";
+
+const tries = 20;
+
+export async function read(scope: Scope, id: string): Promise<Row> {
+  const row = (await scope.ports.store.get(agentKey(scope.tenant, id))) as Row | undefined;
+  if (!row) throw notFound(`there is no agent ${id}`);
+  return row;
+}
+
+/** Reads, decides, writes on the condition that nobody changed the agent meanwhile; the directory learns of it. */
+export async function change(
+  scope: Scope,
+  id: string,
+  decide: (row: Row, now: number) => Parameters<typeof advance>[1] | undefined,
+  also: (row: Row) => Write[] = () => [],
+): Promise<Row> {
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const row = await read(scope, id);
+    const now = scope.ports.clock.now();
+    const changes = decide(row, now);
+    if (!changes) return row;
+    const { next, write } = advance(row, changes, now);
+    if (!(await scope.ports.store.transact([write, ...also(row)])).ok) continue;
+    const directory = await open(scope.ports, scope.tenant);
+    if (next.state !== "stopped") directory.set(next);
+    return next;
+  }
+  throw conflict(`agent ${id} is being changed by others; try again`);
+}
+
+/**
+ * Makes an agent and its token, which is shown here and never again.
+ * With `onConflict: "replace"` a taken name keeps its id: the old token is void, and what it held is given to others.
+ * @throws `agent.exists`
+ */
+export async function register(scope: Scope, input: Register): Promise<{ agent: Info; token: string }> {
+  const { store, clock, random } = scope.ports;
+  const directory = await open(scope.ports, scope.tenant);
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const now = clock.now();
+    const token = newSecret("wga");
+    const tokenHash = hashOf(token);
+    const settings: Parameters<typeof advance>[1] = {
+      name: input.name,
+      capabilities: input.capabilities as Row["capabilities"],
+      labels: input.labels,
+      maxConcurrency: input.maxConcurrency,
+      delivery: input.delivery as Row["delivery"],
+      leaseSeconds: input.leaseSeconds,
+      role: input.role,
+      type: input.type,
+      description: input.description,
+      metadata: input.metadata,
+      tokenHash,
+    };
+    const name = await store.get(agentNameKey(scope.tenant, input.name));
+    if (name) {
+      if (input.onConflict === "reject")
+        throw exists(`an agent named ${input.name} is registered already; use onConflict: "replace" to take its place`);
+      const old = (await store.get(agentKey(scope.tenant, name.agentId as string))) as Row | undefined;
+      if (!old) continue;
+      const { next, write } = advance(
+        old,
+        {
+          ...settings,
+          state: "active",
+          lastSeenAt: undefined,
+          expiresAt: undefined,
+          stopAt: undefined,
+          drainedAt: undefined,
+          registeredAt: now,
+        },
+        now,
+      );
+      const result = await store.transact([
+        write,
+        { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id: old.id } },
+        { delete: bearerKey(old.tokenHash) },
+      ]);
+      if (!result.ok) continue;
+      const member = directory.set(next);
+      member.connected = false;
+      member.wanted = 0;
+      directory.refresh(member);
+      scope.ports.live.publish(agentChannel(scope.tenant, old.id), {
+        stop: true,
+        reason: "another process registered under this name",
+      });
+      await takeBack(scope, old.id, "released", "its agent was replaced");
+      return { agent: toInfo(await read(scope, old.id)), token };
+    }
+    const id = createId("agt", now, random);
+    const row = {
+      ...agentKey(scope.tenant, id),
+      kind: "agent",
+      id,
+      tenant: scope.tenant,
+      rev: 1,
+      state: "active",
+      used: 0,
+      completed: 0,
+      failed: 0,
+      busyMs: 0,
+      createdAt: now,
+      registeredAt: now,
+      changedAt: now,
+    } as unknown as Row;
+    for (const [key, value] of Object.entries(settings))
+      if (value !== undefined) (row as Record<string, unknown>)[key] = value;
+    const deadlineAt = deadlineOf(row);
+    if (deadlineAt !== undefined) (row as Record<string, unknown>).deadlineAt = deadlineAt;
+    const result = await store.transact([
+      { put: row, if: { exists: false } },
+      { put: { ...agentNameKey(scope.tenant, input.name), kind: "name", agentId: id }, if: { exists: false } },
+      { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id } },
+    ]);
+    if (!result.ok) continue;
+    directory.set(row);
+    return { agent: toInfo(row), token };
+  }
+  throw conflict(`agent ${input.name} is being registered by others; try again`);
+}
+
+export const get = async (scope: Scope, id: string): Promise<Info> => toInfo(await read(scope, id));
+
+/** Rows looked at for one page of a filtered list. */
+const pageEffort = 2000;
+
+/** Agents newest first. */
+export async function list(
+  scope: Scope,
+  query: z.output<typeof ListQuery>,
+): Promise<{ items: Info[]; nextCursor?: string }> {
+  let last = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  const partitions = Array.from({ length: agentShards }, (_, shard) => agentPartition(scope.tenant, shard));
+  const colon = query.label?.indexOf(":") ?? -1;
+  const wanted = (row: Row) =>
+    (query.status === undefined || statusOf(row) === query.status) &&
+    (query.role === undefined || row.role === query.role) &&
+    (query.type === undefined || row.type === query.type) &&
+    (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
+    (query.label === undefined || String(row.labels[query.label.slice(0, colon)]) === query.label.slice(colon + 1));
+  const items: Info[] = [];
+  for (let looked = 0; ; ) {
+    const batch: Item[] = await newest(scope, partitions, query.limit + 1, last);
+    for (const item of batch) {
+      if (items.length === query.limit) return { items, nextCursor: encodeCursor(last as string) };
+      if (wanted(item as Row)) items.push(toInfo(item as Row));
+      last = item.sk;
+    }
+    looked += batch.length;
+    if (batch.length <= query.limit) return { items };
+    if (looked >= pageEffort) return { items, nextCursor: encodeCursor(last as string) };
+  }
+}
+
+/** Changes what the agent offers; work it holds goes on. */
+export async function update(scope: Scope, id: string, patch: Patch): Promise<Info> {
+  const row = await change(scope, id, (row) => {
+    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    return Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined)) as Parameters<
+      typeof advance
+    >[1];
+  });
+  await serveAgent(scope, id);
+  return toInfo(row);
+}
+
+const settle = (scope: Scope, id: string, message: unknown) =>
+  scope.ports.live.publish(agentChannel(scope.tenant, id), message);
+
+/** No new work; what runs goes on. */
+export async function drain(scope: Scope, id: string): Promise<Info> {
+  const row = await change(scope, id, (row, now) => {
+    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
+    if (row.state === "draining") return undefined;
+    return { state: "draining", drainedAt: row.used === 0 ? now : undefined };
+  });
+  settle(scope, id, { drain: true });
+  return toInfo(row);
+}
+
+/** No new work until `resume`; what runs goes on. */
+export async function pause(scope: Scope, id: string): Promise<Info> {
+  const row = await change(scope, id, (row) => {
+    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
+    return row.state === "paused" ? undefined : { state: "paused" };
+  });
+  settle(scope, id, { pause: true });
+  return toInfo(row);
+}
+
+/** Takes work again, after a pause or a drain. */
+export async function resume(scope: Scope, id: string): Promise<Info> {
+  const row = await change(scope, id, (row) => {
+    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    return row.state === "active" ? undefined : { state: "active", drainedAt: undefined, stopAt: undefined };
+  });
+  settle(scope, id, { pause: false });
+  await serveAgent(scope, id);
+  return toInfo(row);
+}
+
+/**
+ * Removes an agent. `graceful`: it finishes what it runs, for `graceSeconds` at most. `force`: at once; what it held
+ * goes to others, the attempts not counted. A stopped agent stays as it is.
+ */
+export async function remove(scope: Scope, id: string, query: z.output<typeof RemoveQuery>): Promise<Info> {
+  const directory = await open(scope.ports, scope.tenant);
+  const row = await change(scope, id, (row, now) => {
+    if (row.state === "stopped") return undefined;
+    if (query.mode === "force") return { state: "draining", stopAt: now };
+    return { state: "draining", stopAt: now + query.graceSeconds * 1000 };
+  });
+  if (row.state === "stopped") return toInfo(row);
+  if (query.mode === "graceful" && row.used > 0) {
+    settle(scope, id, { drain: true });
+    return toInfo(row);
+  }
+  return toInfo(await finish(scope, directory, id));
+}
+
+/** Ends an agent whose time is up: what it still holds goes to others. */
+export async function finish(scope: Scope, directory: Awaited<ReturnType<typeof open>>, id: string): Promise<Row> {
+  await takeBack(scope, id, "released", "its agent was removed");
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const row = await read(scope, id);
+    if (row.state === "stopped") return row;
+    const next = await stop(scope, directory, row);
+    if (!next) continue;
+    scope.ports.live.publish(agentChannel(scope.tenant, id), { stop: true, reason: "the agent was removed" });
+    return next;
+  }
+  throw conflict(`agent ${id} is being changed by others; try again`);
+}

@@ -1,0 +1,120 @@
+import type { JsonText } from "../json.ts";
+import type { Item, Update, Value } from "../port/index.ts";
+import type { Capability, Info, Status } from "./schema.ts";
+
+/** What is stored; `ready`, `busy` and `connecting` follow from the slots in use and from whether it was ever seen. */
+export type State = "active" | "draining" | "paused" | "lost" | "stopped";
+
+/** An agent as stored. Times in milliseconds since 1970. */
+export interface Row extends Item {
+  readonly kind: "agent";
+  readonly id: string;
+  readonly tenant: string;
+  readonly name: string;
+  /** Rises with every change but those of the counters. */
+  readonly rev: number;
+  readonly state: State;
+  readonly maxConcurrency: number;
+  /** Slots in use. */
+  readonly used: number;
+  readonly capabilities: readonly Capability[] & Value;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly delivery: { readonly type: string; readonly [setting: string]: Value };
+  readonly leaseSeconds: number;
+  readonly createdAt: number;
+  /** When it was last registered; a name taken over registers again. */
+  readonly registeredAt: number;
+  readonly changedAt: number;
+  readonly drainedAt?: number;
+  readonly tokenHash: string;
+  readonly completed: number;
+  readonly failed: number;
+  /** Time spent on ended attempts. */
+  readonly busyMs: number;
+  readonly role?: string;
+  readonly type?: string;
+  readonly description?: string;
+  readonly metadata?: JsonText;
+  readonly lastSeenAt?: number;
+  /** When it counts as lost unless it is heard of. */
+  readonly expiresAt?: number;
+  /** Being removed: stopped once it holds nothing, at this time at the latest. */
+  readonly stopAt?: number;
+  readonly deadlineAt?: number;
+}
+
+type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
+
+/** The next row and the conditional write that makes it so. A field set to undefined is removed. */
+export function advance(row: Row, changes: Mutable, now: number): { next: Row; write: Update } {
+  const merged: Record<string, unknown> = { ...row, ...changes, rev: row.rev + 1, changedAt: now };
+  merged.deadlineAt = deadlineOf(merged as Row);
+  const set: Record<string, Value> = {};
+  const remove: string[] = [];
+  for (const name of [...Object.keys(changes), "rev", "changedAt", "deadlineAt"]) {
+    if (merged[name] === undefined) {
+      delete merged[name];
+      if (row[name] !== undefined) remove.push(name);
+    } else set[name] = merged[name] as Value;
+  }
+  const write: Update = {
+    update: { pk: row.pk, sk: row.sk },
+    kind: "agent",
+    set,
+    ...(remove.length > 0 && { remove }),
+    if: { equals: { rev: row.rev } },
+  };
+  return { next: merged as Row, write };
+}
+
+export function deadlineOf(row: Row): number | undefined {
+  if (row.state === "stopped") return undefined;
+  const lease = row.state === "lost" ? undefined : row.expiresAt;
+  if (row.stopAt === undefined) return lease;
+  return lease === undefined ? row.stopAt : Math.min(lease, row.stopAt);
+}
+
+export function statusOf(row: Row): Status {
+  if (row.state !== "active") return row.state;
+  if (row.lastSeenAt === undefined && row.delivery.type === "pull") return "connecting";
+  return row.used >= row.maxConcurrency ? "busy" : "ready";
+}
+
+const iso = (at: number) => new Date(at).toISOString();
+
+/** The agent as callers see it. */
+export function toInfo(row: Row): Info {
+  const ended = row.completed + row.failed;
+  const { secret: _, ...delivery } = row.delivery;
+  return {
+    id: row.id,
+    name: row.name,
+    ...(row.role !== undefined && { role: row.role }),
+    ...(row.type !== undefined && { type: row.type }),
+    ...(row.description !== undefined && { description: row.description }),
+    status: statusOf(row),
+    capabilities: [...row.capabilities],
+    labels: { ...row.labels },
+    maxConcurrency: row.maxConcurrency,
+    running: row.used,
+    freeSlots: row.state === "active" ? Math.max(0, row.maxConcurrency - row.used) : 0,
+    delivery,
+    leaseSeconds: row.leaseSeconds,
+    ...(row.metadata !== undefined && { metadata: row.metadata }),
+    stats: {
+      completed: row.completed,
+      failed: row.failed,
+      successRate: ended === 0 ? 1 : row.completed / ended,
+      averageSeconds: ended === 0 ? 0 : row.busyMs / ended / 1000,
+    },
+    createdAt: iso(row.createdAt),
+    ...(row.lastSeenAt !== undefined && { lastSeenAt: iso(row.lastSeenAt) }),
+    ...(row.expiresAt !== undefined && row.state !== "stopped" && { leaseExpiresAt: iso(row.expiresAt) }),
+  };
+}
+
+/** JSON text of an agent, its metadata exactly as it came. */
+export function toJson(info: Info): string {
+  const text = JSON.stringify({ ...info, metadata: undefined });
+  return info.metadata === undefined ? text : `${text.slice(0, -1)},"metadata":${info.metadata}}`;
+}

@@ -1,0 +1,3 @@
+export { list, redrive } from "./deadletter.ts";
+export * as DeadLetter from "./index.ts";
+export * from "./schema.ts";

@@ -1,0 +1,3 @@
+export * as EventLog from "./index.ts";
+export { eventChannel, follow, last, list } from "./log.ts";
+export * from "./schema.ts";

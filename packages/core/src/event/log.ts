@@ -1,0 +1,155 @@
+import type { Item } from "../port/index.ts";
+import { eventHeadKey, eventPartition, eventRowsPerPartition, sequenceKey, taskEventPartition } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import type { Info } from "./schema.ts";
+
+/** As stored: `[type, at, taskId | "", agentId | "", data]`; its sequence number is its place in the row. */
+export type Entry = readonly [string, number, string, string, Readonly<Record<string, unknown>>];
+export interface Row extends Item {
+  readonly kind: "events";
+  readonly first: number;
+  readonly entries: readonly Entry[] & Item[string];
+}
+
+export const eventChannel = (tenant: string): string => `events/${tenant}`;
+
+const toInfo = (entry: Entry, sequence: number): Info => ({
+  sequence,
+  type: entry[0],
+  at: new Date(entry[1]).toISOString(),
+  ...(entry[2] && { taskId: entry[2] }),
+  ...(entry[3] && { agentId: entry[3] }),
+  data: entry[4],
+});
+
+/** `task.*` matches a family. */
+export function typeFilter(types: string | undefined): (type: string) => boolean {
+  if (types === undefined || types === "") return () => true;
+  const wanted = types.split(",").map((type) => type.trim());
+  return (type) => wanted.some((one) => one === type || (one.endsWith("*") && type.startsWith(one.slice(0, -1))));
+}
+
+export async function last(scope: Scope): Promise<number> {
+  const head = await scope.ports.store.get(eventHeadKey(scope.tenant));
+  return (head?.last as number | undefined) ?? 0;
+}
+
+/** At most this many rows are read for one page of a filtered view. */
+const pageRows = 400;
+
+/** The log after a sequence number, in order. `nextAfter` goes on from here, also past events the filter left out. */
+export async function list(
+  scope: Scope,
+  query: {
+    readonly after: number;
+    readonly limit: number;
+    readonly types?: string | undefined;
+    readonly taskId?: string | undefined;
+  },
+): Promise<{ items: Info[]; nextAfter: number }> {
+  const wanted = typeFilter(query.types);
+  const items: Info[] = [];
+  let nextAfter = query.after;
+  let rows = 0;
+  for await (const row of query.taskId === undefined
+    ? rowsAfter(scope, query.after)
+    : rowsOfTask(scope, query.taskId, query.after)) {
+    for (const [i, entry] of row.entries.entries()) {
+      const sequence = row.first + i;
+      if (sequence <= query.after) continue;
+      const fits = (query.taskId === undefined || entry[2] === query.taskId) && wanted(entry[0]);
+      if (fits && items.length === query.limit) return { items, nextAfter };
+      if (fits) items.push(toInfo(entry, sequence));
+      nextAfter = sequence;
+    }
+    if (++rows >= pageRows) break;
+  }
+  return { items, nextAfter };
+}
+
+async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
+  const { store } = scope.ports;
+  const end = await last(scope);
+  let next = after + 1;
+  while (next <= end) {
+    const pk = eventPartition(scope.tenant, next);
+    // The row that holds `next` begins at or before it.
+    const holding = await store.query({ pk, to: sequenceKey(next), reverse: true, limit: 1 });
+    let from = holding.items[0]?.sk ?? sequenceKey(next);
+    let passed = (Math.floor(next / eventRowsPerPartition) + 1) * eventRowsPerPartition;
+    for (;;) {
+      const page = await store.query({ pk, from, limit: 20 });
+      for (const item of page.items) {
+        const row = item as Row;
+        yield row;
+        next = row.first + row.entries.length;
+        passed = Math.max(passed, next);
+      }
+      if (page.last === undefined) break;
+      from = `${page.last}!`;
+    }
+    next = Math.max(next, passed);
+  }
+}
+
+async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {
+  const { store } = scope.ports;
+  const pk = taskEventPartition(scope.tenant, taskId);
+  // A row that begins before `after` may still hold later events.
+  const before = await store.query({ pk, to: sequenceKey(after), reverse: true, limit: 1 });
+  let from = before.items[0]?.sk ?? sequenceKey(after);
+  for (;;) {
+    const page = await store.query({ pk, from, limit: 100 });
+    for (const { sk } of page.items) {
+      const row = await store.get({ pk: eventPartition(scope.tenant, Number(sk)), sk });
+      if (row) yield row as Row;
+    }
+    if (page.last === undefined) return;
+    from = `${page.last}!`;
+  }
+}
+
+/** History, then live, without a gap or a repeat, until the signal aborts. */
+export async function* follow(
+  scope: Scope,
+  query: {
+    readonly after: number;
+    readonly types?: string | undefined;
+    readonly taskId?: string | undefined;
+    readonly signal: AbortSignal;
+  },
+): AsyncGenerator<Info> {
+  const { live } = scope.ports;
+  let wake: () => void = () => {};
+  let pending = true;
+  const nudge = () => {
+    pending = true;
+    wake();
+  };
+  const off = live.subscribe(eventChannel(scope.tenant), nudge);
+  query.signal.addEventListener("abort", nudge);
+  try {
+    let after = query.after;
+    while (!query.signal.aborted) {
+      pending = false;
+      const { items, nextAfter } = await list(scope, { after, limit: 200, types: query.types, taskId: query.taskId });
+      // Nothing leaves before it is durable.
+      await scope.ports.store.settled();
+      for (const item of items) {
+        yield item;
+        if (query.signal.aborted) return;
+      }
+      if (nextAfter > after) {
+        after = nextAfter;
+        continue;
+      }
+      if (!pending && !query.signal.aborted)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+    }
+  } finally {
+    off();
+    query.signal.removeEventListener("abort", nudge);
+  }
+}

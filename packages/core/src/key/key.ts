@@ -1,0 +1,119 @@
+import { defineError, requestErrors } from "../error.ts";
+import { createId } from "../id.ts";
+import type { Item, Ports } from "../port/index.ts";
+import { bearerKey, keyListPartition } from "../rows.ts";
+import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
+import { hashOf, newSecret } from "../secret.ts";
+import { decodeCursor, encodeCursor } from "../task/read.ts";
+import type { Create, Info } from "./schema.ts";
+
+export const notFound = defineError("key.not_found", { status: 404, title: "Key not found", retry: "never" });
+export const lastAdmin = defineError("key.last_admin", {
+  status: 409,
+  title: "The last admin key of a tenant",
+  retry: "never",
+});
+
+interface Row extends Item {
+  readonly kind: "key";
+  readonly id: string;
+  readonly tenant: string;
+  readonly role: Info["role"];
+  readonly hash: string;
+  readonly hint: string;
+  readonly createdAt: number;
+  readonly name?: string;
+}
+
+/** The tenant of the first admin, who may make keys for new tenants. */
+const firstTenant = "default";
+
+/** Makes the first admin key when there is none. */
+export async function bootstrap(ports: Ports): Promise<{ id: string; key: string } | undefined> {
+  const page = await ports.store.query({ pk: keyListPartition(firstTenant), limit: 1 });
+  if (page.items.length > 0) return undefined;
+  const { info, key } = await create(systemScope(ports, firstTenant, "bootstrap"), {
+    role: "admin",
+    name: "first admin",
+  });
+  return { id: info.id, key };
+}
+
+/** Who bears this text; undefined for nobody. One strongly consistent read, so that a revoked key is void at once. */
+export async function authenticate(
+  ports: Ports,
+  bearer: string,
+): Promise<{ tenant: string; actor: Actor } | undefined> {
+  if (!/^wg[ak]_[A-Za-z0-9_-]{27}$/.test(bearer)) return undefined;
+  const row = await ports.store.get(bearerKey(hashOf(bearer)));
+  return row && { tenant: row.tenant as string, actor: { role: row.role as Role, id: row.id as string } };
+}
+
+/** Makes a key. It is shown here and never again. Only the first tenant's admin may name another tenant. */
+export async function create(scope: Scope, input: Create): Promise<{ info: Info; key: string }> {
+  const tenant = input.tenant ?? scope.tenant;
+  if (tenant !== scope.tenant && scope.tenant !== firstTenant)
+    throw requestErrors.forbidden("only an admin of the first tenant may make keys for other tenants");
+  const { store, clock, random } = scope.ports;
+  const now = clock.now();
+  const key = newSecret("wgk");
+  const hash = hashOf(key);
+  const id = createId("key", now, random);
+  const row: Row = {
+    pk: keyListPartition(tenant),
+    sk: id,
+    kind: "key",
+    id,
+    tenant,
+    role: input.role,
+    hash,
+    hint: key.slice(0, 8),
+    createdAt: now,
+    ...(input.name !== undefined && { name: input.name }),
+  };
+  const result = await store.transact([
+    { put: row, if: { exists: false } },
+    { put: { ...bearerKey(hash), kind: "bearer", tenant, role: input.role, id }, if: { exists: false } },
+  ]);
+  if (!result.ok) throw requestErrors.internal("the key could not be stored");
+  return { info: toInfo(row), key };
+}
+
+const toInfo = (row: Row): Info => ({
+  id: row.id,
+  role: row.role,
+  tenant: row.tenant,
+  createdAt: new Date(row.createdAt).toISOString(),
+  hint: `${row.hint}…`,
+  ...(row.name !== undefined && { name: row.name }),
+});
+
+/** The tenant's keys, newest first, without their secrets. */
+export async function list(
+  scope: Scope,
+  query: { limit: number; cursor?: string | undefined },
+): Promise<{ items: Info[]; nextCursor?: string }> {
+  const page = await scope.ports.store.query({
+    pk: keyListPartition(scope.tenant),
+    reverse: true,
+    limit: query.limit,
+    ...(query.cursor !== undefined && { after: decodeCursor(query.cursor) }),
+  });
+  return {
+    items: page.items.map((item) => toInfo(item as Row)),
+    ...(page.last !== undefined && { nextCursor: encodeCursor(page.last) }),
+  };
+}
+
+/** Voids a key at once. The last admin key of a tenant stays: without it nobody could make another. */
+export async function revoke(scope: Scope, id: string): Promise<void> {
+  const { store } = scope.ports;
+  const row = (await store.get({ pk: keyListPartition(scope.tenant), sk: id })) as Row | undefined;
+  if (!row) throw notFound(`there is no key ${id}`);
+  if (row.role === "admin") {
+    const page = await store.query({ pk: keyListPartition(scope.tenant), limit: 1000 });
+    if (page.items.filter((item) => item.role === "admin").length === 1)
+      throw lastAdmin("this is the tenant's last admin key; make another first");
+  }
+  await store.transact([{ delete: { pk: row.pk, sk: row.sk } }, { delete: bearerKey(row.hash) }]);
+}

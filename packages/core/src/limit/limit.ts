@@ -1,0 +1,57 @@
+import { serveGate } from "../match/dispatch.ts";
+import type { Row } from "../match/gate.ts";
+import { gateKey, gateListKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { decodeCursor, encodeCursor } from "../task/read.ts";
+import type { Info, Put } from "./schema.ts";
+
+const toInfo = (key: string, row: Row | undefined): Info => ({
+  key,
+  ...(row?.concurrency !== undefined && { concurrency: row.concurrency }),
+  ...(row?.rate !== undefined && { rate: row.rate }),
+  running: row?.running ?? 0,
+  waiting: row?.waiting ?? 0,
+});
+
+/** Sets what holds for a key, over what tasks ask; what is left out no longer holds. */
+export async function put(scope: Scope, key: string, input: Put): Promise<Info> {
+  const { store } = scope.ports;
+  const remove = [
+    ...(input.concurrency === undefined ? ["concurrency"] : []),
+    ...(input.rate === undefined ? ["rate"] : []),
+  ];
+  await store.transact([
+    {
+      update: gateKey(scope.tenant, key),
+      kind: "gate",
+      set: {
+        key,
+        ...(input.concurrency !== undefined && { concurrency: input.concurrency }),
+        ...(input.rate !== undefined && { rate: input.rate }),
+      },
+      remove,
+    },
+    { put: { ...gateListKey(scope.tenant, key), kind: "limit" } },
+  ]);
+  await serveGate(scope, key);
+  return get(scope, key);
+}
+
+/** What holds for a key and how much of it is in use; a key nobody has used is all zeros. */
+export async function get(scope: Scope, key: string): Promise<Info> {
+  return toInfo(key, (await scope.ports.store.get(gateKey(scope.tenant, key))) as Row | undefined);
+}
+
+/** The keys the operator has set, by name. */
+export async function list(
+  scope: Scope,
+  query: { limit: number; cursor?: string | undefined },
+): Promise<{ items: Info[]; nextCursor?: string }> {
+  const page = await scope.ports.store.query({
+    pk: gateListKey(scope.tenant, "").pk,
+    limit: query.limit,
+    ...(query.cursor !== undefined && { after: decodeCursor(query.cursor) }),
+  });
+  const items = await Promise.all(page.items.map((item) => get(scope, item.sk)));
+  return { items, ...(page.last !== undefined && { nextCursor: encodeCursor(page.last) }) };
+}

@@ -1,0 +1,299 @@
+import type * as AgentRow from "../agent/row.ts";
+import type { Ports } from "../port/index.ts";
+import { agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
+import type { Requirement, Selector } from "../task/schema.ts";
+import { type Need, refusal } from "./requirement.ts";
+import type { Candidate } from "./strategy.ts";
+
+/** Candidates looked at for one task: all of a small fleet, a sample of a large one, so that the cost stays flat. */
+const sampleSize = 32;
+/** Agents probed for eligibility before a lane is thought to have nobody free. */
+const probeLimit = 2048;
+
+/** One agent as the directory knows it. */
+export interface Member extends Candidate {
+  row: AgentRow.Row;
+  used: number;
+  lastAssigned: number;
+  assigned: number;
+  lastSeenAt: number;
+  /** A live connection takes pushes. */
+  connected: boolean;
+  /** Slots asked for by waiting lease calls. */
+  wanted: number;
+  /** Tasks it should stop working on; undefined until read from the store. */
+  cancels: Set<string> | undefined;
+  completed: number;
+  failed: number;
+  busyMs: number;
+  /** Lanes it may serve, as far as `laneCount` of the registry was looked at. */
+  lanes: Lane[];
+  laneCount: number;
+  /** Where it stands in the lists of free agents. */
+  readonly places: Map<Member[], number>;
+}
+
+export interface Lane {
+  readonly id: string;
+  readonly need: Need;
+  /** Sort key of its first waiting task; `null`: none; undefined: not known, look. */
+  head: string | null | undefined;
+  /** Its registry row is written. */
+  registered: boolean;
+  /** Why tasks wait in it, as last worked out. */
+  reason: { readonly text: string; readonly at: number } | undefined;
+}
+
+/**
+ * What matching knows of one tenant's agents and lanes, in memory, so that a match costs no reads. Rebuilt from the
+ * store on first use; every writer of agents and lanes in this process tells it. It only proposes: the transaction decides.
+ */
+export interface Directory {
+  readonly members: Map<string, Member>;
+  readonly lanes: Map<string, Lane>;
+  /** Lanes without a named agent, in the order they were made. */
+  readonly registry: Lane[];
+  /** Lanes of tasks that name their agent, by its id. */
+  readonly bound: Map<string, Lane[]>;
+  /** The highest pass taken so far: a fair key that comes new starts here. */
+  virtualTime: number;
+  readonly passes: Map<string, number>;
+  assignments: number;
+  set(row: AgentRow.Row): Member;
+  remove(id: string): void;
+  /** Call after any change of what decides whether the agent is free. */
+  refresh(member: Member): void;
+  lane(id: string, need: Need): Lane;
+  /** Lanes with waiting tasks that the agent may serve. */
+  lanesOf(member: Member): Lane[];
+  /** Free agents that may serve the need, a sample of them in a large fleet. */
+  candidates(need: Need): { found: Member[]; free: number };
+}
+
+/** Slots it can be given now: only as many as somebody is there to receive. */
+export function freeSlots(member: Member): number {
+  if (member.row.state !== "active") return 0;
+  const free = member.maxConcurrency - member.used;
+  if (free <= 0) return 0;
+  return member.connected || member.row.delivery.type !== "pull" ? free : Math.min(free, member.wanted);
+}
+
+const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
+
+export function open(ports: Ports, tenant: string): Promise<Directory> {
+  let tenants = directories.get(ports);
+  if (!tenants) directories.set(ports, (tenants = new Map()));
+  let directory = tenants.get(tenant);
+  if (!directory) {
+    directory = load(ports, tenant);
+    tenants.set(tenant, directory);
+    directory.catch(() => tenants.delete(tenant));
+  }
+  return directory;
+}
+
+/** Forgets everything: after the store went back to its durable state. */
+export function forget(ports: Ports): void {
+  directories.delete(ports);
+}
+
+/** The tenants this process works for. */
+export const opened = (ports: Ports): string[] => [...(directories.get(ports)?.keys() ?? [])];
+
+async function load(ports: Ports, tenant: string): Promise<Directory> {
+  const directory = create();
+  for (let shard = 0; shard < agentShards; shard++) {
+    for (let after: string | undefined; ; ) {
+      const page = await ports.store.query({
+        pk: agentPartition(tenant, shard),
+        limit: 1000,
+        ...(after !== undefined && { after }),
+      });
+      for (const item of page.items) {
+        const row = item as AgentRow.Row;
+        if (row.state !== "stopped") directory.set(row);
+      }
+      if (page.last === undefined) break;
+      after = page.last;
+    }
+  }
+  const { pk } = laneKey(tenant, "");
+  let floor = Number.POSITIVE_INFINITY;
+  for (let after: string | undefined; ; ) {
+    const page = await ports.store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
+    for (const item of page.items) {
+      const lane = directory.lane(item.sk, item.need as unknown as Need);
+      lane.registered = true;
+      const head = await readHead(ports, tenant, lane);
+      if (head) floor = Math.min(floor, passOf(head));
+    }
+    if (page.last === undefined) break;
+    after = page.last;
+  }
+  if (floor !== Number.POSITIVE_INFINITY) directory.virtualTime = floor;
+  return directory;
+}
+
+export async function readHead(ports: Ports, tenant: string, lane: Lane): Promise<string | null> {
+  if (lane.head === undefined) {
+    const page = await ports.store.query({ pk: lanePartition(tenant, lane.id), limit: 1 });
+    lane.head = page.items[0]?.sk ?? null;
+  }
+  return lane.head;
+}
+
+/** Priority 9 sorts first, then the fair-share pass, then the id. */
+export const parkedKey = (priority: number, pass: number, id: string): string =>
+  `${9 - priority}#${String(Math.round(pass)).padStart(15, "0")}#${id}`;
+const passOf = (key: string): number => Number(key.slice(2, 17));
+
+/** A taken task moves the virtual time on. */
+export function taken(directory: Directory, key: string): void {
+  const pass = passOf(key);
+  if (pass > directory.virtualTime) directory.virtualTime = pass;
+}
+
+function create(): Directory {
+  const byCapability = new Map<string, Member[]>();
+  const everybody: Member[] = [];
+  const listsOf = (member: Member): Member[][] => {
+    const lists = [everybody];
+    for (const name of member.capabilities.keys()) {
+      let list = byCapability.get(name);
+      if (!list) byCapability.set(name, (list = []));
+      lists.push(list);
+    }
+    return lists;
+  };
+  const leave = (member: Member) => {
+    for (const [list, place] of member.places) {
+      const last = list.pop() as Member;
+      if (last !== member) {
+        list[place] = last;
+        last.places.set(list, place);
+      }
+    }
+    member.places.clear();
+  };
+
+  const directory: Directory = {
+    members: new Map(),
+    lanes: new Map(),
+    registry: [],
+    bound: new Map(),
+    virtualTime: 0,
+    passes: new Map(),
+    assignments: 0,
+    set(row) {
+      const known = directory.members.get(row.id);
+      if (known && known.row.rev > row.rev) return known;
+      const offerChanged =
+        !known ||
+        known.row.capabilities !== row.capabilities ||
+        known.row.labels !== row.labels ||
+        known.row.role !== row.role ||
+        known.maxConcurrency !== row.maxConcurrency;
+      if (known && offerChanged) leave(known);
+      const member: Member = Object.assign(known ?? ({ places: new Map() } as Member), {
+        id: row.id,
+        row,
+        ...(offerChanged && {
+          capabilities: new Map(
+            row.capabilities.map((own) => [own.name, { level: own.level ?? 1, cost: own.cost ?? 0 }]),
+          ),
+          labels: row.labels,
+          role: row.role,
+          maxConcurrency: row.maxConcurrency,
+          lanes: [],
+          laneCount: 0,
+        }),
+        ...(!known && {
+          used: row.used,
+          completed: row.completed,
+          failed: row.failed,
+          busyMs: row.busyMs,
+          lastAssigned: 0,
+          assigned: row.completed + row.failed,
+          lastSeenAt: row.lastSeenAt ?? 0,
+          connected: false,
+          wanted: 0,
+          cancels: undefined,
+        }),
+      });
+      directory.members.set(row.id, member);
+      directory.refresh(member);
+      return member;
+    },
+    remove(id) {
+      const member = directory.members.get(id);
+      if (!member) return;
+      leave(member);
+      directory.members.delete(id);
+    },
+    refresh(member) {
+      const free = freeSlots(member) > 0;
+      if (free === member.places.size > 0) return;
+      if (!free) return leave(member);
+      for (const list of listsOf(member)) member.places.set(list, list.push(member) - 1);
+    },
+    lane(id, need) {
+      let lane = directory.lanes.get(id);
+      if (!lane) {
+        lane = { id, need, head: undefined, registered: false, reason: undefined };
+        directory.lanes.set(id, lane);
+        if (need.agentId === undefined) directory.registry.push(lane);
+        else directory.bound.set(need.agentId, [...(directory.bound.get(need.agentId) ?? []), lane]);
+      }
+      return lane;
+    },
+    lanesOf(member) {
+      for (; member.laneCount < directory.registry.length; member.laneCount++) {
+        const lane = directory.registry[member.laneCount] as Lane;
+        if (refusal(lane.need, member) === undefined) member.lanes.push(lane);
+      }
+      const waiting = member.lanes.filter((lane) => lane.head !== null);
+      for (const lane of directory.bound.get(member.id) ?? []) if (lane.head !== null) waiting.push(lane);
+      return waiting;
+    },
+    candidates(need) {
+      if (need.agentId !== undefined) {
+        const member = directory.members.get(need.agentId);
+        const found = member && freeSlots(member) >= need.slots && refusal(need, member) === undefined ? [member] : [];
+        return { found, free: found.length };
+      }
+      let pool = everybody;
+      for (const { capability } of need.requires) {
+        const list = byCapability.get(capability);
+        if (!list) return { found: [], free: 0 };
+        if (list.length < pool.length) pool = list;
+      }
+      const found: Member[] = [];
+      const { length } = pool;
+      // A random start spreads the choice over a large fleet; a small one is looked at whole.
+      const start = length > sampleSize ? Math.floor(Math.random() * length) : 0;
+      for (let i = 0; i < length && i < probeLimit && found.length < sampleSize; i++) {
+        const member = pool[(start + i) % length] as Member;
+        if (freeSlots(member) >= need.slots && refusal(need, member) === undefined) found.push(member);
+      }
+      return { found, free: length };
+    },
+  };
+  return directory;
+}
+
+/** What a task needs and where it waits, from the fields it was made with. */
+export function needOf(task: {
+  readonly requires?: readonly Requirement[] | undefined;
+  readonly labels?: readonly Selector[] | undefined;
+  readonly role?: string | undefined;
+  readonly boundAgentId?: string | undefined;
+  readonly slots: number;
+}): Need {
+  return {
+    requires: task.requires ?? [],
+    labels: task.labels?.filter((selector) => selector.required) ?? [],
+    slots: task.slots,
+    ...(task.role !== undefined && { role: task.role }),
+    ...(task.boundAgentId !== undefined && { agentId: task.boundAgentId }),
+  };
+}

@@ -1,0 +1,413 @@
+import type { JsonText } from "../json.ts";
+import type { Item, Put, Refusal, Write } from "../port/index.ts";
+import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { advance, keyOf, type Row, toInfo } from "../task/row.ts";
+import type { Assignment } from "../task/schema.ts";
+import {
+  type Directory,
+  freeSlots,
+  type Lane,
+  type Member,
+  needOf,
+  open,
+  parkedKey,
+  readHead,
+  taken,
+} from "./directory.ts";
+import * as Gate from "./gate.ts";
+import { refusal, signature } from "./requirement.ts";
+import { choose } from "./strategy.ts";
+
+/** Times a decision is made anew when others changed the rows under it. */
+const tries = 12;
+
+export const agentChannel = (tenant: string, agentId: string): string => `agent/${tenant}/${agentId}`;
+
+export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
+  return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
+}
+
+/** Pushes work to a connected or waiting agent, once it is durable. */
+export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
+  if (tasks.length === 0) return;
+  const assign = await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
+  scope.ports.live.publish(agentChannel(scope.tenant, member.id), { assign });
+}
+
+export async function toAssignment(scope: Scope, task: Row, member: Member): Promise<Assignment> {
+  const info = toInfo(task);
+  if (task.inputBlob !== undefined) info.input = await readBlob(scope, task.inputBlob);
+  const expires = member.row.expiresAt ?? scope.ports.clock.now() + member.row.leaseSeconds * 1000;
+  return { task: info, fence: task.fence, expiresAt: new Date(expires).toISOString() };
+}
+
+export async function readBlob(scope: Scope, key: string): Promise<JsonText> {
+  const bytes = await scope.ports.blobs.get(key);
+  return new TextDecoder().decode(bytes ?? new Uint8Array()) as JsonText;
+}
+
+/**
+ * Finds an agent for a queued task, or parks it where the next free agent looks.
+ * Idempotent: a task that is not queued, or already waits, is left alone.
+ * @returns whether the task was there at all
+ */
+export async function dispatch(scope: Scope, id: string): Promise<boolean> {
+  const directory = await open(scope.ports, scope.tenant);
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const row = await readTask(scope, id);
+    if (!row) return false;
+    if (row.status !== "queued" || row.parked !== undefined) return true;
+    const lane = directory.lane(row.lane, needOf(row));
+    const gate = Gate.gated(row)
+      ? await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now())
+      : { writes: [] };
+    if (gate.blocked) {
+      if (await parkAtGate(scope, directory, row, gate.blocked)) return true;
+      continue;
+    }
+    const head = lane.head === undefined ? await readHead(scope.ports, scope.tenant, lane) : lane.head;
+    if (head === null) {
+      const choice = await pick(scope, directory, row);
+      if (choice) {
+        const next = await assign(scope, directory, row, choice, gate.writes);
+        if (next) {
+          await push(scope, choice.member, [next]);
+          return true;
+        }
+        continue;
+      }
+    }
+    if (!(await parkInLane(scope, directory, row, lane))) continue;
+    // Park, then look again: an agent that came free meanwhile did not see the row.
+    await serveLane(scope, directory, lane);
+    return true;
+  }
+  // Under this much contention somebody else makes progress; the message comes again.
+  throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
+}
+
+interface Choice {
+  readonly member: Member;
+  readonly decision: NonNullable<Row["decision"]>;
+  readonly stickyAgentId?: string | undefined;
+}
+
+async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
+  const { found, free } = directory.candidates(needOf(row));
+  if (found.length === 0) return undefined;
+  let stickyAgentId: string | undefined;
+  if (row.stickyKey !== undefined) {
+    stickyAgentId = (await scope.ports.store.get(stickyKey(scope.tenant, row.stickyKey)))?.agentId as
+      | string
+      | undefined;
+    const known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
+    if (known && !found.includes(known) && freeSlots(known) >= row.slots && refusal(needOf(row), known) === undefined)
+      found.push(known);
+  }
+  const best = choose(
+    row.strategy,
+    { requires: row.requires ?? [], labels: row.labels ?? [], stickyAgentId },
+    found,
+    Math.random,
+  );
+  if (!best) return undefined;
+  const member = best.agent as Member;
+  const reason = member.id === stickyAgentId ? "it served this sticky key before" : "";
+  return {
+    member,
+    stickyAgentId,
+    decision: [
+      row.strategy,
+      Math.round(best.score * 1000) / 1000,
+      found.length,
+      Math.max(free, found.length),
+      member.used,
+      member.maxConcurrency,
+      reason,
+    ],
+  };
+}
+
+/** One transaction: the agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled. */
+async function assign(
+  scope: Scope,
+  directory: Directory,
+  row: Row,
+  choice: Choice,
+  gateWrites: readonly Write[],
+): Promise<Row | undefined> {
+  const { member } = choice;
+  const { store, clock } = scope.ports;
+  const now = clock.now();
+  const { next, write } = advance(
+    row,
+    {
+      status: "assigned",
+      agentId: member.id,
+      fence: row.fence + 1,
+      attempt: row.attempt + 1,
+      assignedAt: now,
+      startedAt: undefined,
+      beatAt: undefined,
+      decision: choice.decision,
+      waitingReason: undefined,
+      waitingSince: undefined,
+      parked: undefined,
+    },
+    { at: now },
+  );
+  const writes: Write[] = [
+    write,
+    {
+      update: agentKey(scope.tenant, member.id),
+      kind: "agent",
+      add: { used: row.slots },
+      if: { equals: { state: "active" }, lessThan: { used: member.maxConcurrency - row.slots + 1 } },
+    },
+    ...gateWrites,
+  ];
+  if (row.parked !== undefined) writes.push({ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } });
+  if (row.stickyKey !== undefined && choice.stickyAgentId !== member.id) {
+    writes.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
+  }
+  // Taken in memory first, so that nobody else in this process proposes the same slot.
+  const { wanted } = member;
+  if (!member.connected) member.wanted = Math.max(0, wanted - 1);
+  member.used += row.slots;
+  member.lastAssigned = ++directory.assignments;
+  member.assigned++;
+  directory.refresh(member);
+  const result = await store.transact(writes);
+  if (result.ok) return next;
+  member.used -= row.slots;
+  member.assigned--;
+  if (!member.connected && wanted > 0) member.wanted++;
+  const agentRefusal = result.reasons[1];
+  if (agentRefusal) learn(directory, member, agentRefusal);
+  directory.refresh(member);
+  return undefined;
+}
+
+function learn(directory: Directory, member: Member, refused: Refusal): void {
+  if (!refused.winner) return;
+  const row = refused.winner as unknown as Member["row"];
+  member.used = row.used;
+  directory.set(row);
+}
+
+async function passFor(scope: Scope, directory: Directory, row: Row): Promise<{ key: string; write?: Put }> {
+  if (row.parked !== undefined) return { key: row.parked };
+  const name = row.fairKey ?? "";
+  let last = directory.passes.get(name);
+  if (last === undefined)
+    last = ((await scope.ports.store.get(fairKey(scope.tenant, name)))?.pass as number | undefined) ?? 0;
+  const pass = Math.max(last, directory.virtualTime) + 1;
+  if (directory.passes.size > 10_000) {
+    for (const [other, at] of directory.passes) if (at <= directory.virtualTime) directory.passes.delete(other);
+  }
+  directory.passes.set(name, pass);
+  return {
+    key: parkedKey(row.priority, pass, row.id),
+    write: { put: { ...fairKey(scope.tenant, name), kind: "fair", pass } },
+  };
+}
+
+async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: Lane): Promise<boolean> {
+  const { store, clock } = scope.ports;
+  if (!lane.registered) {
+    await store.write({ put: { ...laneKey(scope.tenant, lane.id), kind: "lane", need: lane.need as never } });
+    lane.registered = true;
+  }
+  const { key, write: passWrite } = await passFor(scope, directory, row);
+  const now = clock.now();
+  const { write } = advance(row, {
+    parked: key,
+    gate: undefined,
+    waitingReason: waitingReason(directory, lane, now),
+    waitingSince: row.waitingSince ?? now,
+  });
+  const parked: Item = { pk: lanePartition(scope.tenant, lane.id), sk: key, kind: "parked", taskId: row.id };
+  const result = await store.transact([write, { put: parked }, ...(passWrite ? [passWrite] : [])]);
+  if (!result.ok) return false;
+  if (lane.head !== undefined && (lane.head === null || key < lane.head)) lane.head = key;
+  return true;
+}
+
+async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
+  const { store, clock, queues } = scope.ports;
+  const { key, write: passWrite } = await passFor(scope, directory, row);
+  const now = clock.now();
+  const gate = gateKey(scope.tenant, blocked.key);
+  const { write } = advance(row, {
+    parked: key,
+    gate: blocked.key,
+    waitingReason: blocked.reason,
+    waitingSince: row.waitingSince ?? now,
+  });
+  const parked: Item = { pk: gatePartition(scope.tenant, blocked.key), sk: key, kind: "parked", taskId: row.id };
+  const fromLane: Write[] =
+    row.parked !== undefined && row.gate === undefined
+      ? [{ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } }]
+      : [];
+  const result = await store.transact([
+    write,
+    { put: parked },
+    Gate.waitingWrite(gate, blocked.key, 1),
+    ...(passWrite ? [passWrite] : []),
+    ...fromLane,
+  ]);
+  if (!result.ok) return false;
+  if (blocked.nextAt !== undefined) {
+    const delaySeconds = Math.min(900, Math.max(0, (blocked.nextAt - now) / 1000));
+    await queues.timers.send([{ body: { gates: [[scope.tenant, blocked.key]] }, delaySeconds }]);
+  } else {
+    // Park, then look again: the last holder may have left meanwhile.
+    await serveGate(scope, blocked.key);
+  }
+  return true;
+}
+
+/** Lets tasks that wait for a limit go on, as far as it has room now. */
+export async function serveGate(scope: Scope, key: string): Promise<void> {
+  const { store, clock, queues } = scope.ports;
+  const row = (await store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
+  if (!row || (row.waiting ?? 0) <= 0) return;
+  for (let served = 0; served < 100; served++) {
+    const page = await store.query({ pk: gatePartition(scope.tenant, key), limit: 1 });
+    const first = page.items[0];
+    if (!first) return;
+    const task = await readTask(scope, first.taskId as string);
+    if (!task || task.gate !== key || task.parked !== first.sk) {
+      await store.transact([
+        { delete: { pk: first.pk, sk: first.sk }, if: { exists: true } },
+        Gate.waitingWrite(gateKey(scope.tenant, key), key, -1),
+      ]);
+      continue;
+    }
+    const entered = await Gate.enter(scope.ports, scope.tenant, task, clock.now());
+    if (entered.blocked?.key === key) {
+      if (entered.blocked.nextAt !== undefined) {
+        const delaySeconds = Math.min(900, Math.max(0, (entered.blocked.nextAt - clock.now()) / 1000));
+        await queues.timers.send([{ body: { gates: [[scope.tenant, key]] }, delaySeconds }]);
+      }
+      return;
+    }
+    // It leaves this list and is matched anew, keeping its place in the order.
+    const { write } = advance(task, { parked: undefined, gate: undefined, waitingReason: undefined });
+    const left = await store.transact([
+      write,
+      { delete: { pk: first.pk, sk: first.sk }, if: { exists: true } },
+      Gate.waitingWrite(gateKey(scope.tenant, key), key, -1),
+    ]);
+    if (left.ok) await dispatch(scope, task.id);
+  }
+  await queues.timers.send([{ body: { gates: [[scope.tenant, key]] } }]);
+}
+
+/** Gives the waiting tasks of a lane to the agents that are free for it. */
+async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
+  for (let served = 0; served < 100; served++) {
+    const head = await readHead(scope.ports, scope.tenant, lane);
+    if (head === null || directory.candidates(lane.need).found.length === 0) return;
+    const next = await takeHead(scope, directory, lane, head);
+    if (next) await push(scope, next.member, [next.task]);
+  }
+}
+
+/** Assigns the first task of a lane: to `only`, or to the best of those free. undefined: look again. */
+async function takeHead(
+  scope: Scope,
+  directory: Directory,
+  lane: Lane,
+  head: string,
+  only?: Member,
+): Promise<{ task: Row; member: Member } | undefined> {
+  const { store, clock } = scope.ports;
+  const key = { pk: lanePartition(scope.tenant, lane.id), sk: head };
+  const parked = await store.get(key);
+  const row = parked && (await readTask(scope, parked.taskId as string));
+  const forget = () => {
+    if (lane.head === head) lane.head = undefined;
+  };
+  if (!row || row.parked !== head || row.gate !== undefined || row.status !== "queued") {
+    if (parked) await store.write({ delete: key });
+    forget();
+    return undefined;
+  }
+  const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
+  if (gate.blocked) {
+    if (await parkAtGate(scope, directory, row, gate.blocked)) forget();
+    return undefined;
+  }
+  const choice: Choice | undefined = only
+    ? {
+        member: only,
+        decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
+      }
+    : await pick(scope, directory, row);
+  if (!choice) return undefined;
+  const task = await assign(scope, directory, row, choice, gate.writes);
+  if (!task) return undefined;
+  forget();
+  taken(directory, head);
+  return { task, member: choice.member };
+}
+
+/**
+ * The next waiting tasks for one agent, at most `max` and as many as its slots hold: the best of all lanes it may serve,
+ * by priority, then fair share, then age. A task that needs more slots than are free is waited for, not passed over.
+ */
+export async function take(scope: Scope, directory: Directory, member: Member, max: number): Promise<Row[]> {
+  const got: Row[] = [];
+  for (let attempt = 0; got.length < max && attempt < max + tries; attempt++) {
+    if (member.row.state !== "active" || member.used >= member.maxConcurrency) break;
+    let best: Lane | undefined;
+    let bestHead = "";
+    for (const lane of directory.lanesOf(member)) {
+      const head = lane.head ?? (await readHead(scope.ports, scope.tenant, lane));
+      if (head !== null && (best === undefined || head < bestHead)) {
+        best = lane;
+        bestHead = head;
+      }
+    }
+    if (!best || best.need.slots > member.maxConcurrency - member.used) break;
+    const next = await takeHead(scope, directory, best, bestHead, member);
+    if (next) got.push(next.task);
+  }
+  return got;
+}
+
+/** An agent has room: it is pushed what waits for it. */
+export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
+  const directory = await open(scope.ports, scope.tenant);
+  const member = directory.members.get(agentId);
+  if (!member) return;
+  const free = freeSlots(member);
+  if (free > 0) await push(scope, member, await take(scope, directory, member, free));
+}
+
+function waitingReason(directory: Directory, lane: Lane, now: number): string {
+  if (lane.reason && now - lane.reason.at < 1000) return lane.reason.text;
+  let eligible = 0;
+  let near: string | undefined;
+  let looked = 0;
+  for (const member of directory.members.values()) {
+    if (++looked > 2048) break;
+    if (member.row.state === "lost") continue;
+    const why = refusal(lane.need, member);
+    if (why === undefined) eligible++;
+    else near ??= `${member.row.name} ${why}`;
+  }
+  const text =
+    eligible > 0
+      ? `${eligible} eligible agent${eligible === 1 ? " is" : "s are"} busy or away`
+      : directory.members.size === 0
+        ? "no agent is registered"
+        : `no eligible agent${near ? `: ${near}` : ""}`;
+  lane.reason = { text, at: now };
+  return text;
+}
+
+export const laneOf = (task: Parameters<typeof needOf>[0]): string => signature(needOf(task));
+export { keyOf };

@@ -1,0 +1,158 @@
+import type { Item, Key, Ports, Write } from "../port/index.ts";
+import { gateKey } from "../rows.ts";
+import type * as Task from "../task/row.ts";
+
+/** State of one limit key. `concurrency` and `rate` are what the operator set; they hold over what tasks ask. */
+export interface Row extends Item {
+  readonly kind: "gate";
+  readonly key: string;
+  readonly running?: number;
+  readonly waiting?: number;
+  /** GCRA's theoretical arrival time, ms. */
+  readonly tat?: number;
+  /** A timer is set for this time, to let rate-limited tasks go on. */
+  readonly wakeAt?: number;
+  readonly concurrency?: number;
+  readonly rate?: { readonly limit: number; readonly perSeconds: number };
+}
+
+export interface Blocked {
+  readonly key: string;
+  readonly reason: string;
+  /** For a rate: when there will be room. */
+  readonly nextAt?: number;
+}
+
+interface Ask {
+  readonly key: string;
+  readonly limit?: number;
+  readonly rate?: { readonly limit: number; readonly perSeconds: number };
+  readonly weight: number;
+}
+
+export const gated = (task: Task.Row): boolean => task.concurrency !== undefined || task.rate !== undefined;
+
+function asks(task: Task.Row): Ask[] {
+  const byKey = new Map<string, Ask>();
+  for (const { key, limit } of task.concurrency ?? [])
+    byKey.set(key, { key, limit: Math.min(limit, byKey.get(key)?.limit ?? limit), weight: 1 });
+  const { rate } = task;
+  if (rate) byKey.set(rate.key, { ...byKey.get(rate.key), key: rate.key, rate, weight: rate.weight ?? 1 });
+  return [...byKey.values()];
+}
+
+const of = (ask: Ask, row: Row | undefined) => ({ limit: row?.concurrency ?? ask.limit, rate: row?.rate ?? ask.rate });
+
+/**
+ * Room under a rate by the generic cell rate algorithm: a burst of `limit`, then one each `perSeconds / limit`.
+ * Source: ITU-T I.371, annex A (virtual scheduling).
+ */
+export function admit(
+  tat: number,
+  rate: { readonly limit: number; readonly perSeconds: number },
+  weight: number,
+  now: number,
+): { ok: true; tat: number } | { ok: false; nextAt: number } {
+  const burst = rate.perSeconds * 1000;
+  // More than a whole burst could never pass: it passes alone, when the burst is whole.
+  const cost = (burst * Math.min(weight, rate.limit)) / rate.limit;
+  const next = Math.max(tat, now) + cost;
+  return next - now <= burst + 1e-6 ? { ok: true, tat: next } : { ok: false, nextAt: Math.ceil(next - burst) };
+}
+
+/** Reads the task's keys; answers the writes that take its place in all of them, or the key without room. */
+export async function enter(
+  ports: Ports,
+  tenant: string,
+  task: Task.Row,
+  now: number,
+): Promise<{ blocked: Blocked; row: Row | undefined } | { blocked?: undefined; writes: Write[] }> {
+  const wanted = asks(task);
+  const rows = (await ports.store.batchGet(wanted.map((ask) => gateKey(tenant, ask.key)))) as (Row | undefined)[];
+  const writes: Write[] = [];
+  for (const [i, ask] of wanted.entries()) {
+    const row = rows[i];
+    const { limit, rate } = of(ask, row);
+    const running = row?.running ?? 0;
+    if (limit !== undefined && running >= limit) {
+      return { row, blocked: { key: ask.key, reason: `limit ${ask.key}: ${running} of ${limit} running` } };
+    }
+    let tat: number | undefined;
+    if (rate) {
+      const admitted = admit(row?.tat ?? 0, rate, ask.weight, now);
+      if (!admitted.ok) {
+        return {
+          row,
+          blocked: {
+            key: ask.key,
+            nextAt: admitted.nextAt,
+            reason: `rate ${ask.key}: ${rate.limit} per ${rate.perSeconds} s are used up`,
+          },
+        };
+      }
+      tat = admitted.tat;
+    }
+    const key = gateKey(tenant, ask.key);
+    if (row === undefined)
+      writes.push({
+        put: { ...key, kind: "gate", key: ask.key, running: 1, ...(tat !== undefined && { tat }) },
+        if: { exists: false },
+      });
+    else {
+      writes.push({
+        update: key,
+        kind: "gate",
+        add: { running: 1 },
+        ...(tat !== undefined && { set: { tat } }),
+        // The row as read: its count and its time decide together.
+        if: {
+          ...(row.running === undefined ? { missing: ["running"] } : {}),
+          equals: {
+            ...(row.running !== undefined && { running }),
+            ...(tat !== undefined && row.tat !== undefined && { tat: row.tat }),
+          },
+        },
+      });
+    }
+  }
+  return { writes };
+}
+
+/** Gives the places back. `units`: what the call really used of the rate, which corrects what it took in advance. */
+export async function leave(
+  ports: Ports,
+  tenant: string,
+  task: Task.Row,
+  now: number,
+  units?: number,
+): Promise<Write[]> {
+  const writes: Write[] = [];
+  for (const ask of asks(task)) {
+    const key = gateKey(tenant, ask.key);
+    let correction: number | undefined;
+    if (ask.rate && units !== undefined && units !== ask.weight) {
+      const row = (await ports.store.get(key)) as Row | undefined;
+      const rate = row?.rate ?? ask.rate;
+      const taken = Math.min(ask.weight, rate.limit);
+      const behind = Math.max(0, now - (row?.tat ?? now));
+      // Time that has passed unused since is not given back: correcting from `now` would be a double credit.
+      correction = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+    }
+    writes.push({
+      update: key,
+      kind: "gate",
+      add: { running: -1, ...(correction !== undefined && { tat: correction }) },
+      if: { exists: true },
+    });
+  }
+  return writes;
+}
+
+export const keysOf = (task: Task.Row): string[] => asks(task).map((ask) => ask.key);
+
+export const waitingWrite = (key: Key, name: string, by: 1 | -1): Write => ({
+  update: key,
+  kind: "gate",
+  set: { key: name },
+  add: { waiting: by },
+});

@@ -1,0 +1,282 @@
+import type * as AgentRow from "./agent/row.ts";
+import { requestErrors } from "./error.ts";
+import type { Entry } from "./event/log.ts";
+import { eventChannel } from "./event/log.ts";
+import type { Change, Delete, Item, Ports, Put, Value } from "./port/index.ts";
+import {
+  counterKey,
+  eventHeadKey,
+  eventPartition,
+  eventRowsPerPartition,
+  type IndexField,
+  indexKey,
+  sequenceKey,
+  taskEventPartition,
+} from "./rows.ts";
+import { systemScope } from "./scope.ts";
+import { tellDependants } from "./task/dependency.ts";
+import { outcome } from "./task/error.ts";
+import { taskChannel } from "./task/read.ts";
+import { held, type Row, terminal } from "./task/row.ts";
+import type { Status } from "./task/schema.ts";
+import { arm, type TimerEntry } from "./timer.ts";
+
+/** Kinds of rows whose changes the outbox works on. */
+export const outboxKinds = ["task", "agent"] as const;
+
+/** Events in one stored row: well below the 400 KB of an item. */
+const entriesPerRow = 200;
+
+/**
+ * What follows from changes of state: the event log, the lists by status, type, agent and tag, the counters, deadlines,
+ * tasks that waited for others, and whoever watches. There is no event without its change, and no change without its event.
+ */
+export async function relay(ports: Ports, changes: readonly Change[]): Promise<void> {
+  const tenants = new Map<string, Batch>();
+  const timers: TimerEntry[] = [];
+  for (const change of changes) {
+    const row = (change.new ?? change.old) as Item & { tenant: string };
+    let batch = tenants.get(row.tenant);
+    if (!batch) tenants.set(row.tenant, (batch = { events: [], lists: new Map(), counts: new Map(), ended: [] }));
+    if (row.kind === "task") taskChanged(batch, timers, change.old as Row | undefined, change.new as Row | undefined);
+    else agentChanged(batch, timers, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+  }
+  if (timers.length > 0) await arm(ports, timers);
+  for (const [tenant, batch] of tenants) {
+    const derived: (Put | Delete)[] = [...batch.lists.values()];
+    if (batch.counts.size > 0) await count(ports, tenant, batch.counts);
+    await append(ports, tenant, batch.events, derived);
+    if (derived.length > 0) await ports.store.batchWrite(derived);
+    const scope = systemScope(ports, tenant, "outbox");
+    for (const { id, status, dependants } of batch.ended) {
+      if (dependants) await tellDependants(scope, id, status);
+      ports.live.publish(taskChannel(tenant, id), { status });
+    }
+    if (batch.events.length > 0) ports.live.publish(eventChannel(tenant), {});
+  }
+}
+
+interface Batch {
+  readonly events: Entry[];
+  /** The last write for each key: what a batch adds and takes away again is written once. */
+  readonly lists: Map<string, Put | Delete>;
+  readonly counts: Map<string, number>;
+  readonly ended: { id: string; status: Status; dependants: boolean }[];
+}
+
+function list(batch: Batch, tenant: string, field: IndexField, value: string, id: string, present: boolean): void {
+  const key = indexKey(tenant, field, value, id);
+  batch.lists.set(`${key.pk}\n${id}`, present ? { put: { ...key, kind: "index" } } : { delete: key });
+}
+
+function add(batch: Batch, name: string, by: number): void {
+  batch.counts.set(name, (batch.counts.get(name) ?? 0) + by);
+}
+
+const isDead = (row: Row | undefined): boolean =>
+  row?.status === "failed" && row.error?.code !== outcome.dependencyFailed;
+
+function taskChanged(batch: Batch, timers: TimerEntry[], old: Row | undefined, next: Row | undefined): void {
+  const row = (next ?? old) as Row;
+  const { tenant, id } = row;
+  if (old?.status !== next?.status) {
+    if (old) {
+      list(batch, tenant, "status", old.status, id, false);
+      add(batch, `tasks.${old.status}`, -1);
+    }
+    if (next) {
+      list(batch, tenant, "status", next.status, id, true);
+      add(batch, `tasks.${next.status}`, 1);
+      if (terminal.has(next.status)) add(batch, `ended.${next.status}`, 1);
+    }
+    const waited = old?.status === "queued";
+    const waits = next?.status === "queued";
+    if (waited !== waits) {
+      for (const { capability } of row.requires ?? [{ capability: "" }])
+        add(batch, `depth.${capability}`, waits ? 1 : -1);
+    }
+    if (isDead(old) !== isDead(next)) list(batch, tenant, "dead", "", id, isDead(next));
+  }
+  if (!old || !next) {
+    const present = next !== undefined;
+    list(batch, tenant, "type", row.type, id, present);
+    for (const tag of row.tags ?? []) list(batch, tenant, "tag", tag, id, present);
+    if (row.parentId !== undefined) list(batch, tenant, "parent", row.parentId, id, present);
+  }
+  if (old?.agentId !== next?.agentId) {
+    if (old?.agentId !== undefined) list(batch, tenant, "agent", old.agentId, id, false);
+    if (next?.agentId !== undefined) list(batch, tenant, "agent", next.agentId, id, true);
+  }
+  const heldBefore = old && held.has(old.status) ? old.agentId : undefined;
+  const heldNow = next && held.has(next.status) ? next.agentId : undefined;
+  if (heldBefore !== heldNow) {
+    if (heldBefore !== undefined) list(batch, tenant, "held", heldBefore, id, false);
+    if (heldNow !== undefined) list(batch, tenant, "held", heldNow, id, true);
+  }
+  if (!next) return;
+  timed(timers, tenant, "task", id, old?.deadlineAt, next.deadlineAt);
+  taskEvents(batch.events, old, next);
+  if (terminal.has(next.status) && !(old && terminal.has(old.status))) {
+    batch.ended.push({
+      id,
+      status: next.status,
+      dependants: next.dependants === true || (old === undefined && terminal.has(next.status)),
+    });
+  }
+}
+
+function timed(
+  timers: TimerEntry[],
+  tenant: string,
+  kind: "task" | "agent",
+  id: string,
+  before: number | undefined,
+  after: number | undefined,
+): void {
+  // A deadline that moved away needs no new timer: the one that is set looks again when it fires.
+  if (after !== undefined && (before === undefined || after < before)) timers.push([tenant, kind, id, after]);
+}
+
+function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {
+  const { id } = next;
+  const agentId = next.agentId ?? "";
+  const history = next.history.at(-1);
+  const at = history?.[0] ?? next.createdAt;
+  const note = history?.[4];
+  const say = (type: string, data: Record<string, unknown>, when = at, agent = agentId) =>
+    events.push([`task.${type}`, Math.round(when), id, agent, data]);
+  if (!old)
+    say(
+      "created",
+      { type: next.type, priority: next.priority, ...(next.parentId !== undefined && { parentId: next.parentId }) },
+      next.createdAt,
+    );
+  if (old?.status !== next.status) {
+    const had = old?.agentId ?? agentId;
+    const error = next.error && { error: next.error };
+    if (next.status === "queued" || next.status === "scheduled") {
+      if (old && terminal.has(old.status)) say("retried", { manual: true });
+      else if (old && held.has(old.status)) {
+        if (note?.startsWith("released")) say("released", { reason: note }, at, had);
+        else
+          say(
+            "retried",
+            {
+              attempt: old.attempt,
+              ...error,
+              ...(next.scheduledAt !== undefined && { notBefore: new Date(next.scheduledAt).toISOString() }),
+            },
+            at,
+            had,
+          );
+      }
+      if (next.status === "queued") say("queued", { ...(note && old && { reason: note }) });
+      else if (!old)
+        say("scheduled", {
+          ...(next.scheduledAt !== undefined && { notBefore: new Date(next.scheduledAt).toISOString() }),
+        });
+    } else if (next.status === "assigned") say("assigned", { fence: next.fence, attempt: next.attempt });
+    else if (next.status === "running") say("started", { attempt: next.attempt });
+    else {
+      if (old?.status === "assigned" && next.startedAt !== undefined)
+        say("started", { attempt: next.attempt }, next.startedAt);
+      say(
+        next.status,
+        {
+          attempt: next.attempt,
+          ...(next.status !== "completed" && error),
+          ...(note && { reason: note }),
+          ...(next.usage && { usage: next.usage }),
+        },
+        at,
+        had,
+      );
+    }
+  }
+  if (next.progress !== undefined && !same(next.progress, old?.progress))
+    say("progress", { ...next.progress }, next.beatAt ?? at);
+  if (next.cancelAt !== undefined && old?.cancelAt === undefined)
+    say("cancel_requested", { reason: next.error?.message });
+}
+
+const same = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b);
+
+function agentChanged(
+  batch: Batch,
+  timers: TimerEntry[],
+  old: AgentRow.Row | undefined,
+  next: AgentRow.Row | undefined,
+): void {
+  const row = (next ?? old) as AgentRow.Row;
+  if (old?.state !== next?.state) {
+    if (old) add(batch, `agents.${old.state}`, -1);
+    if (next) add(batch, `agents.${next.state}`, 1);
+  }
+  if (old?.role !== next?.role || old?.state !== next?.state) {
+    if (old && old.state !== "stopped") add(batch, `roles.${old.role ?? ""}`, -1);
+    if (next && next.state !== "stopped") add(batch, `roles.${next.role ?? ""}`, 1);
+  }
+  if (!next) return;
+  timed(timers, row.tenant, "agent", row.id, old?.deadlineAt, next.deadlineAt);
+  if (old && old.rev === next.rev) return;
+  const say = (type: string, data: Record<string, unknown>) =>
+    batch.events.push([`agent.${type}`, next.changedAt as number, "", next.id, { name: next.name, ...data }]);
+  if (!old || old.registeredAt !== next.registeredAt)
+    say("registered", { role: next.role ?? null, capabilities: next.capabilities.map((own) => own.name) });
+  else if (old.state !== next.state) {
+    if (old.state === "lost" && next.state === "active") say("back", {});
+    else if (next.state === "lost") say("lost", { held: next.used });
+    else if (next.state === "active") say("resumed", {});
+    else say(next.state === "stopped" ? "stopped" : next.state === "paused" ? "paused" : "draining", {});
+  } else if (
+    !same(old.capabilities, next.capabilities) ||
+    !same(old.labels, next.labels) ||
+    old.maxConcurrency !== next.maxConcurrency
+  )
+    say("updated", {});
+  if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
+}
+
+async function count(ports: Ports, tenant: string, counts: ReadonlyMap<string, number>): Promise<void> {
+  const add = Object.fromEntries([...counts].filter(([, by]) => by !== 0));
+  if (Object.keys(add).length > 0) await ports.store.write({ update: counterKey(tenant), kind: "counters", add });
+}
+
+/** Gives events their sequence numbers and stores them, with the pointers from each task to its rows. */
+async function append(
+  ports: Ports,
+  tenant: string,
+  events: readonly Entry[],
+  derived: (Put | Delete)[],
+): Promise<void> {
+  for (let done = 0; done < events.length; ) {
+    const head = await ports.store.get(eventHeadKey(tenant));
+    const last = (head?.last as number | undefined) ?? 0;
+    const first = last + 1;
+    const room = eventRowsPerPartition - (first % eventRowsPerPartition);
+    const entries = events.slice(done, done + Math.min(entriesPerRow, room));
+    const sk = sequenceKey(first);
+    const result = await ports.store.transact([
+      {
+        update: eventHeadKey(tenant),
+        kind: "events-head",
+        set: { last: last + entries.length },
+        if: head ? { equals: { last } } : { exists: false },
+      },
+      { put: { pk: eventPartition(tenant, first), sk, kind: "events", first, entries: entries as unknown as Value } },
+    ]);
+    if (!result.ok) continue;
+    for (const taskId of new Set(entries.map((entry) => entry[2]))) {
+      if (taskId) derived.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events" } });
+    }
+    done += entries.length;
+  }
+}
+
+/** What the dispatch queue carries. */
+export function readDispatch(body: Value): { tenant: string; id: string } {
+  const { tenant, id } = (body ?? {}) as { tenant?: unknown; id?: unknown };
+  if (typeof tenant !== "string" || typeof id !== "string")
+    throw requestErrors.invalid("a dispatch message is {tenant, id}");
+  return { tenant, id };
+}

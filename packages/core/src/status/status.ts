@@ -1,0 +1,128 @@
+import * as AgentRow from "../agent/row.ts";
+import * as Agent from "../agent/schema.ts";
+import { open, opened, readHead } from "../match/directory.ts";
+import type { Ports } from "../port/index.ts";
+import { counterKey, lanePartition, taskKey } from "../rows.ts";
+import { type Scope, systemScope } from "../scope.ts";
+import * as Task from "../task/schema.ts";
+
+/** A sample of a Prometheus metric. */
+export interface Metric {
+  readonly name: string;
+  readonly help: string;
+  readonly type: "counter" | "gauge";
+  readonly samples: readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[];
+}
+
+async function counters(scope: Scope): Promise<Record<string, number>> {
+  const {
+    pk: _,
+    sk: __,
+    kind: ___,
+    ...counts
+  } = (await scope.ports.store.get(counterKey(scope.tenant))) ?? { pk: "", sk: "", kind: "" };
+  return counts as Record<string, number>;
+}
+
+const family = (counts: Record<string, number>, prefix: string): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(counts).flatMap(([name, value]) =>
+      name.startsWith(prefix) && value !== 0 ? [[name.slice(prefix.length), value]] : [],
+    ),
+  );
+
+/** Lanes looked at for the age of their first task. */
+const laneLimit = 200;
+
+/** The fleet and the work at a glance. */
+export async function read(scope: Scope) {
+  const counts = await counters(scope);
+  const directory = await open(scope.ports, scope.tenant);
+  const now = scope.ports.clock.now();
+  const byStatus: Record<string, number> = Object.fromEntries(Agent.statuses.map((status) => [status, 0]));
+  const byRole: Record<string, number> = {};
+  let slots = 0;
+  let used = 0;
+  for (const member of directory.members.values()) {
+    const status = AgentRow.statusOf({ ...member.row, used: member.used });
+    byStatus[status] = (byStatus[status] ?? 0) + 1;
+    const role = member.row.role ?? "none";
+    byRole[role] = (byRole[role] ?? 0) + 1;
+    slots += member.maxConcurrency;
+    used += member.used;
+  }
+  byStatus.stopped = counts["agents.stopped"] ?? 0;
+  const depth = family(counts, "depth.");
+  const oldest: Record<string, number> = {};
+  let looked = 0;
+  for (const lane of directory.lanes.values()) {
+    if (++looked > laneLimit) break;
+    const head = await readHead(scope.ports, scope.tenant, lane);
+    if (head === null) continue;
+    const parked = await scope.ports.store.get({ pk: lanePartition(scope.tenant, lane.id), sk: head });
+    const task = parked && (await scope.ports.store.get(taskKey(scope.tenant, parked.taskId as string)));
+    const age = task ? (now - ((task.queuedAt as number | undefined) ?? now)) / 1000 : 0;
+    for (const name of lane.need.requires.length > 0
+      ? lane.need.requires.map((requirement) => requirement.capability)
+      : [""]) {
+      oldest[name] = Math.max(oldest[name] ?? 0, age);
+    }
+  }
+  const ended = family(counts, "ended.");
+  return {
+    at: new Date(now).toISOString(),
+    agents: { total: directory.members.size, byStatus, byRole, slots, slotsInUse: used },
+    tasks: { byStatus: Object.fromEntries(Task.statuses.map((status) => [status, counts[`tasks.${status}`] ?? 0])) },
+    queues: Object.entries(depth).map(([capability, waiting]) => ({
+      capability: capability || "any",
+      waiting,
+      oldestSeconds: Math.round((oldest[capability] ?? 0) * 1000) / 1000,
+    })),
+    totals: {
+      completed: ended.completed ?? 0,
+      failed: ended.failed ?? 0,
+      cancelled: ended.cancelled ?? 0,
+      expired: ended.expired ?? 0,
+    },
+  };
+}
+
+/** Metrics of every tenant this process works for, as labels. */
+export async function metrics(ports: Ports): Promise<Metric[]> {
+  type Sample = Metric["samples"][number];
+  const tasks: Sample[] = [];
+  const ended: Sample[] = [];
+  const agents: Sample[] = [];
+  const queues: Sample[] = [];
+  const ages: Sample[] = [];
+  const slots: Sample[] = [];
+  for (const tenant of opened(ports)) {
+    const status = await read(systemScope(ports, tenant, "metrics"));
+    for (const [name, value] of Object.entries(status.tasks.byStatus))
+      tasks.push({ labels: { tenant, status: name }, value });
+    for (const [name, value] of Object.entries(status.totals)) ended.push({ labels: { tenant, status: name }, value });
+    for (const [name, value] of Object.entries(status.agents.byStatus))
+      agents.push({ labels: { tenant, status: name }, value });
+    for (const { capability, waiting, oldestSeconds } of status.queues) {
+      queues.push({ labels: { tenant, capability }, value: waiting });
+      ages.push({ labels: { tenant, capability }, value: oldestSeconds });
+    }
+    slots.push(
+      { labels: { tenant, state: "used" }, value: status.agents.slotsInUse },
+      { labels: { tenant, state: "free" }, value: status.agents.slots - status.agents.slotsInUse },
+    );
+  }
+  return [
+    { name: "waggle_tasks", help: "Stored tasks by status.", type: "gauge", samples: tasks },
+    { name: "waggle_tasks_ended_total", help: "Tasks that ended, by outcome.", type: "counter", samples: ended },
+    { name: "waggle_agents", help: "Agents by status.", type: "gauge", samples: agents },
+    { name: "waggle_slots", help: "Slots of the fleet.", type: "gauge", samples: slots },
+    { name: "waggle_queue_depth", help: "Queued tasks by required capability.", type: "gauge", samples: queues },
+    {
+      name: "waggle_queue_oldest_seconds",
+      help: "Age of the first waiting task by required capability.",
+      type: "gauge",
+      samples: ages,
+    },
+  ];
+}

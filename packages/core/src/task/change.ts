@@ -1,0 +1,199 @@
+import { emptied } from "../agent/leave.ts";
+import { type Directory, type Member, open } from "../match/directory.ts";
+import { agentChannel, push, readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
+import * as Gate from "../match/gate.ts";
+import type { Write } from "../port/index.ts";
+import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { conflict, limits, notFound, outcome } from "./error.ts";
+import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
+
+export type Changes = Parameters<typeof advance>[1];
+export interface Decision {
+  readonly changes: Changes;
+  /** Makes an entry of the history. */
+  readonly note?: string | true;
+  /** How the attempt ended for the agent's record; nothing for one given back. */
+  readonly ended?: "completed" | "failed";
+  /** What the call really used of its rate limit. */
+  readonly units?: number | undefined;
+  readonly extra?: readonly Write[];
+}
+
+/** Times a change is decided anew when others changed the row under it. */
+const tries = 20;
+
+/**
+ * Reads the task, decides, and writes on the condition that nobody changed it meanwhile; else decides again.
+ * A task that leaves its agent, its lane or its limits gives back in the same transaction what it held there.
+ *
+ * @returns the task after it, and before it; the same row twice when `decide` answered undefined
+ */
+export async function change(
+  scope: Scope,
+  id: string,
+  decide: (row: Row, now: number) => Decision | undefined,
+): Promise<{ row: Row; before: Row }> {
+  const { store, clock, queues } = scope.ports;
+  for (let attempt = 0; attempt < tries; attempt++) {
+    const before = await readTask(scope, id);
+    if (!before) throw notFound(`there is no task ${id}`);
+    const now = clock.now();
+    const decision = decide(before, now);
+    if (!decision) return { row: before, before };
+    const { changes } = decision;
+    const wasHeld = held.has(before.status);
+    const status = changes.status ?? before.status;
+    const freed = wasHeld && !held.has(status);
+    const unparked = before.parked !== undefined && status !== "queued";
+    if (terminal.has(status)) Object.assign(changes, { finishedAt: now, cancelAt: undefined, scheduledAt: undefined });
+    if (unparked)
+      Object.assign(changes, { parked: undefined, gate: undefined, waitingReason: undefined, waitingSince: undefined });
+    const { next, write } = advance(
+      before,
+      changes,
+      decision.note === undefined ? undefined : { at: now, ...(decision.note !== true && { reason: decision.note }) },
+    );
+    const writes: Write[] = [write];
+    if (freed) {
+      const busyMs = decision.ended ? now - (before.startedAt ?? before.assignedAt ?? now) : 0;
+      writes.push({
+        update: agentKey(scope.tenant, before.agentId as string),
+        kind: "agent",
+        add: { used: -before.slots, ...(decision.ended && { [decision.ended]: 1, busyMs }) },
+        if: { exists: true },
+      });
+      if (Gate.gated(before))
+        writes.push(...(await Gate.leave(scope.ports, scope.tenant, before, now, decision.units)));
+    }
+    if (unparked) writes.push(...unpark(scope, before));
+    if (decision.extra) writes.push(...decision.extra);
+    // The message first: one without its change is dropped on arrival, a change without its message would wait for ever.
+    if (status === "queued" && before.status !== "queued")
+      await queues.dispatch.send([{ body: { tenant: scope.tenant, id } }]);
+    const result = await store.transact(writes);
+    if (!result.ok) continue;
+    if (freed) await afterFreed(scope, before, decision, now);
+    return { row: next, before };
+  }
+  throw conflict(`task ${id} is being changed by others; try again`);
+}
+
+function unpark(scope: Scope, row: Row): Write[] {
+  const sk = row.parked as string;
+  if (row.gate === undefined) return [{ delete: { pk: lanePartition(scope.tenant, row.lane), sk } }];
+  return [
+    { delete: { pk: gatePartition(scope.tenant, row.gate), sk } },
+    Gate.waitingWrite(gateKey(scope.tenant, row.gate), row.gate, -1),
+  ];
+}
+
+async function afterFreed(scope: Scope, before: Row, decision: Decision, now: number): Promise<void> {
+  const directory = await open(scope.ports, scope.tenant);
+  const member = directory.members.get(before.agentId as string);
+  if (!member) return;
+  member.used = Math.max(0, member.used - before.slots);
+  member.cancels?.delete(before.id);
+  if (decision.ended) {
+    member[decision.ended]++;
+    member.busyMs += now - (before.startedAt ?? before.assignedAt ?? now);
+  }
+  directory.refresh(member);
+  if (member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member);
+}
+
+/**
+ * After a task gave back its places: whoever waits for its limits goes on, and its agent gets its next work,
+ * as the answer of this call when it asked for `max` of it, else by push when it is there to receive it.
+ */
+export async function goOn(
+  scope: Scope,
+  before: Row,
+  max?: number,
+): Promise<{ directory: Directory; member: Member; tasks: Row[] } | undefined> {
+  if (Gate.gated(before)) for (const key of Gate.keysOf(before)) await serveGate(scope, key);
+  if (before.agentId === undefined) return undefined;
+  if (!max) {
+    await serveAgent(scope, before.agentId);
+    return undefined;
+  }
+  const directory = await open(scope.ports, scope.tenant);
+  const member = directory.members.get(before.agentId);
+  return member && { directory, member, tasks: await take(scope, directory, member, max) };
+}
+
+/** What follows from an attempt that failed: another one after the back-off, or the end. */
+export function failed(
+  row: Row,
+  error: { code: string; message: string; retryable?: boolean | undefined },
+  now: number,
+  options: { unit: number; immediate?: boolean },
+): Decision {
+  const kept = {
+    code: error.code,
+    message: error.message,
+    ...(error.retryable !== undefined && { retryable: error.retryable }),
+  };
+  const over = exhausted(row, error);
+  const fenced = { fence: row.fence + 1 };
+  if (row.cancelAt !== undefined)
+    return {
+      changes: { ...fenced, status: "cancelled", error: kept },
+      note: "cancelled while running",
+      ended: "failed",
+    };
+  if (over !== undefined)
+    return { changes: { ...fenced, status: "failed", error: kept }, note: `${error.code}: ${over}`, ended: "failed" };
+  const delayMs = options.immediate ? 0 : Math.round(backoffSeconds(row, options.unit) * 1000);
+  const again = {
+    agentId: undefined,
+    error: kept,
+    decision: undefined,
+    startedAt: undefined,
+    assignedAt: undefined,
+    beatAt: undefined,
+    progress: undefined,
+  };
+  if (delayMs <= 0)
+    return {
+      changes: { ...again, status: "queued", queuedAt: now, scheduledAt: undefined },
+      note: `retry after ${error.code}`,
+      ended: "failed",
+    };
+  return {
+    changes: { ...again, status: "scheduled", scheduledAt: now + delayMs },
+    note: `retry after ${error.code}`,
+    ended: "failed",
+  };
+}
+
+/** Back to the queue unharmed, the attempt not counted. */
+export function released(row: Row, reason: string, now: number): Decision {
+  if (row.cancelAt !== undefined) {
+    return {
+      changes: { status: "cancelled", fence: row.fence + 1, error: { code: outcome.cancelled, message: reason } },
+      note: reason,
+    };
+  }
+  return {
+    changes: {
+      status: "queued",
+      queuedAt: now,
+      attempt: Math.max(0, row.attempt - 1),
+      agentId: undefined,
+      decision: undefined,
+      assignedAt: undefined,
+      startedAt: undefined,
+      beatAt: undefined,
+    },
+    note: `released: ${reason}`.slice(0, 200),
+  };
+}
+
+/** Tells the agent that had it to stop working on it. */
+export function revoke(scope: Scope, before: Row): void {
+  if (before.agentId !== undefined)
+    scope.ports.live.publish(agentChannel(scope.tenant, before.agentId), { revoked: [before.id] });
+}
+
+export { limits, push };

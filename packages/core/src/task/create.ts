@@ -1,0 +1,379 @@
+import type { z } from "zod";
+import { isError, requestErrors, type WaggleError } from "../error.ts";
+import { createId } from "../id.ts";
+import { type JsonText, jsonLimits } from "../json.ts";
+import { open } from "../match/directory.ts";
+import { laneOf, readTask } from "../match/dispatch.ts";
+import type { Item, Value, Write } from "../port/index.ts";
+import { dependantPartition, idempotencyKey, taskKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { dependencyEnded } from "./dependency.ts";
+import { dependencyCycle, dependencyNotFound, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
+import { deadlineOf, defaultRetry, type Row, terminal, toInfo } from "./row.ts";
+import { BatchEntry, type Create, type Info } from "./schema.ts";
+
+export interface CreateOptions {
+  /** `key`: as the caller gave it; `hash`: of the whole request. Kept for 24 h. */
+  readonly idempotency?: { readonly key: string; readonly hash: string };
+}
+const keptMs = 24 * 3600 * 1000;
+
+/** What makes the same request make the same tasks again. */
+interface Seed {
+  readonly ids: readonly string[];
+  readonly at: number;
+}
+
+/**
+ * Takes a task. It is `queued`, or `scheduled` while it has to wait for a time or for other tasks.
+ * @throws `idempotency.mismatch`, `task.dependency_not_found`, `task.parent_not_found`, `task.too_deep`, `request.invalid`
+ */
+export async function create(
+  scope: Scope,
+  input: Create,
+  options: CreateOptions = {},
+): Promise<{ task: Info; replayed: boolean }> {
+  const known = options.idempotency && (await recall(scope, options.idempotency));
+  const seed: Seed = known ?? { ids: [newId(scope)], at: scope.ports.clock.now() };
+  const row = await build(scope, input, seed.ids[0] as string, seed.at);
+  if (known) {
+    if (!(await readTask(scope, row.id))) await store(scope, [row], true);
+    return { task: infoOf(row, input), replayed: true };
+  }
+  await checkDependencies(scope, row);
+  await store(scope, [row], false, options.idempotency && remember(scope, options.idempotency, seed));
+  return { task: infoOf(row, input), replayed: false };
+}
+
+export type BatchResult = { readonly task: Info } | { readonly problem: WaggleError };
+
+/**
+ * Takes up to 100 tasks. Each entry gets a task or a problem, in order; with `atomic` all are taken or, by a throw, none.
+ * Entries may depend on one another by `"ref:name"`.
+ */
+export async function createBatch(
+  scope: Scope,
+  input: { readonly tasks: readonly unknown[]; readonly atomic: boolean },
+  options: CreateOptions = {},
+): Promise<{ results: BatchResult[]; replayed: boolean }> {
+  const known = options.idempotency && (await recall(scope, options.idempotency));
+  const seed: Seed = known ?? { ids: input.tasks.map(() => newId(scope)), at: scope.ports.clock.now() };
+  const entries = resolve(input.tasks, seed.ids);
+  const rows: (Row | undefined)[] = await Promise.all(
+    entries.map(async (entry) => {
+      if (entry.problem) return undefined;
+      try {
+        const row = await build(scope, entry.input as Create, entry.id, seed.at);
+        if (!known) await checkDependencies(scope, row, entry.siblings);
+        return row;
+      } catch (error) {
+        if (!isError(error)) throw error;
+        entry.problem = error;
+        return undefined;
+      }
+    }),
+  );
+  spread(entries);
+  const first = entries.find((entry) => entry.problem);
+  if (input.atomic && first) {
+    const errors = entries.flatMap(({ problem }, i) =>
+      problem
+        ? (problem.extra.errors ?? [{ path: "", message: problem.message }]).map(({ path, message }) => ({
+            path: `tasks.${i}${path && `.${path}`}`,
+            message,
+          }))
+        : [],
+    );
+    const { kind } = first.problem as WaggleError;
+    throw kind(`nothing was taken: ${errors.length} of the batch's entries are wrong`, { errors });
+  }
+  const taken = rows.filter((row, i): row is Row => row !== undefined && !entries[i]?.problem);
+  for (const row of taken) {
+    // Within the batch the flag is written with the row itself.
+    if (taken.some((other) => other.dependsOn?.includes(row.id))) Object.assign(row, { dependants: true });
+  }
+  const remembered = known || !options.idempotency ? undefined : remember(scope, options.idempotency, seed);
+  if (taken.length > 0) await store(scope, taken, known !== undefined, remembered, input.atomic);
+  const results = entries.map(
+    (entry, i): BatchResult =>
+      entry.problem ? { problem: entry.problem } : { task: infoOf(rows[i] as Row, entry.input as Create) },
+  );
+  return { results, replayed: known !== undefined };
+}
+
+const newId = (scope: Scope) => createId("tsk", scope.ports.clock.now(), scope.ports.random);
+
+/** The answer shows the input even where it is kept as a blob. */
+function infoOf(row: Row, input: { input?: JsonText | undefined }): Info {
+  const info = toInfo(row);
+  return input.input === undefined ? info : { ...info, input: input.input };
+}
+
+async function recall(scope: Scope, { key, hash }: { key: string; hash: string }): Promise<Seed | undefined> {
+  const row = await scope.ports.store.get(idempotencyKey(scope.tenant, key));
+  if (!row || (row.expiresAt as number) <= scope.ports.clock.now()) return undefined;
+  if (row.hash !== hash)
+    throw requestErrors.idempotencyMismatch("this Idempotency-Key was used for a different request; use a new key");
+  return { ids: row.ids as string[], at: row.at as number };
+}
+
+function remember(scope: Scope, { key, hash }: { key: string; hash: string }, seed: Seed): Write {
+  const expiresAt = scope.ports.clock.now() + keptMs;
+  return {
+    put: { ...idempotencyKey(scope.tenant, key), kind: "idempotency", hash, ids: seed.ids, at: seed.at, expiresAt },
+  };
+}
+
+async function build(scope: Scope, input: Create, id: string, now: number): Promise<Row> {
+  let depth = 0;
+  if (input.parentId !== undefined) {
+    const parent = await readTask(scope, input.parentId);
+    if (!parent)
+      throw parentNotFound(`there is no task ${input.parentId}`, {
+        errors: [{ path: "parentId", message: "no such task" }],
+      });
+    depth = parent.depth + 1;
+    if (depth > limits.depth)
+      throw tooDeep(`a task may have at most ${limits.depth} generations above it`, {
+        errors: [{ path: "parentId", message: "its parent is too deep" }],
+      });
+  }
+  if (input.agentId !== undefined && !(await open(scope.ports, scope.tenant)).members.has(input.agentId)) {
+    throw requestErrors.invalid(`there is no agent ${input.agentId}`, {
+      errors: [{ path: "agentId", message: "no such agent, or it is stopped" }],
+    });
+  }
+  const startAt =
+    input.delaySeconds !== undefined
+      ? now + input.delaySeconds * 1000
+      : input.notBefore !== undefined
+        ? Date.parse(input.notBefore)
+        : now;
+  const waits = input.dependsOn.length > 0 || startAt > now;
+  const blob =
+    input.input !== undefined &&
+    input.input.length * 3 > jsonLimits.inlineBytes &&
+    bytes(input.input) > jsonLimits.inlineBytes;
+  const draft: Record<string, Value | undefined> = {
+    ...taskKey(scope.tenant, id),
+    kind: "task",
+    id,
+    tenant: scope.tenant,
+    rev: 1,
+    type: input.type,
+    status: waits ? "scheduled" : "queued",
+    priority: input.priority,
+    attempt: 0,
+    fence: 0,
+    slots: input.slots,
+    depth,
+    strategy: input.strategy,
+    lane: laneOf({ ...input, boundAgentId: input.agentId }),
+    createdAt: now,
+    history: [[now, waits ? "scheduled" : "queued", 0, "", ""]],
+  };
+  // What was not asked for is not stored: a row is read and logged more often than it is shown.
+  const add = (name: string, value: unknown) => {
+    if (value !== undefined) draft[name] = value as Value;
+  };
+  if (blob) {
+    const key = `${scope.tenant}/${id}/input`;
+    await scope.ports.blobs.put(key, new TextEncoder().encode(input.input));
+    draft.inputBlob = key;
+  } else add("input", input.input);
+  add("metadata", input.metadata);
+  add("description", input.description);
+  if (input.requires.length > 0) add("requires", input.requires);
+  if (input.labels.length > 0) add("labels", input.labels);
+  add("boundAgentId", input.agentId);
+  add("role", input.role);
+  add("stickyKey", input.stickyKey);
+  if (input.dependsOn.length > 0) {
+    draft.dependsOn = [...new Set(input.dependsOn)];
+    draft.unmet = draft.dependsOn;
+  }
+  add("parentId", input.parentId);
+  if (Object.values(input.timeouts).some((value) => value !== undefined)) add("timeouts", input.timeouts);
+  if (!isDefault(input.retry)) add("retry", input.retry);
+  if (input.cancelGraceSeconds !== 10) add("cancelGraceSeconds", input.cancelGraceSeconds);
+  if (input.concurrency.length > 0) add("concurrency", input.concurrency);
+  add("rate", input.rate);
+  add("fairKey", input.fairKey);
+  if (input.tags.length > 0) add("tags", [...new Set(input.tags)]);
+  add("traceparent", scope.traceparent);
+  if (startAt > now) draft.scheduledAt = startAt;
+  if (!waits) draft.queuedAt = now;
+  add("deadlineAt", deadlineOf(draft as unknown as Row));
+  return draft as unknown as Row;
+}
+
+const isDefault = (retry: Create["retry"]) =>
+  retry.maxAttempts === defaultRetry.maxAttempts &&
+  retry.initialSeconds === defaultRetry.initialSeconds &&
+  retry.factor === defaultRetry.factor &&
+  retry.maxSeconds === defaultRetry.maxSeconds &&
+  retry.nonRetryable.length === 0;
+
+const bytes = (text: string) => new TextEncoder().encode(text).length;
+
+async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<string> = new Set()): Promise<void> {
+  const others = (row.dependsOn ?? []).filter((id) => !siblings.has(id));
+  if (others.length === 0) return;
+  const found = await scope.ports.store.batchGet(others.map((id) => taskKey(scope.tenant, id)));
+  const errors = others.flatMap((id, i) =>
+    found[i] ? [] : [{ path: `dependsOn.${row.dependsOn?.indexOf(id)}`, message: `there is no task ${id}` }],
+  );
+  if (errors.length > 0) throw dependencyNotFound("a task can only depend on tasks that exist", { errors });
+}
+
+/** Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice. */
+async function store(
+  scope: Scope,
+  rows: readonly Row[],
+  again: boolean,
+  remembered?: Write,
+  atomic = false,
+): Promise<void> {
+  const { store, queues } = scope.ports;
+  const waiting = rows.filter((row) => row.dependsOn !== undefined);
+  const own = new Set(rows.map((row) => row.id));
+  if (waiting.length > 0) {
+    const links = waiting.flatMap((row) =>
+      (row.dependsOn ?? []).map((on) => ({
+        put: { pk: dependantPartition(scope.tenant, on), sk: row.id, kind: "dependant" } as Item,
+      })),
+    );
+    await store.batchWrite(links);
+    const others = new Set(waiting.flatMap((row) => row.dependsOn ?? []).filter((on) => !own.has(on)));
+    for (const on of others)
+      await store.write({
+        update: taskKey(scope.tenant, on),
+        kind: "task",
+        set: { dependants: true },
+        if: { exists: true },
+      });
+  }
+  // Messages before rows: one that finds no task is dropped, a task without a message would wait for ever.
+  const messages = rows
+    .filter((row) => row.status === "queued")
+    .map((row) => ({ body: { tenant: scope.tenant, id: row.id } }));
+  if (messages.length > 0) await queues.dispatch.send(messages);
+  if (again) {
+    for (const row of rows) await store.write({ put: row, if: { exists: false } });
+  } else if (rows.length === 1 && !remembered) {
+    await store.write({ put: rows[0] as Row, if: { exists: false } });
+  } else if (rows.length === 1 || (atomic && rows.length < 100)) {
+    await store.transact([
+      ...rows.map((row) => ({ put: row, if: { exists: false } })),
+      ...(remembered ? [remembered] : []),
+    ]);
+  } else {
+    if (remembered) await store.write(remembered);
+    if (atomic) await store.transact(rows.map((row) => ({ put: row, if: { exists: false } })));
+    else await store.batchWrite(rows.map((row) => ({ put: row })));
+  }
+  for (const row of waiting) {
+    for (const on of row.dependsOn ?? []) {
+      if (own.has(on)) continue;
+      const dependency = await readTask(scope, on);
+      if (dependency && terminal.has(dependency.status))
+        await dependencyEnded(scope, row.id, dependency.id, dependency.status);
+    }
+  }
+}
+
+interface Entry {
+  readonly id: string;
+  readonly input?: Create;
+  /** Ids of the batch's entries it depends on. */
+  readonly siblings: Set<string>;
+  problem?: WaggleError;
+}
+
+/** Checks each entry by itself, names its siblings by id, and refuses cycles. */
+function resolve(tasks: readonly unknown[], ids: readonly string[]): Entry[] {
+  const parsed = tasks.map((task) => BatchEntry.safeParse(task));
+  const byRef = new Map<string, number>();
+  const twice = new Set<string>();
+  for (const [i, { data }] of parsed.entries()) {
+    if (data?.ref === undefined) continue;
+    if (byRef.has(data.ref)) twice.add(data.ref);
+    else byRef.set(data.ref, i);
+  }
+  const entries = parsed.map((result, i): Entry => {
+    const id = ids[i] as string;
+    const siblings = new Set<string>();
+    if (!result.success) return { id, siblings, problem: invalid(result.error) };
+    const { ref, ...data } = result.data;
+    if (ref !== undefined && twice.has(ref)) {
+      return {
+        id,
+        siblings,
+        problem: requestErrors.invalid(`ref ${ref} is used twice`, {
+          errors: [{ path: "ref", message: "used twice in the batch" }],
+        }),
+      };
+    }
+    const missing: { path: string; message: string }[] = [];
+    const dependsOn = data.dependsOn.map((on, at) => {
+      if (!on.startsWith("ref:")) return on;
+      const index = byRef.get(on.slice(4));
+      if (index === undefined) {
+        missing.push({ path: `dependsOn.${at}`, message: `no entry of the batch has ref ${on.slice(4)}` });
+        return on;
+      }
+      siblings.add(ids[index] as string);
+      return ids[index] as string;
+    });
+    if (missing.length > 0)
+      return { id, siblings, problem: dependencyNotFound("a ref is not in the batch", { errors: missing }) };
+    return { id, siblings, input: { ...data, dependsOn } as Create };
+  });
+  const byId = new Map(entries.map((entry) => [entry.id, entry]));
+  const open = new Map(entries.map((entry) => [entry.id, new Set([...entry.siblings].filter((id) => byId.has(id)))]));
+  for (let progress = true; progress; ) {
+    progress = false;
+    for (const [id, siblings] of open) {
+      for (const sibling of siblings) if (!open.has(sibling)) siblings.delete(sibling);
+      if (siblings.size === 0) {
+        open.delete(id);
+        progress = true;
+      }
+    }
+  }
+  for (const id of open.keys()) {
+    const entry = byId.get(id) as Entry;
+    entry.problem ??= dependencyCycle("these entries wait for one another for ever", {
+      errors: [{ path: "dependsOn", message: "is part of, or waits for, a cycle" }],
+    });
+  }
+  spread(entries);
+  return entries;
+}
+
+/** An entry that depends on a refused one is refused too. */
+function spread(entries: readonly Entry[]): void {
+  const refused = new Set(entries.filter((entry) => entry.problem).map((entry) => entry.id));
+  for (let progress = true; progress; ) {
+    progress = false;
+    for (const entry of entries) {
+      if (entry.problem || ![...entry.siblings].some((id) => refused.has(id))) continue;
+      entry.problem = notInBatch("an entry it depends on was refused", {
+        errors: [{ path: "dependsOn", message: "names an entry that was refused" }],
+      });
+      refused.add(entry.id);
+      progress = true;
+    }
+  }
+}
+
+/** A zod error as the problem a caller gets. */
+export function invalid(error: z.ZodError): WaggleError {
+  const errors = error.issues.slice(0, 20).map((issue) => ({
+    path: [...issue.path, ...(issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [])].join("."),
+    message: issue.message,
+  }));
+  return requestErrors.invalid(errors.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; "), {
+    errors,
+  });
+}

@@ -1,0 +1,187 @@
+import { heldTasks } from "../agent/commands.ts";
+import { isError } from "../error.ts";
+import { open } from "../match/directory.ts";
+import { agentChannel, readTask } from "../match/dispatch.ts";
+import { taskKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { change, type Decision, failed, goOn, released, revoke } from "./change.ts";
+import { notFound, notRetryable, outcome } from "./error.ts";
+import { held, type Row, terminal, toInfo } from "./row.ts";
+import type { Info, Status } from "./schema.ts";
+
+/**
+ * Ends a task from any state. One that waits is cancelled at once; the agent of one that runs is told and has
+ * `cancelGraceSeconds` before it is fenced off. One that has ended keeps its outcome.
+ */
+export async function cancel(scope: Scope, id: string, input: { reason?: string | undefined }): Promise<Info> {
+  const reason = input.reason ?? "cancelled by request";
+  const { row, before } = await change(scope, id, (row, now) => {
+    if (terminal.has(row.status) || row.cancelAt !== undefined) return undefined;
+    const error = { code: outcome.cancelled, message: reason };
+    if (!held.has(row.status)) return { changes: { status: "cancelled", error }, note: reason };
+    const graceMs = (row.cancelGraceSeconds ?? 10) * 1000;
+    if (graceMs === 0) return { changes: { status: "cancelled", error, fence: row.fence + 1 }, note: reason };
+    return { changes: { cancelAt: now + graceMs, error } };
+  });
+  if (row === before) return toInfo(row);
+  if (row.cancelAt !== undefined && row.agentId !== undefined) {
+    const directory = await open(scope.ports, scope.tenant);
+    directory.members.get(row.agentId)?.cancels?.add(id);
+    scope.ports.live.publish(agentChannel(scope.tenant, row.agentId), { cancel: [id] });
+  } else if (held.has(before.status)) {
+    revoke(scope, before);
+    await goOn(scope, before);
+  }
+  return toInfo(row);
+}
+
+/** A task that failed, was cancelled or expired, again: same id, fresh attempts. */
+export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info> {
+  const current = await readTask(scope, id);
+  if (!current) throw notFound(`there is no task ${id}`);
+  // Dependencies that failed meanwhile are not waited for again; those that run again are.
+  const dependencies = current.dependsOn
+    ? await scope.ports.store.batchGet(current.dependsOn.map((on) => taskKey(scope.tenant, on)))
+    : [];
+  const { row } = await change(scope, id, (row, now) => {
+    if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
+      throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
+    }
+    const broken =
+      row.error?.code === outcome.dependencyFailed &&
+      dependencies.find(
+        (dependency) =>
+          dependency && (dependency as Row).status !== "completed" && terminal.has((dependency as Row).status),
+      );
+    if (broken) throw notRetryable(`its dependency ${broken.id} is ${broken.status}; retry that one first`);
+    const unmet =
+      row.error?.code === outcome.dependencyFailed
+        ? dependencies.flatMap((dependency) =>
+            dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
+          )
+        : [];
+    const fresh: Decision["changes"] = {
+      attempt: 0,
+      createdAt: row.timeouts?.totalSeconds === undefined ? row.createdAt : now,
+      error: undefined,
+      result: undefined,
+      resultBlob: undefined,
+      usage: undefined,
+      agentId: undefined,
+      decision: undefined,
+      progress: undefined,
+      assignedAt: undefined,
+      startedAt: undefined,
+      beatAt: undefined,
+      finishedAt: undefined,
+    };
+    if (unmet.length > 0) return { changes: { ...fresh, status: "scheduled", unmet }, note: "retried by hand" };
+    if (delayMs > 0)
+      return { changes: { ...fresh, status: "scheduled", scheduledAt: now + delayMs }, note: "retried by hand" };
+    return { changes: { ...fresh, status: "queued", queuedAt: now }, note: "retried by hand" };
+  });
+  return toInfo(row);
+}
+
+/**
+ * Does what is due on a task at this time. Idempotent; a call that comes early or late does no harm.
+ * @returns when to look again, if the deadline lies ahead
+ */
+export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
+  const unit = Math.random();
+  try {
+    const { row, before } = await change(scope, id, (row, now) => due(row, now, unit));
+    if (row === before) return row.deadlineAt;
+    if (held.has(before.status) && !held.has(row.status)) {
+      revoke(scope, before);
+      await goOn(scope, before);
+    }
+    return undefined;
+  } catch (error) {
+    if (isError(error, notFound)) return undefined;
+    throw error;
+  }
+}
+
+function due(row: Row, now: number, unit: number): Decision | undefined {
+  if (row.deadlineAt === undefined || row.deadlineAt > now) return undefined;
+  const { timeouts } = row;
+  const over = (from: number | undefined, seconds: number | undefined) =>
+    from !== undefined && seconds !== undefined && from + seconds * 1000 <= now;
+  const expire = (code: string, message: string): Decision => ({
+    changes: { status: "expired", error: { code, message }, fence: row.fence + 1 },
+    note: message,
+    ...(held.has(row.status) && { ended: "failed" as const }),
+  });
+  if (over(row.createdAt, timeouts?.totalSeconds))
+    return expire(outcome.totalTimeout, `not finished within ${timeouts?.totalSeconds} s`);
+  if (row.cancelAt !== undefined && row.cancelAt <= now) {
+    return {
+      changes: { status: "cancelled", fence: row.fence + 1 },
+      note: "its agent did not stop within the grace time",
+      ended: "failed",
+    };
+  }
+  switch (row.status) {
+    case "scheduled":
+      if (row.scheduledAt === undefined || row.scheduledAt > now || row.unmet?.length) return undefined;
+      return { changes: { status: "queued", queuedAt: now, scheduledAt: undefined }, note: true };
+    case "queued":
+    case "assigned":
+      return over(row.queuedAt, timeouts?.queueSeconds)
+        ? expire(outcome.queueTimeout, `not started within ${timeouts?.queueSeconds} s`)
+        : undefined;
+    default:
+      if (over(row.startedAt, timeouts?.runSeconds)) {
+        return failed(
+          row,
+          { code: outcome.runTimeout, message: `the attempt ran longer than ${timeouts?.runSeconds} s` },
+          now,
+          { unit },
+        );
+      }
+      if (over(row.beatAt ?? row.startedAt, timeouts?.heartbeatSeconds)) {
+        return failed(
+          row,
+          {
+            code: outcome.heartbeatTimeout,
+            message: `nothing was heard of the attempt for ${timeouts?.heartbeatSeconds} s`,
+          },
+          now,
+          { unit },
+        );
+      }
+      return undefined;
+  }
+}
+
+/**
+ * Takes all an agent holds away from it. `lost`: attempts that had begun count as failed; else they are given back unharmed.
+ * `keep`: tasks the agent says it still works on, by fence.
+ */
+export async function takeBack(
+  scope: Scope,
+  agentId: string,
+  how: "lost" | "released",
+  reason: string,
+  keep?: (task: Row) => boolean,
+): Promise<number> {
+  // The list of what it holds is derived; it is whole once all that came before is settled.
+  await scope.ports.store.settled();
+  let count = 0;
+  for (const task of await heldTasks(scope, agentId)) {
+    if (keep?.(task)) continue;
+    const { row, before } = await change(scope, task.id, (row, now) => {
+      if (row.agentId !== agentId || !held.has(row.status) || keep?.(row)) return undefined;
+      if (how === "released" || row.status === "assigned") return released(row, reason, now);
+      return failed(row, { code: outcome.agentLost, message: reason }, now, { unit: 0, immediate: true });
+    });
+    if (row === before) continue;
+    count++;
+    revoke(scope, before);
+    await goOn(scope, before);
+  }
+  return count;
+}
+
+export const isTerminal = (status: Status): boolean => terminal.has(status);

@@ -1,0 +1,234 @@
+import type { z } from "zod";
+import { requestErrors } from "../error.ts";
+import * as EventLog from "../event/log.ts";
+import { freeSlots, needOf, open } from "../match/directory.ts";
+import { readBlob, readTask } from "../match/dispatch.ts";
+import * as Gate from "../match/gate.ts";
+import { refusal } from "../match/requirement.ts";
+import { score } from "../match/strategy.ts";
+import type { Item, Key } from "../port/index.ts";
+import { gateKey, type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { notFound } from "./error.ts";
+import { held, type Row, terminal, toInfo } from "./row.ts";
+import type { Info, ListQuery } from "./schema.ts";
+
+export const taskChannel = (tenant: string, id: string): string => `task/${tenant}/${id}`;
+
+/** The task with its payloads. With `waitSeconds`, once it has ended or when the time is up. */
+export async function get(
+  scope: Scope,
+  id: string,
+  options: { waitSeconds?: number; signal?: AbortSignal } = {},
+): Promise<Info> {
+  const row = await readTask(scope, id);
+  if (!row) throw notFound(`there is no task ${id}`);
+  if (!options.waitSeconds || terminal.has(row.status)) return whole(scope, row);
+  const { live, clock } = scope.ports;
+  await new Promise<void>((resolve) => {
+    const finish = () => {
+      unsubscribe();
+      stop();
+      options.signal?.removeEventListener("abort", finish);
+      resolve();
+    };
+    const unsubscribe = live.subscribe(taskChannel(scope.tenant, id), finish);
+    const stop = clock.after((options.waitSeconds as number) * 1000, finish);
+    options.signal?.addEventListener("abort", finish);
+    // It may have ended between the read and the subscription.
+    readTask(scope, id).then((again) => (!again || terminal.has(again.status)) && finish(), finish);
+  });
+  const last = await readTask(scope, id);
+  if (!last) throw notFound(`there is no task ${id}`);
+  return whole(scope, last);
+}
+
+async function whole(scope: Scope, row: Row): Promise<Info> {
+  const info = toInfo(row);
+  if (row.inputBlob !== undefined) info.input = await readBlob(scope, row.inputBlob);
+  if (row.resultBlob !== undefined) info.result = await readBlob(scope, row.resultBlob);
+  return info;
+}
+
+/** At most this many rows are looked at for one page of a filtered list; the cursor goes on from there. */
+const pageEffort = 2000;
+
+/** Tasks newest first. Filtered by the narrowest list there is, the rest by looking. Payloads kept as blobs are left out. */
+export async function list(
+  scope: Scope,
+  query: z.output<typeof ListQuery>,
+): Promise<{ items: Info[]; nextCursor?: string }> {
+  const cursor = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  const by = (["parentId", "agentId", "tag", "type", "status"] as const).find((name) => query[name] !== undefined);
+  const fields: Record<string, IndexField> = {
+    parentId: "parent",
+    agentId: "agent",
+    tag: "tag",
+    type: "type",
+    status: "status",
+  };
+  const partitions = by
+    ? indexPartitions(scope.tenant, fields[by] as IndexField, query[by] as string)
+    : Array.from({ length: taskShards }, (_, shard) => taskPartition(scope.tenant, shard));
+  const wanted = (row: Row) =>
+    (query.status === undefined || row.status === query.status) &&
+    (query.type === undefined || row.type === query.type) &&
+    (query.agentId === undefined || row.agentId === query.agentId) &&
+    (query.tag === undefined || row.tags?.includes(query.tag)) &&
+    (query.parentId === undefined || row.parentId === query.parentId);
+  const items: Info[] = [];
+  let last = cursor;
+  let looked = 0;
+  for (;;) {
+    const batch = await newest(scope, partitions, query.limit + 1, last);
+    const rows = by
+      ? ((await readMany(
+          scope,
+          batch.map((item) => taskKey(scope.tenant, item.sk)),
+        )) as (Row | undefined)[])
+      : (batch as unknown as Row[]);
+    for (const [i, row] of rows.entries()) {
+      if (items.length === query.limit) return { items, nextCursor: encodeCursor(last as string) };
+      if (row && wanted(row)) items.push(toInfo(row));
+      last = (batch[i] as Item).sk;
+    }
+    looked += batch.length;
+    if (batch.length <= query.limit) return { items };
+    if (looked >= pageEffort) return { items, nextCursor: encodeCursor(last as string) };
+  }
+}
+
+async function readMany(scope: Scope, keys: readonly Key[]): Promise<readonly (Item | undefined)[]> {
+  const found: (Item | undefined)[] = [];
+  for (let i = 0; i < keys.length; i += 100) found.push(...(await scope.ports.store.batchGet(keys.slice(i, i + 100))));
+  return found;
+}
+
+/** The newest rows of several partitions whose sort keys are ids. */
+export async function newest(
+  scope: Scope,
+  partitions: readonly string[],
+  limit: number,
+  after?: string,
+): Promise<Item[]> {
+  const pages = await Promise.all(
+    partitions.map((pk) =>
+      scope.ports.store.query({ pk, reverse: true, limit, ...(after !== undefined && { after }) }),
+    ),
+  );
+  return pages
+    .flatMap((page) => page.items)
+    .sort((a, b) => (a.sk < b.sk ? 1 : -1))
+    .slice(0, limit);
+}
+
+/** Cursors are opaque to callers: what is inside may change. */
+export const encodeCursor = (last: string): string => btoa(`1:${last}`).replaceAll("=", "");
+export function decodeCursor(cursor: string): string {
+  try {
+    const text = atob(cursor);
+    if (text.startsWith("1:") && /^[\x20-\x7e]+$/.test(text)) return text.slice(2);
+  } catch {}
+  throw requestErrors.invalid("the cursor is not one this list gave", {
+    errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],
+  });
+}
+
+/** The task's own events: a filtered view of the tenant's log. */
+export async function events(
+  scope: Scope,
+  id: string,
+  query: { after: number; limit: number },
+): ReturnType<typeof EventLog.list> {
+  if (!(await readTask(scope, id))) throw notFound(`there is no task ${id}`);
+  return EventLog.list(scope, { ...query, taskId: id });
+}
+
+/** Agents listed in an explanation; more are only counted. */
+const explained = 50;
+
+/** Why it waits, or why this agent: in words and numbers. */
+export async function explain(scope: Scope, id: string): Promise<Record<string, unknown>> {
+  const row = await readTask(scope, id);
+  if (!row) throw notFound(`there is no task ${id}`);
+  const directory = await open(scope.ports, scope.tenant);
+  const need = needOf(row);
+  const info = toInfo(row);
+  const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
+  let eligible = 0;
+  let free = 0;
+  const candidates: Record<string, unknown>[] = [];
+  for (const member of directory.members.values()) {
+    const why = refusal(need, member);
+    const slots = freeSlots(member);
+    if (why === undefined) {
+      eligible++;
+      if (slots >= row.slots) free++;
+    }
+    if (candidates.length >= explained) continue;
+    candidates.push({
+      agentId: member.id,
+      name: member.row.name,
+      eligible: why === undefined,
+      ...(why === undefined
+        ? {
+            score: Math.round(score[row.strategy](wish, member) * 1000) / 1000,
+            freeSlots: slots,
+            ...(slots < row.slots && { refusal: absent(member.row.state, member) }),
+          }
+        : { refusal: why }),
+    });
+  }
+  candidates.sort(
+    (a, b) => Number(b.eligible) - Number(a.eligible) || ((b.score as number) ?? 0) - ((a.score as number) ?? 0),
+  );
+  const limits = await Promise.all(
+    Gate.keysOf(row).map(async (key) => {
+      const gate = (await scope.ports.store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
+      return {
+        key,
+        running: gate?.running ?? 0,
+        waiting: gate?.waiting ?? 0,
+        ...(gate?.concurrency !== undefined && { concurrency: gate.concurrency }),
+      };
+    }),
+  );
+  return {
+    taskId: id,
+    status: row.status,
+    summary: summary(row, eligible, free),
+    ...(info.waiting && { waiting: info.waiting }),
+    ...(info.decision && { decision: info.decision }),
+    ...(row.agentId !== undefined && { agentId: row.agentId }),
+    requirement: {
+      requires: need.requires,
+      labels: need.labels,
+      slots: need.slots,
+      ...(need.role && { role: need.role }),
+      ...(need.agentId && { agentId: need.agentId }),
+    },
+    lane: row.lane,
+    agents: { known: directory.members.size, eligible, free },
+    candidates,
+    ...(limits.length > 0 && { limits }),
+    ...(row.unmet && { unmetDependencies: row.unmet }),
+  };
+}
+
+function absent(state: string, member: { used: number; maxConcurrency: number; connected: boolean }): string {
+  if (state !== "active") return `is ${state}`;
+  if (member.used >= member.maxConcurrency) return `all ${member.maxConcurrency} slots are in use`;
+  return member.connected ? "has too few free slots" : "is not connected and not asking for work";
+}
+
+function summary(row: Row, eligible: number, free: number): string {
+  if (terminal.has(row.status)) return `it has ended ${row.status}${row.error ? `: ${row.error.message}` : ""}`;
+  if (held.has(row.status)) return `agent ${row.agentId} has it, chosen by ${row.decision?.[0] ?? row.strategy}`;
+  if (row.unmet?.length) return `it waits for ${row.unmet.length} task${row.unmet.length === 1 ? "" : "s"} to end`;
+  if (row.status === "scheduled") return `it waits until ${new Date(row.scheduledAt ?? row.createdAt).toISOString()}`;
+  if (row.gate !== undefined) return row.waitingReason ?? `it waits for limit ${row.gate}`;
+  if (eligible === 0) return "no agent may serve it: see the refusals";
+  return free > 0
+    ? "it is about to be assigned"
+    : `it waits for one of ${eligible} eligible agent${eligible === 1 ? "" : "s"} to be free`;
+}

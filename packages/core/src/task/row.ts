@@ -1,0 +1,293 @@
+import type { JsonText } from "../json.ts";
+import type { Item, Key, Update, Value } from "../port/index.ts";
+import { taskKey } from "../rows.ts";
+import { limits, outcome } from "./error.ts";
+import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
+
+/** `[at, status, attempt, agentId | "", reason | ""]` */
+export type HistoryEntry = readonly [number, Status, number, string, string];
+
+/** A task as stored. Times in milliseconds since 1970. */
+export interface Row extends Item {
+  readonly kind: "task";
+  readonly id: string;
+  readonly tenant: string;
+  /** Rises with every change; each change is conditional on it. */
+  readonly rev: number;
+  readonly type: string;
+  readonly status: Status;
+  readonly priority: number;
+  readonly attempt: number;
+  readonly fence: number;
+  readonly slots: number;
+  readonly depth: number;
+  readonly strategy: Strategy;
+  /** The waiting lane it belongs to. */
+  readonly lane: string;
+  readonly createdAt: number;
+  readonly history: readonly HistoryEntry[];
+  readonly input?: JsonText;
+  readonly inputBlob?: string;
+  readonly result?: JsonText;
+  readonly resultBlob?: string;
+  readonly metadata?: JsonText;
+  readonly details?: JsonText;
+  readonly description?: string;
+  readonly requires?: readonly Requirement[] & Value;
+  readonly labels?: readonly Selector[] & Value;
+  readonly boundAgentId?: string;
+  readonly role?: string;
+  readonly stickyKey?: string;
+  readonly dependsOn?: readonly string[];
+  /** Dependencies that have not ended yet. */
+  readonly unmet?: readonly string[];
+  /** Somebody depends on it. */
+  readonly dependants?: boolean;
+  readonly parentId?: string;
+  readonly timeouts?: {
+    readonly queueSeconds?: number;
+    readonly runSeconds?: number;
+    readonly totalSeconds?: number;
+    readonly heartbeatSeconds?: number;
+  };
+  readonly retry?: {
+    readonly maxAttempts: number;
+    readonly initialSeconds: number;
+    readonly factor: number;
+    readonly maxSeconds: number;
+    readonly nonRetryable: readonly string[];
+  };
+  readonly cancelGraceSeconds?: number;
+  readonly concurrency?: readonly { readonly key: string; readonly limit: number }[];
+  readonly rate?: {
+    readonly key: string;
+    readonly limit: number;
+    readonly perSeconds: number;
+    readonly weight?: number;
+  };
+  readonly fairKey?: string;
+  readonly tags?: readonly string[];
+  readonly traceparent?: string;
+  readonly requestHash?: string;
+  readonly agentId?: string;
+  /** `[strategy, score, looked at, free, used, max, reason]` */
+  readonly decision?: readonly [string, number, number, number, number, number, string];
+  /** Sort key of its row among the waiting; `gate` is set while it waits for a limit. */
+  readonly parked?: string;
+  readonly gate?: string;
+  readonly waitingReason?: string;
+  readonly waitingSince?: number;
+  readonly progress?: { readonly percent?: number; readonly message?: string };
+  readonly cancelAt?: number;
+  readonly error?: { readonly code: string; readonly message: string; readonly retryable?: boolean };
+  readonly usage?: Readonly<Record<string, number>>;
+  readonly scheduledAt?: number;
+  readonly queuedAt?: number;
+  readonly assignedAt?: number;
+  readonly startedAt?: number;
+  readonly beatAt?: number;
+  readonly finishedAt?: number;
+  readonly deadlineAt?: number;
+}
+
+export const defaultRetry = {
+  maxAttempts: 3,
+  initialSeconds: 1,
+  factor: 2,
+  maxSeconds: 60,
+  nonRetryable: [] as readonly string[],
+};
+export const retryOf = (row: Row) => row.retry ?? defaultRetry;
+
+export const terminal: ReadonlySet<Status> = new Set<Status>(["completed", "failed", "cancelled", "expired"]);
+/** An agent holds it. */
+export const held: ReadonlySet<Status> = new Set<Status>(["assigned", "running", "input_required"]);
+
+/** From each status, the ones that may follow. */
+export const transitions: Readonly<Record<Status, readonly Status[]>> = {
+  scheduled: ["queued", "failed", "cancelled", "expired"],
+  queued: ["assigned", "cancelled", "expired", "failed"],
+  assigned: ["running", "completed", "failed", "cancelled", "expired", "queued", "scheduled"],
+  running: ["input_required", "completed", "failed", "cancelled", "expired", "queued", "scheduled"],
+  input_required: ["running", "completed", "failed", "cancelled", "expired", "queued", "scheduled"],
+  completed: [],
+  failed: ["queued", "scheduled"],
+  cancelled: ["queued", "scheduled"],
+  expired: ["queued", "scheduled"],
+};
+
+type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
+
+/** The next row and the conditional write that makes it so. A field set to undefined is removed. */
+export function advance(
+  row: Row,
+  changes: Mutable,
+  entry?: { at: number; reason?: string },
+): { next: Row; write: Update } {
+  const status = changes.status ?? row.status;
+  if (status !== row.status && !transitions[row.status].includes(status))
+    throw new Error(`no way from ${row.status} to ${status}`);
+  const merged: Record<string, unknown> = { ...row };
+  const set: Record<string, Value> = {};
+  const remove: string[] = [];
+  const put = (name: string, value: unknown) => {
+    if (value === undefined) {
+      if (merged[name] === undefined) return;
+      delete merged[name];
+      remove.push(name);
+    } else {
+      merged[name] = value;
+      set[name] = value as Value;
+    }
+  };
+  for (const name in changes) put(name, changes[name]);
+  put("rev", row.rev + 1);
+  if (entry) {
+    const next = merged as Row;
+    const kept = row.history.length >= limits.history ? row.history.slice(1 - limits.history) : row.history;
+    put("history", [...kept, [entry.at, status, next.attempt, next.agentId ?? "", entry.reason ?? ""]]);
+  }
+  put("deadlineAt", deadlineOf(merged as Row));
+  const write: Update = {
+    update: { pk: row.pk, sk: row.sk },
+    kind: "task",
+    set,
+    ...(remove.length > 0 && { remove }),
+    if: { equals: { rev: row.rev } },
+  };
+  return { next: merged as Row, write };
+}
+
+/** The nearest time at which something is due, or undefined. */
+export function deadlineOf(row: Row): number | undefined {
+  if (terminal.has(row.status)) return undefined;
+  const { timeouts } = row;
+  let at = Number.POSITIVE_INFINITY;
+  if (timeouts?.totalSeconds !== undefined) at = Math.min(at, row.createdAt + timeouts.totalSeconds * 1000);
+  if (row.cancelAt !== undefined) at = Math.min(at, row.cancelAt);
+  if (row.status === "scheduled") {
+    if (row.scheduledAt !== undefined && !row.unmet?.length) at = Math.min(at, row.scheduledAt);
+  } else if (row.status === "queued" || row.status === "assigned") {
+    if (timeouts?.queueSeconds !== undefined && row.queuedAt !== undefined)
+      at = Math.min(at, row.queuedAt + timeouts.queueSeconds * 1000);
+  } else if (row.startedAt !== undefined) {
+    if (timeouts?.runSeconds !== undefined) at = Math.min(at, row.startedAt + timeouts.runSeconds * 1000);
+    if (timeouts?.heartbeatSeconds !== undefined)
+      at = Math.min(at, (row.beatAt ?? row.startedAt) + timeouts.heartbeatSeconds * 1000);
+  }
+  return at === Number.POSITIVE_INFINITY ? undefined : Math.ceil(at);
+}
+
+export const keyOf = (row: Row): Key => taskKey(row.tenant, row.id);
+
+const iso = (at: number) => new Date(at).toISOString();
+
+/** The task as callers see it. */
+export function toInfo(row: Row): Info {
+  const info: Record<string, unknown> = {
+    id: row.id,
+    type: row.type,
+    status: row.status,
+    description: row.description,
+    input: row.input,
+    result: row.result,
+    error: row.error,
+    usage: row.usage,
+    priority: row.priority,
+    requires: row.requires ?? [],
+    labels: row.labels ?? [],
+    role: row.role,
+    boundAgentId: row.boundAgentId,
+    stickyKey: row.stickyKey,
+    strategy: row.strategy,
+    slots: row.slots,
+    attempt: row.attempt,
+    maxAttempts: retryOf(row).maxAttempts,
+    fence: row.fence,
+    agentId: row.agentId,
+    progress: row.progress,
+    details: row.details,
+    dependsOn: row.dependsOn ?? [],
+    parentId: row.parentId,
+    depth: row.depth,
+    timeouts: row.timeouts ?? {},
+    retry: retryOf(row),
+    concurrency: row.concurrency ?? [],
+    rate: row.rate,
+    fairKey: row.fairKey,
+    tags: row.tags ?? [],
+    metadata: row.metadata,
+    traceparent: row.traceparent,
+    history: row.history.map(([at, status, attempt, agentId, reason]) => ({
+      at: iso(at),
+      status,
+      attempt,
+      ...(agentId && { agentId }),
+      ...(reason && { reason }),
+    })),
+    createdAt: iso(row.createdAt),
+  };
+  if (row.cancelAt !== undefined) info.cancelRequested = true;
+  if (row.decision) {
+    const [strategy, score, seen, free, used, max, reason] = row.decision;
+    info.decision = {
+      strategy,
+      score,
+      reasons: [
+        `${seen} of ${free} free agents looked at`,
+        `${used} of its ${max} slots were in use`,
+        ...(reason ? [reason] : []),
+      ],
+    };
+  }
+  if (row.waitingReason !== undefined && !terminal.has(row.status)) {
+    info.waiting = { reason: row.waitingReason, since: iso(row.waitingSince ?? row.createdAt) };
+  }
+  for (const name of ["scheduledAt", "queuedAt", "assignedAt", "startedAt", "finishedAt", "deadlineAt"] as const) {
+    const at = row[name];
+    if (at !== undefined) info[name] = iso(at);
+  }
+  return info as Info;
+}
+
+const payloads = ["input", "result", "metadata", "details"] as const;
+
+/** JSON text of a task, its payloads exactly as they came. */
+export function toJson(info: Info): string {
+  let text = JSON.stringify({
+    ...info,
+    input: undefined,
+    result: undefined,
+    metadata: undefined,
+    details: undefined,
+  }).slice(0, -1);
+  for (const name of payloads) {
+    const payload = info[name];
+    if (payload !== undefined) text += `,"${name}":${payload}`;
+  }
+  return `${text}}`;
+}
+
+export const assignmentJson = (assignment: Assignment): string =>
+  `{"task":${toJson(assignment.task)},"fence":${assignment.fence},"expiresAt":"${assignment.expiresAt}"}`;
+
+/** Why an attempt that ended so may not be tried again; undefined when it may. */
+export function exhausted(row: Row, error: { code: string; retryable?: boolean | undefined }): string | undefined {
+  const retry = retryOf(row);
+  if (error.retryable === false) return "the error is not retryable";
+  if (retry.nonRetryable.includes(error.code)) return `code ${error.code} is not retried`;
+  if (row.attempt >= retry.maxAttempts) return `attempt ${row.attempt} of ${retry.maxAttempts} was the last`;
+  return undefined;
+}
+
+/**
+ * Full jitter: a random time up to the capped exponential.
+ * Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+ * @param unit a random number in [0, 1)
+ */
+export function backoffSeconds(row: Row, unit: number): number {
+  const { initialSeconds, factor, maxSeconds } = retryOf(row);
+  return Math.min(maxSeconds, initialSeconds * factor ** Math.max(0, row.attempt - 1)) * unit;
+}
+
+export const isOwnOutcome = (code: string): boolean => Object.values(outcome).includes(code as never);

@@ -1,0 +1,149 @@
+import type { z } from "zod";
+import { commands } from "../agent/commands.ts";
+import type * as Agent from "../agent/schema.ts";
+import { type JsonText, jsonLimits } from "../json.ts";
+import { toAssignment } from "../match/dispatch.ts";
+import type { Scope } from "../scope.ts";
+import { change, type Decision, failed, goOn, released } from "./change.ts";
+import { leaseLost, notFound } from "./error.ts";
+import { held, type Row, terminal, toInfo } from "./row.ts";
+import type * as schema from "./schema.ts";
+
+export interface Ended {
+  readonly task: schema.Info;
+  /** The agent's next work, when it asked for some. */
+  readonly assignments?: schema.Assignment[];
+}
+
+/** The agent's own lease on the task, or what it gets instead: not found for a stranger, lease lost for a former holder. */
+function mine(scope: Scope, row: Row, fence: number): void {
+  if (row.fence === fence && held.has(row.status) && row.agentId === scope.actor.id) return;
+  const had = row.agentId === scope.actor.id || row.history.some(([, , , agentId]) => agentId === scope.actor.id);
+  if (!had && fence > 0) throw notFound(`there is no task ${row.id}`);
+  throw leaseLost(`this attempt no longer holds the task; it is ${row.status}`, {
+    data: {
+      task: {
+        id: row.id,
+        status: row.status,
+        fence: row.fence,
+        attempt: row.attempt,
+        ...(row.agentId !== undefined && { agentId: row.agentId }),
+        ...(row.error !== undefined && { error: row.error }),
+        ...(row.finishedAt !== undefined && { finishedAt: new Date(row.finishedAt).toISOString() }),
+      },
+    },
+  });
+}
+
+/** The outcome this very attempt recorded before: repeating it is harmless. */
+const recorded = (scope: Scope, row: Row, fence: number): boolean =>
+  row.fence === fence && terminal.has(row.status) && row.agentId === scope.actor.id;
+
+/** The attempt begins: run and heartbeat timeouts count from here. Repeating it changes nothing. */
+export async function start(scope: Scope, id: string, input: z.output<typeof schema.Start>): Promise<schema.Info> {
+  const { row } = await change(scope, id, (row, now) => {
+    mine(scope, row, input.fence);
+    if (row.status !== "assigned") return undefined;
+    return { changes: { status: "running", startedAt: now, beatAt: now }, note: true };
+  });
+  return toInfo(row);
+}
+
+/** A sign of life of one attempt, with what it has to say; answers what the agent is to do. */
+export async function heartbeat(
+  scope: Scope,
+  id: string,
+  input: z.output<typeof schema.Heartbeat>,
+): Promise<Agent.Commands> {
+  await change(scope, id, (row, now) => {
+    mine(scope, row, input.fence);
+    const changes: Decision["changes"] = {};
+    if (input.progress !== undefined) changes.progress = { ...row.progress, ...defined(input.progress) };
+    if (input.details !== undefined) changes.details = input.details;
+    const silentMs = now - (row.beatAt ?? row.startedAt ?? now);
+    // Written at a quarter of the timeout: each beat is a paid write, and three of them may be lost.
+    if (row.timeouts?.heartbeatSeconds !== undefined && silentMs >= row.timeouts.heartbeatSeconds * 250)
+      changes.beatAt = now;
+    if (row.status === "assigned")
+      return { changes: { ...changes, status: "running", startedAt: now, beatAt: now }, note: true };
+    return Object.keys(changes).length > 0
+      ? { changes: { ...changes, ...(row.timeouts?.heartbeatSeconds !== undefined && { beatAt: now }) } }
+      : undefined;
+  });
+  return commands(scope, scope.actor.id);
+}
+
+/** Records the result. An attempt that never said it started is taken to have started when it was assigned. */
+export async function complete(scope: Scope, id: string, input: z.output<typeof schema.Complete>): Promise<Ended> {
+  const { result } = input;
+  let resultBlob: string | undefined;
+  if (
+    result !== undefined &&
+    result.length * 3 > jsonLimits.inlineBytes &&
+    new TextEncoder().encode(result).length > jsonLimits.inlineBytes
+  ) {
+    resultBlob = `${scope.tenant}/${id}/result-${input.fence}`;
+    await scope.ports.blobs.put(resultBlob, new TextEncoder().encode(result));
+  }
+  const done = await end(scope, id, input, (row) => ({
+    changes: {
+      status: "completed",
+      startedAt: row.startedAt ?? row.assignedAt,
+      ...(resultBlob === undefined ? { result } : { resultBlob }),
+      usage: input.usage,
+      error: undefined,
+    },
+    note: true,
+    ended: "completed",
+    units: input.usage?.units,
+  }));
+  if (resultBlob !== undefined && done.task.status === "completed") done.task.result = result as JsonText;
+  return done;
+}
+
+/** The attempt failed: it is tried again as its policy says, or the task has failed. */
+export async function fail(scope: Scope, id: string, input: z.output<typeof schema.Fail>): Promise<Ended> {
+  const unit = Math.random();
+  return end(scope, id, input, (row, now) => {
+    const decision = failed(row, input.error, now, { unit });
+    // The outcome is this attempt's own: its fence stays, so that a repeated call finds it.
+    const changes = terminal.has(decision.changes.status ?? row.status)
+      ? { ...decision.changes, fence: row.fence }
+      : decision.changes;
+    return {
+      ...decision,
+      changes: { ...changes, ...(input.usage && { usage: input.usage }) },
+      units: input.usage?.units,
+    };
+  });
+}
+
+/** Gives the task back for others, at no cost to its attempts. */
+export async function release(scope: Scope, id: string, input: z.output<typeof schema.Release>): Promise<Ended> {
+  return end(scope, id, input, (row, now) => {
+    const decision = released(row, input.reason ?? "given back by its agent", now);
+    return decision.changes.status === "cancelled"
+      ? { ...decision, changes: { ...decision.changes, fence: row.fence } }
+      : decision;
+  });
+}
+
+async function end(
+  scope: Scope,
+  id: string,
+  input: { readonly fence: number; readonly take?: number | undefined },
+  decide: (row: Row, now: number) => Decision,
+): Promise<Ended> {
+  const { row, before } = await change(scope, id, (row, now) => {
+    if (recorded(scope, row, input.fence)) return undefined;
+    mine(scope, row, input.fence);
+    return decide(row, now);
+  });
+  const next = await goOn(scope, before, input.take);
+  if (input.take === undefined) return { task: toInfo(row) };
+  const assignments = next ? await Promise.all(next.tasks.map((task) => toAssignment(scope, task, next.member))) : [];
+  return { task: toInfo(row), assignments };
+}
+
+const defined = <T extends object>(value: T): { [K in keyof T]?: NonNullable<T[K]> } =>
+  Object.fromEntries(Object.entries(value).filter(([, part]) => part !== undefined)) as never;

@@ -1,0 +1,98 @@
+import * as Agent from "./agent/liveness.ts";
+import { serveGate } from "./match/dispatch.ts";
+import { type Item, type Ports, queueLimits, type Value } from "./port/index.ts";
+import { timerCursorKey, timerPartition, timerShards } from "./rows.ts";
+import { systemScope } from "./scope.ts";
+import { timeUp } from "./task/end.ts";
+
+/** `[tenant, kind, id, at]`: look at this task or agent at this time. */
+export type TimerEntry = readonly [string, "task" | "agent", string, number];
+
+/** Timers due within this many milliseconds of one another share a message. */
+const grainMs = 100;
+const horizonMs = queueLimits.delaySeconds * 1000;
+const entriesPerMessage = 100;
+const minuteMs = 60_000;
+
+/** Sees to it that each is looked at when it is due: by a delayed message, or by a row of its minute when that is far off. */
+export async function arm(ports: Ports, timers: readonly TimerEntry[]): Promise<void> {
+  const now = ports.clock.now();
+  const near = new Map<number, TimerEntry[]>();
+  const far = new Map<number, TimerEntry[]>();
+  for (const timer of timers) {
+    const slot = timer[3] - now <= horizonMs ? Math.ceil(timer[3] / grainMs) * grainMs : timer[3];
+    const buckets = timer[3] - now <= horizonMs ? near : far;
+    const key = buckets === near ? slot : Math.floor(timer[3] / minuteMs);
+    buckets.get(key)?.push(timer) ?? buckets.set(key, [timer]);
+  }
+  const messages = [...near].flatMap(([at, entries]) =>
+    chunks(entries).map((timers) => ({
+      body: { timers } as unknown as Value,
+      delaySeconds: Math.max(0, Math.min(queueLimits.delaySeconds, (at - now) / 1000)),
+    })),
+  );
+  if (messages.length > 0) await ports.queues.timers.send(messages);
+  const rows = [...far].flatMap(([minute, entries]) =>
+    chunks(entries).map((timers): { put: Item } => ({
+      put: {
+        pk: timerPartition(minute, Math.floor(Math.random() * timerShards)),
+        sk: ports.random(16),
+        kind: "timers",
+        timers: timers as unknown as Value,
+      },
+    })),
+  );
+  if (rows.length > 0) await ports.store.batchWrite(rows);
+}
+
+const chunks = <T>(list: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(list.length / entriesPerMessage) }, (_, i) =>
+    list.slice(i * entriesPerMessage, (i + 1) * entriesPerMessage),
+  );
+
+/** Does what one timer message says is due. */
+export async function fire(ports: Ports, body: Value): Promise<void> {
+  const { timers = [], gates = [] } = body as unknown as { timers?: TimerEntry[]; gates?: [string, string][] };
+  const again: TimerEntry[] = [];
+  for (const [tenant, kind, id, at] of timers) {
+    if (at > ports.clock.now() + grainMs) {
+      again.push([tenant, kind, id, at]);
+      continue;
+    }
+    const scope = systemScope(ports, tenant, "timers");
+    const next = kind === "task" ? await timeUp(scope, id) : await Agent.timeUp(scope, id);
+    if (next !== undefined) again.push([tenant, kind, id, next]);
+  }
+  for (const [tenant, key] of gates) await serveGate(systemScope(ports, tenant, "timers"), key);
+  if (again.length > 0) await arm(ports, again);
+}
+
+/**
+ * Turns the rows of minutes that come near into messages. Runs each minute; after a standstill it catches up with all it missed.
+ * @returns how many rows it turned
+ */
+export async function sweep(ports: Ports): Promise<number> {
+  const { store, clock } = ports;
+  const until = Math.floor((clock.now() + horizonMs - 2 * minuteMs) / minuteMs);
+  const cursor = await store.get(timerCursorKey);
+  const from = cursor ? (cursor.minute as number) + 1 : Math.floor(clock.now() / minuteMs) - 1;
+  let turned = 0;
+  for (let minute = from; minute <= until; minute++) {
+    for (let shard = 0; shard < timerShards; shard++) {
+      const pk = timerPartition(minute, shard);
+      for (;;) {
+        const page = await store.query({ pk, limit: 100 });
+        if (page.items.length === 0) break;
+        // The messages first: a crash between repeats them, and a repeated timer is harmless.
+        await arm(
+          ports,
+          page.items.flatMap((item) => item.timers as unknown as TimerEntry[]),
+        );
+        await store.batchWrite(page.items.map((item) => ({ delete: { pk, sk: item.sk } })));
+        turned += page.items.length;
+      }
+    }
+    await store.write({ put: { ...timerCursorKey, kind: "cursor", minute } });
+  }
+  return turned;
+}

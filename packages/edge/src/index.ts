@@ -1,0 +1,43 @@
+import { type Change, dispatch, fire, type Message, type Ports, readDispatch, relay, systemScope } from "@waggle/core";
+
+export interface BatchOutcome {
+  /** Ids of the messages to deliver again. */
+  readonly failed: readonly string[];
+}
+export type OnError = (component: string, error: unknown) => void;
+
+/** Each message by itself: one that fails is delivered again, the others are done. */
+async function each(
+  messages: readonly Message[],
+  component: string,
+  onError: OnError,
+  handle: (message: Message) => Promise<boolean>,
+): Promise<BatchOutcome> {
+  const failed: string[] = [];
+  for (const message of messages) {
+    try {
+      if (!(await handle(message))) failed.push(message.id);
+    } catch (error) {
+      onError(component, error);
+      failed.push(message.id);
+    }
+  }
+  return { failed };
+}
+
+/** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
+export const dispatchHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
+  each(messages, "dispatch", onError, async ({ body }) => {
+    const { tenant, id } = readDispatch(body);
+    return dispatch(systemScope(ports, tenant, "dispatch"), id);
+  });
+
+/** Handler of the timers queue: does what is due. */
+export const timersHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
+  each(messages, "timers", onError, async ({ body }) => {
+    await fire(ports, body);
+    return true;
+  });
+
+/** Handler of the change stream: events, lists, counters, deadlines. A throw gives the whole batch again. */
+export const outboxHandler = (ports: Ports) => (changes: readonly Change[]) => relay(ports, changes);
