@@ -36,8 +36,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const timers: TimerEntry[] = [];
   for (const change of changes) {
     const row = (change.new ?? change.old) as Item & { tenant: string };
-    let batch = tenants.get(row.tenant);
-    if (!batch) tenants.set(row.tenant, (batch = { events: [], lists: new Map(), counts: new Map(), ended: [] }));
+    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map(), ended: [] };
+    tenants.set(row.tenant, batch);
     if (row.kind === "task") taskChanged(batch, timers, change.old as Row | undefined, change.new as Row | undefined);
     else agentChanged(batch, timers, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
   }

@@ -6,7 +6,7 @@ import { advance, type Row } from "./row.ts";
 /** A draining agent holds nothing any more: it is drained, and stopped when it was to be removed. */
 export async function emptied(scope: Scope, directory: Directory, member: Member): Promise<void> {
   const row = (await scope.ports.store.get(agentKey(scope.tenant, member.id))) as Row | undefined;
-  if (!row || row.state !== "draining" || row.used > 0) return;
+  if (row?.state !== "draining" || row.used > 0) return;
   if (row.stopAt !== undefined) {
     await stop(scope, directory, row);
     return;

@@ -81,8 +81,8 @@ export function freeSlots(member: Member): number {
 const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
 
 export function open(ports: Ports, tenant: string): Promise<Directory> {
-  let tenants = directories.get(ports);
-  if (!tenants) directories.set(ports, (tenants = new Map()));
+  const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
+  directories.set(ports, tenants);
   let directory = tenants.get(tenant);
   if (!directory) {
     directory = load(ports, tenant);
@@ -159,8 +159,8 @@ function create(): Directory {
   const listsOf = (member: Member): Member[][] => {
     const lists = [everybody];
     for (const name of member.capabilities.keys()) {
-      let list = byCapability.get(name);
-      if (!list) byCapability.set(name, (list = []));
+      const list = byCapability.get(name) ?? [];
+      byCapability.set(name, list);
       lists.push(list);
     }
     return lists;

@@ -37,6 +37,8 @@ export interface Engine {
   readonly changes: ChangeFeed;
   readonly queueFeed: QueueFeed;
   meter(): Meter;
+  /** Called after writes that could not be made durable were taken back: what was remembered of them is void. */
+  onReset(listener: () => void): void;
   /** Flushes, then closes; later calls throw `store.unavailable`. */
   close(): Promise<void>;
 }

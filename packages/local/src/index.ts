@@ -1,0 +1,90 @@
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createServer } from "@waggle/api";
+import { type Engine, forget, Key, outboxKinds, sweep } from "@waggle/core";
+import { dispatchHandler, outboxHandler, timersHandler } from "@waggle/edge";
+import { openEmbedded } from "@waggle/engine-embedded";
+
+export interface LocalOptions {
+  /** Made when it is missing. Holds everything: tasks, agents, blobs, the admin key. */
+  readonly dataDir: string;
+  /** Loopback unless you say otherwise. */
+  readonly host?: string;
+  /** 0 takes a free one. */
+  readonly port?: number;
+  readonly version: string;
+  readonly log?: (line: string) => void;
+}
+
+export interface Local {
+  readonly url: string;
+  readonly adminKey: string | undefined;
+  readonly engine: Engine;
+  /** Stops taking requests, finishes those in flight, writes everything down. */
+  stop(): Promise<void>;
+}
+
+const sweepEveryMs = 60_000;
+
+/**
+ * The whole control plane in this process, on the embedded engine: the handlers that run as Lambda functions on AWS,
+ * driven by the engine's own feeds.
+ * @throws `store.locked`, `store.newer_format`, `store.unavailable`; whatever the port refuses
+ * @example const server = await startLocal({ dataDir: ".waggle", version: "0.1.0" })
+ */
+export async function startLocal(options: LocalOptions): Promise<Local> {
+  const { dataDir, log = () => {} } = options;
+  const engine = await openEmbedded({ dataDir });
+  const { ports } = engine;
+  const onError = (component: string, error: unknown) => log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
+  engine.onReset(() => forget(ports));
+  const feeds = [
+    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
+    engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
+    engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
+  ];
+  let cancelSweep = () => {};
+  const minute = () => {
+    sweep(ports)
+      .catch((error) => onError("sweep", error))
+      .finally(() => {
+        cancelSweep = ports.clock.after(sweepEveryMs, minute);
+      });
+  };
+  minute();
+  const adminKey = await adminKeyOf(engine, dataDir);
+  const server = await createServer({ ports, version: options.version, host: options.host ?? "127.0.0.1", port: options.port ?? 0 }).catch(async (error) => {
+    cancelSweep();
+    for (const stop of feeds) await stop();
+    await engine.close();
+    throw error;
+  });
+  const serverFile = join(dataDir, "server.json");
+  writeFileSync(serverFile, JSON.stringify({ url: server.url, pid: process.pid, version: options.version, startedAt: new Date().toISOString() }));
+  return {
+    url: server.url,
+    adminKey,
+    engine,
+    async stop() {
+      await server.close();
+      cancelSweep();
+      for (const stop of feeds) await stop();
+      await engine.close();
+      rmSync(serverFile, { force: true });
+    },
+  };
+}
+
+/** The admin key made at the first start, kept beside the data for the CLI and SDK of this machine's user alone. */
+async function adminKeyOf(engine: Engine, dataDir: string): Promise<string | undefined> {
+  const file = join(dataDir, "admin.key");
+  const made = await Key.bootstrap(engine.ports);
+  if (made) {
+    mkdirSync(dataDir, { recursive: true });
+    writeFileSync(file, `${made.key}\n`, { mode: 0o600 });
+    chmodSync(file, 0o600);
+    await engine.ports.store.settled();
+    return made.key;
+  }
+  return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
+}
