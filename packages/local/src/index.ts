@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
 import { type Engine, forget, Key, outboxKinds, sweep } from "@waggle/core";
@@ -18,7 +18,7 @@ export interface LocalOptions {
 
 export interface Local {
   readonly url: string;
-  readonly adminKey: string | undefined;
+  readonly adminKey: string;
   readonly engine: Engine;
   /** Stops taking requests, finishes those in flight, writes everything down. */
   stop(): Promise<void>;
@@ -36,7 +36,8 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   const { dataDir, log = () => {} } = options;
   const engine = await openEmbedded({ dataDir });
   const { ports } = engine;
-  const onError = (component: string, error: unknown) => log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
+  const onError = (component: string, error: unknown) =>
+    log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
   engine.onReset(() => forget(ports));
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
@@ -53,14 +54,27 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   };
   minute();
   const adminKey = await adminKeyOf(engine, dataDir);
-  const server = await createServer({ ports, version: options.version, host: options.host ?? "127.0.0.1", port: options.port ?? 0 }).catch(async (error) => {
+  const server = await createServer({
+    ports,
+    version: options.version,
+    host: options.host ?? "127.0.0.1",
+    port: options.port ?? 0,
+  }).catch(async (error) => {
     cancelSweep();
     for (const stop of feeds) await stop();
     await engine.close();
     throw error;
   });
   const serverFile = join(dataDir, "server.json");
-  writeFileSync(serverFile, JSON.stringify({ url: server.url, pid: process.pid, version: options.version, startedAt: new Date().toISOString() }));
+  writeFileSync(
+    serverFile,
+    JSON.stringify({
+      url: server.url,
+      pid: process.pid,
+      version: options.version,
+      startedAt: new Date().toISOString(),
+    }),
+  );
   return {
     url: server.url,
     adminKey,
@@ -75,16 +89,15 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   };
 }
 
-/** The admin key made at the first start, kept beside the data for the CLI and SDK of this machine's user alone. */
-async function adminKeyOf(engine: Engine, dataDir: string): Promise<string | undefined> {
+/**
+ * The admin key, kept beside the data for the CLI and SDK of this machine's user alone. Made at the first start, and
+ * again when its file is gone: a crash between the two, or a lost file, must lock nobody out of their own folder.
+ */
+async function adminKeyOf(engine: Engine, dataDir: string): Promise<string> {
   const file = join(dataDir, "admin.key");
-  const made = await Key.bootstrap(engine.ports);
-  if (made) {
-    mkdirSync(dataDir, { recursive: true });
-    writeFileSync(file, `${made.key}\n`, { mode: 0o600 });
-    chmodSync(file, 0o600);
-    await engine.ports.store.settled();
-    return made.key;
-  }
-  return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
+  if (existsSync(file)) return readFileSync(file, "utf8").trim();
+  const key = await Key.bootstrap(engine.ports);
+  await engine.ports.store.settled();
+  writeFileSync(file, `${key}\n`, { mode: 0o600, flag: "wx" });
+  return key;
 }

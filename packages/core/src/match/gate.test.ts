@@ -1,0 +1,56 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { admit } from "./gate.ts";
+
+describe("a rate limit", () => {
+  const rate = { limit: 5, perSeconds: 10 };
+  test("lets a burst of its limit through at once, and then one each tenth", () => {
+    let tat = 0;
+    const starts: number[] = [];
+    for (let now = 0; starts.length < 8; now += 100) {
+      for (;;) {
+        const answer = admit(tat, rate, 1, now);
+        if (!answer.ok) break;
+        tat = answer.tat;
+        starts.push(now);
+      }
+    }
+    expect(starts).toEqual([0, 0, 0, 0, 0, 2000, 4000, 6000]);
+  });
+  test("says when there will be room, and there is room then and not before", () => {
+    const full = [1, 2, 3, 4, 5].reduce((tat) => (admit(tat, rate, 1, 0) as { tat: number }).tat, 0);
+    const answer = admit(full, rate, 2, 0);
+    expect(answer).toEqual({ ok: false, nextAt: 4000 });
+    expect(admit(full, rate, 2, 3999).ok).toBe(false);
+    expect(admit(full, rate, 2, 4000).ok).toBe(true);
+  });
+  test("lets a weight above the whole limit pass alone instead of never", () => {
+    expect(admit(0, rate, 50, 0).ok).toBe(true);
+    expect(admit(1, rate, 50, 0).ok).toBe(false);
+  });
+  test("never admits more than its limit plus what time gave back, in any window", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.tuple(fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 1, max: 3 })), { maxLength: 200 }),
+        (steps) => {
+          let now = 0;
+          let tat = 0;
+          const taken: [number, number][] = [];
+          for (const [wait, weight] of steps) {
+            now += wait;
+            const answer = admit(tat, rate, weight, now);
+            if (!answer.ok) continue;
+            tat = answer.tat;
+            taken.push([now, weight]);
+          }
+          for (const [from] of taken) {
+            const inside = taken
+              .filter(([at]) => at >= from && at < from + 10_000)
+              .reduce((sum, [, weight]) => sum + weight, 0);
+            expect(inside).toBeLessThanOrEqual(2 * rate.limit);
+          }
+        },
+      ),
+    );
+  });
+});
