@@ -1,0 +1,57 @@
+import { createHash, randomUUID } from "node:crypto";
+import { promises as files, mkdirSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { type Blobs, storeErrors } from "@waggle/core";
+import { syncFolder } from "./log.ts";
+import type { Counts } from "./meter.ts";
+
+const keyShape = /^[A-Za-z0-9_/-]{1,200}$/;
+
+/** One file a blob, named by the hash of its key: safe on file systems that take `a` and `A` for the same name. */
+export function createBlobs(folder: string, counts: Counts, check: () => void): Blobs {
+  function pathOf(key: string): string {
+    check();
+    if (!keyShape.test(key)) throw storeErrors.keyInvalid("a blob's key is 1–200 characters of A–Z a–z 0–9 _ / -");
+    counts.blobRequests++;
+    const hash = createHash("sha256").update(key).digest("hex");
+    return join(folder, hash.slice(0, 2), hash);
+  }
+  return {
+    async put(key, bytes) {
+      const path = pathOf(key);
+      const draft = `${path}.${randomUUID()}.draft`;
+      try {
+        if (mkdirSync(dirname(path), { recursive: true }) !== undefined) syncFolder(folder);
+        const file = await files.open(draft, "wx");
+        try {
+          await file.writeFile(bytes);
+          await file.sync();
+        } finally {
+          await file.close();
+        }
+        await files.rename(draft, path);
+        const parent = await files.open(dirname(path), "r");
+        try {
+          await parent.sync();
+        } finally {
+          await parent.close();
+        }
+      } catch (cause) {
+        await files.rm(draft, { force: true }).catch(() => {});
+        throw storeErrors.unavailable("the payload could not be written", { cause, retryAfterSeconds: 1 });
+      }
+    },
+    async get(key) {
+      const path = pathOf(key);
+      try {
+        return await files.readFile(path);
+      } catch (cause) {
+        if ((cause as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+        throw storeErrors.unavailable("the payload could not be read", { cause, retryAfterSeconds: 1 });
+      }
+    },
+    async delete(key) {
+      await files.rm(pathOf(key), { force: true });
+    },
+  };
+}

@@ -1,0 +1,27 @@
+import { randomFillSync } from "node:crypto";
+import type { Clock, Random } from "@waggle/core";
+
+export const systemClock: Clock = {
+  now: Date.now,
+  after(delayMs, callback) {
+    // Longer than a timer can hold (2^31 ms) would fire at once; the caller looks again when it fires early.
+    const timer = setTimeout(callback, Math.min(delayMs, 2 ** 31 - 1));
+    return () => clearTimeout(timer);
+  },
+};
+
+const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+const pool = Buffer.alloc(4096);
+let used = pool.length;
+
+export const systemRandom: Random = (length) => {
+  let text = "";
+  for (let i = 0; i < length; i++) {
+    if (used === pool.length) {
+      randomFillSync(pool);
+      used = 0;
+    }
+    text += alphabet[(pool[used++] as number) & 31];
+  }
+  return text;
+};

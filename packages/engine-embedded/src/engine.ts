@@ -1,0 +1,273 @@
+import * as fs from "node:fs";
+import { join, resolve } from "node:path";
+import { type Clock, type Engine, isError, type QueueOptions, type Random, storeErrors } from "@waggle/core";
+import { Unpackr } from "msgpackr";
+import { createBlobs } from "./blobs.ts";
+import { createBus, deliveries } from "./bus.ts";
+import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
+import { systemClock, systemRandom } from "./clock.ts";
+import { createFeed } from "./feed.ts";
+import { createJournal, type Journal } from "./journal.ts";
+import { createLive } from "./live.ts";
+import { lockFolder } from "./lock.ts";
+import { diskFiles, type Log, type LogFiles, openLog } from "./log.ts";
+import { createCounts } from "./meter.ts";
+import { createQueues } from "./queue.ts";
+import { openRows, type Rows } from "./rows.ts";
+import { Step, stepArguments } from "./step.ts";
+import { createStore } from "./store.ts";
+import { createTable } from "./table.ts";
+
+export interface EmbeddedOptions {
+  /** Made when it is not there. One process at a time. */
+  readonly dataDir: string;
+  readonly clock?: Clock;
+  readonly random?: Random;
+  readonly queues?: { readonly [Name in "dispatch" | "timers"]?: Partial<QueueOptions> };
+  readonly flush?: {
+    /** Changed bytes after which rows move from the log into the table on disk. Default 8 MiB. */
+    readonly checkpointBytes?: number;
+    /** The same after this time. Default 30 s. */
+    readonly checkpointSeconds?: number;
+    readonly segmentBytes?: number;
+    /** How the log writes; a test's way to a disk that fails. */
+    readonly files?: LogFiles;
+  };
+}
+
+export interface EmbeddedEngine extends Engine {
+  /**
+   * Calls back when a failed write took memory back to what is on disk: what was learned from writes since then is void.
+   * @returns ends it
+   */
+  onReset(listener: () => void): () => void;
+  /** Moves everything into the table on disk now. */
+  checkpoint(): Promise<void>;
+}
+
+const format = 1;
+
+/**
+ * Opens the engine that runs in this process on one folder.
+ * Throws `store.locked`, `store.newer_format` and `store.unavailable`.
+ * @example const engine = await openEmbedded({ dataDir: "./data" })
+ */
+export async function openEmbedded(options: EmbeddedOptions): Promise<EmbeddedEngine> {
+  const dataDir = resolve(options.dataDir);
+  let unlock: (() => void) | undefined;
+  let rows: Rows | undefined;
+  try {
+    fs.mkdirSync(dataDir, { recursive: true });
+    fs.accessSync(dataDir, fs.constants.W_OK | fs.constants.X_OK);
+    unlock = lockFolder(dataDir);
+    checkFormat(dataDir);
+    rows = openRows(join(dataDir, "table"));
+    return start(options, dataDir, rows, unlock);
+  } catch (cause) {
+    await rows?.close().catch(() => {});
+    unlock?.();
+    if (isError(cause)) throw cause;
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const reason =
+      code === "EEXIST" || code === "ENOTDIR"
+        ? "it is not a folder"
+        : code === "EACCES" || code === "EPERM" || code === "EROFS"
+          ? "it cannot be written to"
+          : code === "ENOSPC" || /ENOSPC|No space/.test(message)
+            ? "the disk is full"
+            : message;
+    throw storeErrors.unavailable(`cannot open the data folder ${dataDir}: ${reason}`, { cause });
+  }
+}
+
+function checkFormat(dataDir: string): void {
+  const path = join(dataDir, "format.json");
+  let text: string;
+  try {
+    text = fs.readFileSync(path, "utf8");
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw cause;
+    const draft = `${path}.draft`;
+    fs.writeFileSync(draft, `${JSON.stringify({ format })}\n`, { flush: true } as never);
+    fs.renameSync(draft, path);
+    return;
+  }
+  let found: unknown;
+  try {
+    found = (JSON.parse(text) as { format?: unknown }).format;
+  } catch {}
+  if (typeof found !== "number") throw storeErrors.unavailable(`${path} does not say which format the data has`);
+  if (found > format) {
+    throw storeErrors.newerFormat(`${dataDir} has format ${found}; this version reads up to ${format}. Update Waggle.`);
+  }
+}
+
+function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: () => void): EmbeddedEngine {
+  const clock = options.clock ?? systemClock;
+  const counts = createCounts();
+  const flush = options.flush ?? {};
+  const table = createTable();
+  const log: Log = openLog({
+    folder: join(dataDir, "log"),
+    segmentBytes: flush.segmentBytes ?? 8 * 1024 * 1024,
+    files: flush.files ?? diskFiles,
+  });
+  let journal!: Journal;
+  let checkpoints!: Checkpoints;
+  const queueOptions = { maxReceives: 5, visibilitySeconds: 30 };
+  const feed = createFeed(() => journal, clock);
+  const queues = createQueues({
+    journal: () => journal,
+    clock,
+    counts,
+    queues: {
+      dispatch: { ...queueOptions, ...options.queues?.dispatch },
+      timers: { ...queueOptions, ...options.queues?.timers },
+      [deliveries]: { maxReceives: 8, visibilitySeconds: 60 },
+    },
+  });
+  const core = createStore({ table, rows, journal: () => journal, checkpoints: () => checkpoints, feed, counts });
+  const unpackr = new Unpackr({ useRecords: true });
+  const resetListeners = new Set<() => void>();
+
+  /** Memory from the last checkpoint and the log after it. */
+  function load(upTo: number): void {
+    const marker = rows.marker();
+    table.clear();
+    checkpoints.clear();
+    feed.load(marker.consumers);
+    queues.load(rows.messages());
+    journal.lsn = marker.lsn;
+    log.replay(marker.lsn, upTo, (firstLsn, payload) => {
+      journal.lsn = firstLsn - 1;
+      checkpoints.logged(payload.length);
+      replay(unpackr.unpack(payload) as unknown[]);
+    });
+  }
+
+  function replay(steps: readonly unknown[]): void {
+    for (let i = 0; i < steps.length; ) {
+      const step = steps[i] as number;
+      journal.lsn++;
+      const [a, b, c, d, e, f] = steps.slice(i + 1, i + 1 + (stepArguments[step] as number)) as unknown[];
+      if (step === Step.Put) core.replay.put(a as never);
+      else if (step === Step.Update) {
+        core.replay.update({ pk: a as never, sk: b as never }, c as never, {
+          ...(d !== null && { set: d as never }),
+          ...(e !== null && { add: e as never }),
+          ...(f !== null && { remove: f as never }),
+        });
+      } else if (step === Step.Delete) core.replay.delete({ pk: a as never, sk: b as never });
+      else if (step === Step.Send) queues.replay.send(a as never, b as never, c as never, d as never);
+      else if (step === Step.Ack) queues.replay.ack(a as never, b as never);
+      else if (step === Step.Retry) queues.replay.retry(a as never, b as never, c as never, d as never);
+      else if (step === Step.Bury) queues.replay.bury(a as never, b as never, c as never);
+      else if (step === Step.Redrive) queues.replay.redrive(a as never, b as never);
+      else if (step === Step.Position) feed.replayPosition(a as never, b as never, c as never);
+      i += 1 + (stepArguments[step] as number);
+    }
+  }
+
+  journal = createJournal(log, {
+    react() {
+      const started: Promise<unknown>[] = [];
+      feed.react(started);
+      queues.react(started);
+      return started.length === 0 ? undefined : settleSoon(started);
+    },
+    beforeFrame: () => feed.logPositions(),
+    framed(lsn, bytes) {
+      checkpoints.logged(bytes);
+      if (!checkpoints.due() || !feed.caughtUp()) return undefined;
+      const taken = checkpoints.snapshot(lsn);
+      return () => {
+        log.turn();
+        void checkpoints.start(taken);
+      };
+    },
+    async recover() {
+      await checkpoints.idle();
+      load(journal.durable);
+      for (const listener of resetListeners) listener();
+      queues.wake();
+    },
+  });
+  checkpoints = createCheckpoints({
+    table,
+    rows,
+    log,
+    queues,
+    feed,
+    clock,
+    everyBytes: flush.checkpointBytes ?? 8 * 1024 * 1024,
+    everyMs: (flush.checkpointSeconds ?? 30) * 1000,
+  });
+
+  load(Number.POSITIVE_INFINITY);
+  journal.durable = journal.lsn;
+
+  const blobs = createBlobs(join(dataDir, "blobs"), counts, () => journal.check());
+  let closing: Promise<void> | undefined;
+
+  async function checkpoint(): Promise<void> {
+    await journal.settled();
+    await checkpoints.idle();
+    await journal.settled();
+    // Nothing is pending in this turn: memory is what is on disk.
+    await checkpoints.start(checkpoints.snapshot(journal.lsn));
+  }
+
+  async function close(): Promise<void> {
+    await feed.stop();
+    await queues.stop();
+    queues.close();
+    try {
+      await checkpoint();
+    } finally {
+      journal.stop(storeErrors.unavailable("the engine is closed"));
+      await log.close();
+      await rows.close();
+      unlock();
+    }
+  }
+
+  return {
+    ports: {
+      store: core.store,
+      queues: { dispatch: queues.queue("dispatch"), timers: queues.queue("timers") },
+      bus: createBus({ queue: queues.queue(deliveries), feed: queues.queueFeed, journal, counts }),
+      blobs,
+      live: createLive(journal),
+      clock,
+      random: options.random ?? systemRandom,
+    },
+    changes: feed.changes,
+    queueFeed: queues.queueFeed,
+    meter: () => ({ ...counts }),
+    onReset(listener) {
+      const own = () => listener();
+      resetListeners.add(own);
+      return () => resetListeners.delete(own);
+    },
+    checkpoint,
+    close: () => (closing ??= close()),
+  };
+}
+
+/**
+ * Waits for handlers, but not for one that itself waits for something slow (or for the flush that waits for it):
+ * most end within this turn, and what they wrote then joins the frame.
+ */
+async function settleSoon(started: readonly Promise<unknown>[]): Promise<void> {
+  let done = false;
+  const all = Promise.all(started).then(() => {
+    done = true;
+  });
+  const until = performance.now() + 2;
+  while (!done) {
+    let immediate: NodeJS.Immediate | undefined;
+    await Promise.race([all, new Promise<void>((turn) => (immediate = setImmediate(turn)))]);
+    clearImmediate(immediate);
+    if (performance.now() > until) return;
+  }
+}

@@ -1,0 +1,1 @@
+export { type EmbeddedEngine, type EmbeddedOptions, openEmbedded } from "./engine.ts";

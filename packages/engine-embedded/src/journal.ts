@@ -1,0 +1,150 @@
+import { storeErrors, type WaggleError } from "@waggle/core";
+import { Packr } from "msgpackr";
+import type { Log } from "./log.ts";
+
+export type Journal = ReturnType<typeof createJournal>;
+
+interface Deferred {
+  readonly promise: Promise<void>;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+export interface JournalHooks {
+  /** Lets consumers and queue handlers run, so that what they write joins the frame; undefined: nothing to do. */
+  react(): Promise<unknown> | undefined;
+  /** The last steps of a frame: positions of consumers. */
+  beforeFrame(): void;
+  /** A frame is about to be written: all steps up to `lsn` are in it or in one before. @returns called when it is on disk */
+  framed(lsn: number, bytes: number): (() => void) | undefined;
+  /** A frame could not be written: memory goes back to what is on disk. */
+  recover(): Promise<void>;
+}
+
+/**
+ * Group commit. What is decided while one frame is being written makes up the next one.
+ * Each round: consumers react, then everything pending is written in one frame, then those who wait are told.
+ */
+export function createJournal(log: Log, hooks: JournalHooks) {
+  const packr = new Packr({ useRecords: true });
+  const resolved = Promise.resolve();
+  let running = false;
+  let scheduled = false;
+  let broken: WaggleError | undefined;
+  let waiting: Deferred | undefined;
+  let writing: { done: Deferred | undefined } | undefined;
+  let later: (() => void)[] = [];
+
+  const journal = {
+    /** Steps not yet in a frame; see `Step`. */
+    steps: [] as unknown[],
+    /** Counts frames: a step's index is good only while this stands. */
+    frame: 0,
+    /** The last step decided. */
+    lsn: 0,
+    /** The last step on disk. */
+    durable: 0,
+
+    /** Something is to be written or reacted to. */
+    touch(): void {
+      if (running || scheduled) return;
+      scheduled = true;
+      setImmediate(run);
+    },
+    settled(): Promise<void> {
+      if (broken !== undefined) return Promise.reject(broken);
+      if (journal.steps.length > 0) {
+        waiting ??= deferred();
+        return waiting.promise;
+      }
+      if (writing === undefined) return resolved;
+      writing.done ??= deferred();
+      return writing.done.promise;
+    },
+    /** Calls back once all decided so far is on disk; never, if that fails. */
+    afterDurable(callback: () => void): void {
+      if (journal.steps.length > 0) later.push(callback);
+      else if (writing === undefined) queueMicrotask(callback);
+      else journal.settled().then(callback, () => {});
+    },
+    check(): void {
+      if (broken !== undefined) throw broken;
+    },
+    /** From now on every call throws. */
+    stop(error: WaggleError): void {
+      broken = error;
+    },
+    idle: (): boolean => !running && !scheduled,
+  };
+
+  async function run(): Promise<void> {
+    scheduled = false;
+    running = true;
+    for (;;) {
+      const reacting = hooks.react();
+      if (reacting !== undefined) await reacting;
+      if (journal.steps.length === 0) break;
+      await flush();
+    }
+    running = false;
+  }
+
+  async function flush(): Promise<void> {
+    hooks.beforeFrame();
+    const { steps, lsn } = journal;
+    const callbacks = later;
+    writing = { done: waiting };
+    journal.steps = [];
+    journal.frame++;
+    waiting = undefined;
+    later = [];
+    try {
+      const payload = packr.pack(steps);
+      const onDisk = hooks.framed(lsn, payload.length);
+      await log.append(payload, lsn);
+      journal.durable = lsn;
+      const { done } = writing;
+      writing = undefined;
+      done?.resolve();
+      for (const callback of callbacks) callback();
+      onDisk?.();
+    } catch (cause) {
+      await fail(cause);
+    }
+  }
+
+  async function fail(cause: unknown): Promise<void> {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const error = storeErrors.unavailable(`the log could not be written: ${reason}`, { cause, retryAfterSeconds: 1 });
+    broken = error;
+    const rejected = [writing?.done, waiting];
+    writing = undefined;
+    waiting = undefined;
+    later = [];
+    journal.steps = [];
+    journal.frame++;
+    try {
+      await hooks.recover();
+      journal.lsn = journal.durable;
+      broken = undefined;
+    } catch (second) {
+      // Nothing more can be said about what is stored: stay shut until opened anew.
+      broken = storeErrors.unavailable("the data folder could not be read again after a failed write", {
+        cause: second,
+      });
+    }
+    for (const each of rejected) each?.reject(error);
+  }
+
+  return journal;
+}
+
+function deferred(): Deferred {
+  let resolve!: () => void;
+  let reject!: (error: unknown) => void;
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}

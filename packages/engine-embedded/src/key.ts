@@ -1,0 +1,74 @@
+import { type RowKey as Key, storeErrors, storeLimits } from "@waggle/core";
+
+const beyondBasic = /[\ud800-\uffff]/;
+
+/**
+ * A text whose order by UTF-16 units (what `<` compares) is the order of the original's UTF-8 bytes.
+ * They differ only between surrogates and U+E000–U+FFFF, so those two ranges change places.
+ */
+export function sortForm(text: string): string {
+  if (!beyondBasic.test(text)) return text;
+  let moved = "";
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    moved += String.fromCharCode(unit < 0xd800 ? unit : unit < 0xe000 ? unit + 0x2000 : unit - 0x800);
+  }
+  return moved;
+}
+
+export function checkKey(key: Key): void {
+  checkPart(key.pk, "partition", storeLimits.partitionKeyBytes);
+  checkPart(key.sk, "sort", storeLimits.sortKeyBytes);
+}
+
+function checkPart(text: string, name: string, limit: number): void {
+  if (typeof text !== "string" || text.length === 0) throw storeErrors.keyInvalid(`the ${name} key is empty`);
+  if (text.length * 3 > limit && Buffer.byteLength(text) > limit) {
+    throw storeErrors.keyInvalid(`the ${name} key is longer than ${limit} bytes`);
+  }
+  if (text.includes("\0")) throw storeErrors.keyInvalid(`the ${name} key has a NUL character`);
+  if (beyondBasic.test(text) && !wellFormed(text)) {
+    throw storeErrors.keyInvalid(`the ${name} key has half a surrogate pair`);
+  }
+}
+
+const loneSurrogate = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
+const wellFormed = (text: string): boolean => !loneSurrogate.test(text);
+
+/** Writes UTF-8 of a key part where LMDB wants it; short plain text without a native call. */
+function writeText(text: string, target: Buffer, at: number): number {
+  const length = text.length;
+  if (length < 64) {
+    let i = 0;
+    for (; i < length; i++) {
+      const unit = text.charCodeAt(i);
+      if (unit > 127) break;
+      target[at + i] = unit;
+    }
+    if (i === length) return at + length;
+  }
+  return at + target.write(text, at, "utf8");
+}
+
+/** `tail`: one more byte, to name a place beside a row: 0 right after it, 0xff after all that begin so. */
+export interface Place extends Key {
+  readonly tail?: number;
+}
+
+/** Rows lie in LMDB under pk 0x00 sk: the order of the bytes is the order of the keys. */
+export const rowKeys = {
+  writeKey(key: Place, target: Buffer, at: number): number {
+    const middle = writeText(key.pk, target, at);
+    target[middle] = 0;
+    const end = writeText(key.sk, target, middle + 1);
+    if (key.tail === undefined) return end;
+    target[end] = key.tail;
+    return end + 1;
+  },
+  /** The sort key only: a query knows its partition. */
+  readKey(source: Buffer, start: number, end: number): string {
+    let at = start;
+    while (source[at] !== 0) at++;
+    return source.toString("utf8", at + 1, end);
+  },
+};

@@ -1,0 +1,15 @@
+import type { Meter } from "@waggle/core";
+
+export type Counts = { -readonly [Name in keyof Meter]: number };
+
+export const createCounts = (): Counts => ({
+  writeUnits: 0,
+  readUnits: 0,
+  storeCalls: 0,
+  queueRequests: 0,
+  busEvents: 0,
+  blobRequests: 0,
+});
+
+export const units = (bytes: number, unitBytes: number): number =>
+  bytes <= unitBytes ? 1 : Math.ceil(bytes / unitBytes);

@@ -1,0 +1,148 @@
+import type { Item, RowKey as Key } from "@waggle/core";
+import { type Database, open, type RootDatabase } from "lmdb";
+import { Packr } from "msgpackr";
+import { type Place, rowKeys, sortForm } from "./key.ts";
+import type { QueueRecord } from "./queue.ts";
+
+/** What a checkpoint knows besides the rows. */
+export interface Marker {
+  /** Every logged step up to this one is in LMDB. */
+  readonly lsn: number;
+  readonly consumers: Readonly<Record<string, ConsumerMark>>;
+}
+export interface ConsumerMark {
+  readonly kinds: readonly string[];
+  readonly position: number;
+}
+
+export interface StoredRow {
+  readonly order: string;
+  item(): Item;
+}
+
+export type Rows = ReturnType<typeof openRows>;
+
+/** The settled part of the data: LMDB, written by checkpoints only. */
+export function openRows(folder: string) {
+  // 8 KB pages allow keys of 4026 bytes; 4 KB pages only 1978, less than DynamoDB's 2048 + 1024.
+  // overlappingSync off: a commit resolves only once it is on disk.
+  const root: RootDatabase = open(folder, {
+    name: "meta",
+    encoding: "binary",
+    pageSize: 8192,
+    overlappingSync: false,
+    noSubdir: false,
+    maxDbs: 8,
+  } as never);
+  const rows = root.openDB("rows", { encoding: "binary", keyEncoder: rowKeys } as never) as unknown as Database<
+    Uint8Array,
+    never
+  > & { getBinaryFast(key: Key): Buffer | undefined };
+  const queue = root.openDB("queue", { encoding: "binary" }) as Database<Uint8Array, string>;
+  const meta = root as unknown as Database<Uint8Array, string>;
+
+  // Rows of one shape share the list of their attribute names, kept under "shapes" and saved with the checkpoint that made it.
+  let shapes: object[] | undefined;
+  let shapesChanged = false;
+  const packr = new Packr({
+    useRecords: true,
+    maxSharedStructures: 1024,
+    getStructures: () => {
+      const bytes = meta.get("shapes");
+      return bytes === undefined ? [] : (JSON.parse(Buffer.from(bytes).toString()) as object[]);
+    },
+    saveStructures: (structures: object[] | { named?: object[] }) => {
+      shapes = Array.isArray(structures) ? structures : (structures.named ?? []);
+      shapesChanged = true;
+      return true;
+    },
+  } as never);
+  const plain = new Packr({ useRecords: false });
+
+  const decode = (bytes: Uint8Array): Item => packr.unpack(bytes) as Item;
+
+  return {
+    get(key: Key): Item | undefined {
+      const bytes = rows.getBinaryFast(key);
+      return bytes === undefined ? undefined : (packr.unpack(bytes, bytes.length) as Item);
+    },
+    /** Rows of a partition in order, from `low` (inclusive) up to `high` (inclusive). */
+    *range(pk: string, low: string, high: UpperBound, reverse: boolean): Generator<StoredRow> {
+      const lowest = sortForm(low);
+      const found = rows.getRange(
+        (reverse
+          ? { start: upperKey(pk, high, true), end: { pk, sk: "" }, reverse }
+          : { start: { pk, sk: low }, end: upperKey(pk, high, false) }) as never,
+      );
+      for (const { key, value } of found as unknown as Iterable<{ key: string; value: Uint8Array }>) {
+        const order = sortForm(key);
+        if (reverse && order < lowest) return;
+        yield { order, item: () => decode(value) };
+      }
+    },
+    hasPartition(pk: string): boolean {
+      for (const _ of rows.getKeys({ start: { pk, sk: "" }, end: afterPartition(pk), limit: 1 } as never)) return true;
+      return false;
+    },
+    encode: (item: Item): Uint8Array => packr.pack(item),
+
+    marker(): Marker {
+      const bytes = meta.get("marker");
+      return bytes === undefined ? { lsn: 0, consumers: {} } : (plain.unpack(bytes) as Marker);
+    },
+    *messages(): Generator<QueueRecord> {
+      for (const { value } of queue.getRange()) yield plain.unpack(value) as QueueRecord;
+    },
+    /** All of it in one synced transaction, or none. */
+    async commit(batch: {
+      rows: readonly { key: Key; bytes: Uint8Array | undefined }[];
+      messages: readonly { key: string; record: QueueRecord | undefined }[];
+      marker: Marker;
+    }): Promise<void> {
+      const savedShapes = shapesChanged ? Buffer.from(JSON.stringify(shapes)) : undefined;
+      shapesChanged = false;
+      const pinned: Uint8Array[] = [];
+      try {
+        await root.batch(() => {
+          for (const row of batch.rows) {
+            if (row.bytes === undefined) rows.remove(row.key as never);
+            else rows.put(row.key as never, row.bytes);
+          }
+          for (const message of batch.messages) {
+            if (message.record === undefined) queue.remove(message.key);
+            else queue.put(message.key, pin(pinned, plain.pack(message.record)));
+          }
+          if (savedShapes !== undefined) meta.put("shapes", pin(pinned, savedShapes));
+          meta.put("marker", pin(pinned, plain.pack(batch.marker)));
+        });
+        await root.flushed;
+      } catch (error) {
+        shapesChanged ||= savedShapes !== undefined;
+        throw error;
+      } finally {
+        root.resetReadTxn();
+        rows.resetReadTxn();
+        pinned.length = 0;
+      }
+    },
+    close: (): Promise<void> => root.close(),
+  };
+}
+
+const pin = (pinned: Uint8Array[], bytes: Uint8Array): Uint8Array => {
+  pinned.push(bytes);
+  return bytes;
+};
+
+/** undefined: the end of the partition; `prefix`: the last key that begins so */
+export type UpperBound = { readonly text: string; readonly prefix: boolean } | undefined;
+
+/** LMDB's ranges leave the end out and let the start in, so an upper bound that is an end lies one byte further. */
+function upperKey(pk: string, high: UpperBound, isStart: boolean): Place {
+  if (high === undefined) return afterPartition(pk);
+  if (high.prefix) return { pk, sk: high.text, tail: 0xff };
+  return isStart ? { pk, sk: high.text } : { pk, sk: high.text, tail: 0 };
+}
+
+/** A key right after the last one of a partition: rows begin with pk 0x00, this is pk 0x01. */
+const afterPartition = (pk: string): Place => ({ pk: `${pk}\x01`, sk: "" });

@@ -1,0 +1,68 @@
+import type { Item, Value } from "@waggle/core";
+
+/** Bytes of a text in UTF-8. */
+export function textBytes(text: string): number {
+  const length = text.length;
+  if (length > 48) return Buffer.byteLength(text);
+  for (let i = 0; i < length; i++) if (text.charCodeAt(i) > 127) return Buffer.byteLength(text);
+  return length;
+}
+
+/** Attribute names repeat: their sizes are looked up, not counted. */
+const names = new Map<string, number>();
+export function nameBytes(name: string): number {
+  let bytes = names.get(name);
+  if (bytes === undefined) {
+    bytes = textBytes(name);
+    if (names.size > 4096) names.clear();
+    names.set(name, bytes);
+  }
+  return bytes;
+}
+
+/** One byte for every two significant digits, one more, and one for the sign. */
+function numberBytes(value: number): number {
+  if (value - value !== 0) throw new TypeError("a row can hold finite numbers only");
+  const sign = value < 0 ? 1 : 0;
+  let rest = value < 0 ? -value : value;
+  if (!Number.isInteger(rest)) return Math.ceil(String(rest).replace(/e.*|\.|^0\./g, "").length / 2) + 1 + sign;
+  let bytes = 1 + sign;
+  while (rest >= 100 && rest % 100 === 0) rest /= 100;
+  for (; rest >= 1; rest /= 100) bytes++;
+  return bytes;
+}
+
+/** As DynamoDB counts: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html */
+export function valueBytes(value: Value): number {
+  if (typeof value === "string") return textBytes(value);
+  if (typeof value === "number") return numberBytes(value);
+  if (value === null || typeof value === "boolean") return 1;
+  let bytes = 3;
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) bytes += 1 + valueBytes(value[i]);
+    return bytes;
+  }
+  const map = value as { readonly [name: string]: Value };
+  for (const name in map) bytes += 1 + nameBytes(name) + valueBytes(map[name] as Value);
+  return bytes;
+}
+
+/** @returns -1 when an attribute is undefined: then the row needs `withoutUndefined` first */
+export function itemBytes(item: Item): number {
+  let bytes = 0;
+  for (const name in item) {
+    const value = item[name];
+    if (value === undefined) return -1;
+    bytes += nameBytes(name) + valueBytes(value);
+  }
+  return bytes;
+}
+
+export function withoutUndefined(item: Item): Item {
+  const kept: Record<string, Value> = {};
+  for (const name in item) {
+    const value = item[name];
+    if (value !== undefined) kept[name] = value;
+  }
+  return kept as unknown as Item;
+}

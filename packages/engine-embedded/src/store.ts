@@ -1,0 +1,378 @@
+import {
+  type Changes,
+  type Delete,
+  type Item,
+  type RowKey as Key,
+  type Page,
+  type Put,
+  type Query,
+  type Refusal,
+  requestErrors,
+  type Store,
+  storeErrors,
+  storeLimits,
+  type TransactResult,
+  type Value,
+  type Write,
+  type WriteResult,
+} from "@waggle/core";
+import type { Checkpoints } from "./checkpoint.ts";
+import { holds } from "./condition.ts";
+import type { Feed } from "./feed.ts";
+import type { Journal } from "./journal.ts";
+import { checkKey, sortForm } from "./key.ts";
+import { type Counts, units } from "./meter.ts";
+import type { Rows, StoredRow, UpperBound } from "./rows.ts";
+import { itemBytes, nameBytes, valueBytes, withoutUndefined } from "./size.ts";
+import { Step } from "./step.ts";
+import { type Entry, type Partition, type Table, walk } from "./table.ts";
+
+/** One write, decided but not yet done. */
+interface Prepared {
+  readonly write: Write;
+  readonly key: Key;
+  readonly entry: Entry | undefined;
+  /** LMDB holds a row under the key; known when there is no entry. */
+  readonly stored: boolean;
+  readonly old: Item | undefined;
+  readonly oldBytes: number;
+  readonly next: Item | undefined;
+  readonly nextBytes: number;
+  readonly holds: boolean;
+}
+
+export interface StoreParts {
+  readonly table: Table;
+  readonly rows: Rows;
+  readonly journal: () => Journal;
+  readonly checkpoints: () => Checkpoints;
+  readonly feed: Feed;
+  readonly counts: Counts;
+}
+
+export type StoreCore = ReturnType<typeof createStore>;
+
+export function createStore({ table, rows, journal, checkpoints, feed, counts }: StoreParts) {
+  function read(key: Key): Item | undefined {
+    const entry = table.find(key.pk, key.sk);
+    return entry === undefined ? rows.get(key) : entry.item;
+  }
+
+  function prepare(write: Write): Prepared {
+    const key =
+      "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
+    checkKey(key);
+    const entry = table.find(key.pk, key.sk);
+    const old = entry === undefined ? rows.get(key) : entry.item;
+    const passes = write.if === undefined || holds(write.if, old);
+    let oldBytes = entry === undefined ? -1 : entry.bytes;
+    if (old === undefined) oldBytes = 0;
+    else if (oldBytes === -1) oldBytes = itemBytes(old);
+    let next = old;
+    let nextBytes = oldBytes;
+    if (passes) {
+      if ("put" in write) {
+        next = write.put;
+        nextBytes = itemBytes(next);
+        if (nextBytes === -1) {
+          next = withoutUndefined(next);
+          nextBytes = itemBytes(next);
+        }
+      } else if ("update" in write) {
+        const changed = change(old, oldBytes, key, write.kind, write);
+        next = changed.item;
+        nextBytes = changed.bytes;
+      } else if ("delete" in write) {
+        next = undefined;
+        nextBytes = 0;
+      }
+      if (nextBytes > storeLimits.itemBytes) {
+        throw storeErrors.itemTooLarge(`the row is ${nextBytes} bytes; at most ${storeLimits.itemBytes}`);
+      }
+    }
+    return { write, key, entry, stored: old !== undefined, old, oldBytes, next, nextBytes, holds: passes };
+  }
+
+  /** Makes a decided write visible and logs it. */
+  function apply({ write, key, entry: known, stored, old, next, nextBytes }: Prepared): void {
+    if ("check" in write || (old === undefined && next === undefined)) return;
+    const log = journal();
+    if ("put" in write) log.steps.push(Step.Put, next);
+    else if ("update" in write) {
+      log.steps.push(
+        Step.Update,
+        key.pk,
+        key.sk,
+        write.kind,
+        write.set ?? null,
+        write.add ?? null,
+        write.remove ?? null,
+      );
+    } else log.steps.push(Step.Delete, key.pk, key.sk);
+    log.lsn++;
+    log.touch();
+    place(key, known, stored, next, nextBytes);
+    feed.push(log.lsn, key, old, next);
+  }
+
+  function place(key: Key, known: Entry | undefined, stored: boolean, next: Item | undefined, bytes: number): void {
+    let entry = known;
+    if (entry === undefined || entry.gone) {
+      entry = table.insert(key.pk, key.sk);
+      entry.stored = stored;
+    }
+    entry.item = next;
+    entry.bytes = bytes;
+    // Made and deleted between two checkpoints: LMDB never hears of it.
+    if (next === undefined && !entry.stored && !entry.flying) table.remove(entry);
+    else checkpoints().mark(entry, bytes);
+  }
+
+  function meterWrite(prepared: Prepared, factor: number): void {
+    counts.writeUnits += factor * units(Math.max(prepared.oldBytes, prepared.nextBytes), 1024);
+  }
+
+  const refuse = (winner: Item | undefined): Refusal =>
+    winner === undefined ? { code: "condition" } : { code: "condition", winner };
+
+  function writeNow(write: Write): WriteResult {
+    const prepared = prepare(write);
+    counts.storeCalls++;
+    meterWrite(prepared, 1);
+    if (!prepared.holds) return { ok: false, ...refuse(prepared.old) };
+    apply(prepared);
+    return prepared.next === undefined || "check" in write ? { ok: true } : { ok: true, item: prepared.next };
+  }
+
+  function transactNow(writes: readonly Write[]): TransactResult {
+    if (writes.length === 0 || writes.length > storeLimits.transactItems) {
+      throw storeErrors.transactionTooLarge(
+        `a transaction takes 1–${storeLimits.transactItems} writes, not ${writes.length}`,
+      );
+    }
+    const prepared = writes.map(prepare);
+    let bytes = 0;
+    let refused = false;
+    for (let i = 0; i < prepared.length; i++) {
+      const each = prepared[i] as Prepared;
+      bytes += Math.max(each.oldBytes, each.nextBytes);
+      refused ||= !each.holds;
+      for (let j = 0; j < i; j++) {
+        const other = (prepared[j] as Prepared).key;
+        if (other.sk === each.key.sk && other.pk === each.key.pk) {
+          throw storeErrors.keyInvalid("a transaction has two writes to one row");
+        }
+      }
+    }
+    if (bytes > storeLimits.transactBytes) {
+      throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
+    }
+    counts.storeCalls++;
+    for (const each of prepared) meterWrite(each, 2);
+    if (refused) return { ok: false, reasons: prepared.map((each) => (each.holds ? undefined : refuse(each.old))) };
+    for (const each of prepared) apply(each);
+    return { ok: true };
+  }
+
+  function batchNow(writes: readonly (Put | Delete)[]): void {
+    // All are checked before the first is done, so that a bad one changes nothing.
+    const prepared = writes.map(prepare);
+    counts.storeCalls += Math.ceil(writes.length / 25);
+    for (let i = 0; i < prepared.length; i++) {
+      const each = prepared[i] as Prepared;
+      meterWrite(each, 1);
+      // A row named twice: the second write starts from what the first one left.
+      apply(i > 0 && each.entry === undefined ? prepare(writes[i] as Write) : each);
+    }
+  }
+
+  function queryNow(query: Query): Page {
+    const { pk, from, to, prefix, reverse = false, limit, after } = query;
+    checkKey({ pk, sk: "-" });
+    if (!(limit >= 1 && limit <= 1000)) throw requestErrors.invalid("a query's limit is 1–1000");
+    if (prefix !== undefined && (from !== undefined || to !== undefined)) {
+      throw requestErrors.invalid("a query takes a prefix or from and to, not both");
+    }
+    counts.storeCalls++;
+    let low = prefix ?? from ?? "";
+    let high: UpperBound =
+      prefix !== undefined
+        ? { text: prefix, prefix: true }
+        : to === undefined
+          ? undefined
+          : { text: to, prefix: false };
+    if (after !== undefined) {
+      if (!reverse) low = sortForm(after) > sortForm(low) ? after : low;
+      else if (high === undefined || sortForm(after) < upperOrder(high)) high = { text: after, prefix: false };
+    }
+    const items: Item[] = [];
+    let bytes = 0;
+    for (const item of merged(pk, low, high, reverse)) {
+      if (item.sk === after) continue;
+      items.push(item);
+      bytes += itemBytes(item);
+      if (items.length === limit) break;
+    }
+    counts.readUnits += units(bytes, 4096);
+    const last = items.length === limit ? (items[limit - 1] as Item).sk : undefined;
+    return last === undefined ? { items } : { items, last };
+  }
+
+  /** Live rows between two bounds, both inclusive, from memory and LMDB; memory wins. */
+  function* merged(pk: string, from: string, to: UpperBound, reverse: boolean): Generator<Item> {
+    const low = sortForm(from);
+    const high = to === undefined ? undefined : upperOrder(to);
+    if (high !== undefined && low > high) return;
+    const partition = table.partition(pk);
+    const inMemory = partition === undefined ? undefined : walk(partition, reverse ? high : low, reverse);
+    const stored = partition !== undefined && storedEmpty(partition) ? undefined : rows.range(pk, from, to, reverse);
+    let entry = inMemory?.();
+    let row: StoredRow | undefined = stored?.next().value;
+    for (;;) {
+      if (entry !== undefined && (reverse ? entry.order < low : high !== undefined && entry.order > high))
+        entry = undefined;
+      if (entry === undefined && row === undefined) return;
+      if (
+        row === undefined ||
+        (entry !== undefined && (reverse ? entry.order >= row.order : entry.order <= row.order))
+      ) {
+        const current = entry as Entry;
+        if (row !== undefined && row.order === current.order) row = stored?.next().value;
+        if (current.item !== undefined) yield current.item;
+        entry = inMemory?.();
+      } else {
+        yield row.item();
+        row = stored?.next().value;
+      }
+    }
+  }
+
+  /** Lanes that live and die in memory need no look into LMDB. */
+  function storedEmpty(partition: Partition): boolean {
+    const { number } = checkpoints();
+    if (partition.probed !== number()) {
+      partition.probed = number();
+      partition.storedEmpty = !rows.hasPartition(partition.pk);
+    }
+    return partition.storedEmpty;
+  }
+
+  /** Runs a write now, or when memory has room for it. */
+  async function admit<T>(run: () => T): Promise<T> {
+    for (;;) {
+      journal().check();
+      const refusal = checkpoints().refusal();
+      if (refusal !== undefined) {
+        throw storeErrors.unavailable("rows cannot be written to disk", { cause: refusal, retryAfterSeconds: 1 });
+      }
+      const room = checkpoints().room();
+      if (room === undefined) return run();
+      await room;
+    }
+  }
+
+  const store: Store = {
+    async get(key) {
+      journal().check();
+      checkKey(key);
+      const item = read(key);
+      counts.storeCalls++;
+      counts.readUnits += item === undefined ? 1 : units(itemBytes(item), 4096);
+      return item;
+    },
+    async batchGet(keys) {
+      journal().check();
+      if (keys.length > 100) throw requestErrors.invalid("a batch get takes at most 100 keys");
+      keys.forEach(checkKey);
+      counts.storeCalls++;
+      return keys.map((key) => {
+        const item = read(key);
+        counts.readUnits += item === undefined ? 1 : units(itemBytes(item), 4096);
+        return item;
+      });
+    },
+    async query(query) {
+      journal().check();
+      return queryNow(query);
+    },
+    write: (write) => admit(() => writeNow(write)),
+    transact: (writes) => admit(() => transactNow(writes)),
+    batchWrite: (writes) => admit(() => batchNow(writes)),
+    settled: () => journal().settled(),
+  };
+
+  return {
+    store,
+    /** Does again what the log says was done. */
+    replay: {
+      put(item: Item): void {
+        again({ put: item });
+      },
+      update(key: Key, kind: string, changes: Changes): void {
+        again({ update: key, kind, ...changes });
+      },
+      delete(key: Key): void {
+        again({ delete: key });
+      },
+    },
+  };
+
+  function again(write: Write): void {
+    const { key, entry, stored, old, next, nextBytes } = prepare(write);
+    const log = journal();
+    if (old === undefined && next === undefined) return;
+    place(key, entry, stored, next, nextBytes);
+    feed.push(log.lsn, key, old, next);
+  }
+}
+
+/** The row after an update, and its size worked out from the old one's. */
+function change(
+  old: Item | undefined,
+  oldBytes: number,
+  key: Key,
+  kind: string,
+  { set, add, remove }: Changes,
+): { item: Item; bytes: number } {
+  let bytes = oldBytes;
+  let item: Record<string, Value>;
+  if (old === undefined) {
+    item = { pk: key.pk, sk: key.sk, kind };
+    bytes = itemBytes(item as unknown as Item);
+  } else if (remove?.some((name) => old[name] !== undefined)) {
+    // Rebuilt rather than `delete`d from: V8 keeps objects that lost a property in a slow form.
+    item = {};
+    for (const name in old) {
+      const value = old[name] as Value;
+      if (remove.includes(name)) bytes -= nameBytes(name) + valueBytes(value);
+      else item[name] = value;
+    }
+  } else item = { ...old } as Record<string, Value>;
+  if (set !== undefined) {
+    for (const name in set) {
+      const value = set[name] as Value;
+      if (value === undefined) continue;
+      const before = item[name];
+      bytes += valueBytes(value) + (before === undefined ? nameBytes(name) : -valueBytes(before));
+      item[name] = value;
+    }
+  }
+  if (add !== undefined) {
+    for (const name in add) {
+      const before = item[name];
+      if (before !== undefined && typeof before !== "number") {
+        throw new TypeError(`cannot add to ${name}: it is not a number`);
+      }
+      const value = (before ?? 0) + (add[name] as number);
+      bytes += valueBytes(value) + (before === undefined ? nameBytes(name) : -valueBytes(before));
+      item[name] = value;
+    }
+  }
+  if (item.pk !== key.pk || item.sk !== key.sk || typeof item.kind !== "string") {
+    throw new TypeError("an update cannot change the key of a row or take its kind");
+  }
+  return { item: item as unknown as Item, bytes };
+}
+
+/** No text that begins with the prefix sorts after this: U+FFFF in sort form is half a character. */
+const upperOrder = (high: NonNullable<UpperBound>): string => sortForm(high.text) + (high.prefix ? "\uffff" : "");
