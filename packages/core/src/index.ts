@@ -9,6 +9,7 @@ export { Limit } from "./limit/index.ts";
 export { forget } from "./match/directory.ts";
 export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, readDispatch, relay } from "./outbox.ts";
+export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
 export * from "./scope.ts";
 export { Status } from "./status/index.ts";
