@@ -1,4 +1,4 @@
-import type { Key } from "./port/index.ts";
+import type { RowKey } from "./port/index.ts";
 
 /**
  * Where every row lives. The tenant is the first part of each key; parts people choose come last, so that no
@@ -11,60 +11,60 @@ export const agentShards = 8;
 export const indexShards = 8;
 
 export const taskPartition = (tenant: string, shard: number) => `${tenant}#T#${shard}`;
-export const taskKey = (tenant: string, id: string): Key => ({
+export const taskKey = (tenant: string, id: string): RowKey => ({
   pk: taskPartition(tenant, shardOf(id, taskShards)),
   sk: id,
 });
 
 export const agentPartition = (tenant: string, shard: number) => `${tenant}#A#${shard}`;
-export const agentKey = (tenant: string, id: string): Key => ({
+export const agentKey = (tenant: string, id: string): RowKey => ({
   pk: agentPartition(tenant, shardOf(id, agentShards)),
   sk: id,
 });
 /** Holds a name for one agent. */
-export const agentNameKey = (tenant: string, name: string): Key => ({ pk: `${tenant}#N#${name}`, sk: "name" });
+export const agentNameKey = (tenant: string, name: string): RowKey => ({ pk: `${tenant}#N#${name}`, sk: "name" });
 
 /** Lists of task ids by one field, kept by the outbox. */
 export type IndexField = "status" | "type" | "tag" | "agent" | "held" | "parent" | "dead";
 const sharded: ReadonlySet<IndexField> = new Set<IndexField>(["status", "type", "tag", "dead"]);
 export const indexPartitions = (tenant: string, field: IndexField, value: string): string[] =>
   Array.from({ length: sharded.has(field) ? indexShards : 1 }, (_, shard) => `${tenant}#X#${field}#${shard}#${value}`);
-export const indexKey = (tenant: string, field: IndexField, value: string, id: string): Key => ({
+export const indexKey = (tenant: string, field: IndexField, value: string, id: string): RowKey => ({
   pk: `${tenant}#X#${field}#${sharded.has(field) ? shardOf(id, indexShards) : 0}#${value}`,
   sk: id,
 });
 
 /** Waiting tasks of one requirement signature, in the order they are taken. */
 export const lanePartition = (tenant: string, lane: string) => `${tenant}#L#${lane}`;
-export const laneKey = (tenant: string, lane: string): Key => ({ pk: `${tenant}#LANES`, sk: lane });
+export const laneKey = (tenant: string, lane: string): RowKey => ({ pk: `${tenant}#LANES`, sk: lane });
 /** Limit of a key, and the tasks that wait for it, in the order they are taken. */
-export const gateKey = (tenant: string, key: string): Key => ({ pk: `${tenant}#G#${key}`, sk: "limit" });
-export const gateListKey = (tenant: string, key: string): Key => ({ pk: `${tenant}#GATES`, sk: key });
+export const gateKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#G#${key}`, sk: "limit" });
+export const gateListKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#GATES`, sk: key });
 export const gatePartition = (tenant: string, key: string) => `${tenant}#W#${key}`;
 /** The last pass given to a fair key. */
-export const fairKey = (tenant: string, key: string): Key => ({ pk: `${tenant}#F#${key}`, sk: "pass" });
-export const stickyKey = (tenant: string, key: string): Key => ({ pk: `${tenant}#S#${key}`, sk: "agent" });
+export const fairKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#F#${key}`, sk: "pass" });
+export const stickyKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#S#${key}`, sk: "agent" });
 
 /** Tasks that wait for this one to end. */
 export const dependantPartition = (tenant: string, id: string) => `${tenant}#D#${id}`;
-export const idempotencyKey = (tenant: string, hash: string): Key => ({ pk: `${tenant}#I#${hash}`, sk: "key" });
+export const idempotencyKey = (tenant: string, hash: string): RowKey => ({ pk: `${tenant}#I#${hash}`, sk: "key" });
 
 /** The event log: rows of consecutive events, found by the sequence number of their first. */
 export const eventRowsPerPartition = 1_000_000;
 export const eventPartition = (tenant: string, sequence: number) =>
   `${tenant}#E#${Math.floor(sequence / eventRowsPerPartition)}`;
 export const sequenceKey = (sequence: number) => String(sequence).padStart(15, "0");
-export const eventHeadKey = (tenant: string): Key => ({ pk: `${tenant}#EH`, sk: "head" });
+export const eventHeadKey = (tenant: string): RowKey => ({ pk: `${tenant}#EH`, sk: "head" });
 /** Which event rows speak of a task. */
 export const taskEventPartition = (tenant: string, id: string) => `${tenant}#V#${id}`;
 
-export const counterKey = (tenant: string): Key => ({ pk: `${tenant}#C`, sk: "counts" });
+export const counterKey = (tenant: string): RowKey => ({ pk: `${tenant}#C`, sk: "counts" });
 
 /** Keys and agent tokens, found by the hash of the bearer text, which is all that is stored of it. */
-export const bearerKey = (hash: string): Key => ({ pk: `K#${hash}`, sk: "key" });
+export const bearerKey = (hash: string): RowKey => ({ pk: `K#${hash}`, sk: "key" });
 export const keyListPartition = (tenant: string) => `${tenant}#K`;
 
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;
-export const timerCursorKey: Key = { pk: "TIMER", sk: "cursor" };
+export const timerCursorKey: RowKey = { pk: "TIMER", sk: "cursor" };

@@ -1,4 +1,4 @@
-import type { Item, Key, Ports, Write } from "../port/index.ts";
+import type { Item, RowKey, Ports, Write } from "../port/index.ts";
 import { gateKey } from "../rows.ts";
 import type * as Task from "../task/row.ts";
 
@@ -150,7 +150,7 @@ export async function leave(
 
 export const keysOf = (task: Task.Row): string[] => asks(task).map((ask) => ask.key);
 
-export const waitingWrite = (key: Key, name: string, by: 1 | -1): Write => ({
+export const waitingWrite = (key: RowKey, name: string, by: 1 | -1): Write => ({
   update: key,
   kind: "gate",
   set: { key: name },

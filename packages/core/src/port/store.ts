@@ -2,7 +2,7 @@
 export type Value = string | number | boolean | null | readonly Value[] | { readonly [name: string]: Value };
 export type Scalar = string | number | boolean | null;
 
-export interface Key {
+export interface RowKey {
   /** Partition key. Its first part is the tenant. 1–2048 bytes. */
   readonly pk: string;
   /** Sort key, compared byte by byte as UTF-8. 1–1024 bytes. */
@@ -10,7 +10,7 @@ export interface Key {
 }
 
 /** One row. At most 400 KB, counted as DynamoDB counts it: names and values in UTF-8. */
-export interface Item extends Key {
+export interface Item extends RowKey {
   /** What the row is (`task`, `agent`, …); the change stream is filtered by it. */
   readonly kind: string;
   readonly [attribute: string]: Value | undefined;
@@ -44,17 +44,17 @@ export interface Put {
   readonly if?: Condition;
 }
 export interface Update extends Changes {
-  readonly update: Key;
+  readonly update: RowKey;
   /** The kind a row gets when the update makes it. */
   readonly kind: string;
   readonly if?: Condition;
 }
 export interface Delete {
-  readonly delete: Key;
+  readonly delete: RowKey;
   readonly if?: Condition;
 }
 export interface Check {
-  readonly check: Key;
+  readonly check: RowKey;
   readonly if: Condition;
 }
 export type Write = Put | Update | Delete | Check;
@@ -95,7 +95,7 @@ export interface Page {
 export interface Change {
   /** Orders the changes of one row: compare as strings. */
   readonly position: string;
-  readonly key: Key;
+  readonly key: RowKey;
   readonly old?: Item;
   readonly new?: Item;
 }
@@ -119,9 +119,9 @@ export const storeLimits = {
  * `store.unavailable` (retry later).
  */
 export interface Store {
-  get(key: Key): Promise<Item | undefined>;
+  get(key: RowKey): Promise<Item | undefined>;
   /** In the order of the keys; at most 100. */
-  batchGet(keys: readonly Key[]): Promise<readonly (Item | undefined)[]>;
+  batchGet(keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]>;
   query(query: Query): Promise<Page>;
   /** `item` of the result is the row after a put or an update. */
   write(write: Write): Promise<WriteResult>;

@@ -6,7 +6,7 @@ import { readBlob, readTask } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
-import type { Item, Key } from "../port/index.ts";
+import type { Item, RowKey } from "../port/index.ts";
 import { gateKey, type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { notFound } from "./error.ts";
@@ -98,7 +98,7 @@ export async function list(
   }
 }
 
-async function readMany(scope: Scope, keys: readonly Key[]): Promise<readonly (Item | undefined)[]> {
+async function readMany(scope: Scope, keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]> {
   const found: (Item | undefined)[] = [];
   for (let i = 0; i < keys.length; i += 100) found.push(...(await scope.ports.store.batchGet(keys.slice(i, i + 100))));
   return found;

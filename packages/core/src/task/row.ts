@@ -1,5 +1,5 @@
 import type { JsonText } from "../json.ts";
-import type { Item, Key, Update, Value } from "../port/index.ts";
+import type { Item, RowKey, Update, Value } from "../port/index.ts";
 import { taskKey } from "../rows.ts";
 import { limits, outcome } from "./error.ts";
 import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
@@ -178,7 +178,7 @@ export function deadlineOf(row: Row): number | undefined {
   return at === Number.POSITIVE_INFINITY ? undefined : Math.ceil(at);
 }
 
-export const keyOf = (row: Row): Key => taskKey(row.tenant, row.id);
+export const keyOf = (row: Row): RowKey => taskKey(row.tenant, row.id);
 
 const iso = (at: number) => new Date(at).toISOString();
 
