@@ -1,0 +1,29 @@
+import { systemOf } from "./systems/index.ts";
+import type { AgentShape, Connection } from "./systems/system.ts";
+
+/** One process of agents: does what it is given, tells the driver how much it has handled. */
+export interface AgentsConfig {
+  readonly system: string;
+  readonly connection: Connection;
+  readonly shape: AgentShape;
+}
+export type AgentsMessage = { readonly ready: true } | { readonly handled: number };
+
+const config = JSON.parse(process.argv[2] ?? "") as AgentsConfig;
+const tell = (message: AgentsMessage) => process.send?.(message);
+let handled = 0;
+let told = 0;
+
+const agents = await systemOf(config.system).agents(config.connection, config.shape, async (payload) => {
+  handled++;
+  return { ok: true, n: payload.n };
+});
+setInterval(() => {
+  if (told !== handled) tell({ handled });
+  told = handled;
+}, 5);
+process.on("disconnect", () => process.exit(0));
+process.on("SIGTERM", () => {
+  void agents.close().finally(() => process.exit(0));
+});
+tell({ ready: true });

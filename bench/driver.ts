@@ -1,0 +1,34 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { measureStart } from "./start.ts";
+import { systemOf } from "./systems/index.ts";
+import { type Figures, workloads } from "./workloads.ts";
+
+/* One measure: a fresh server, fresh agents, and this process as the caller. */
+export type DriverMessage = { readonly figures: Figures } | { readonly error: string };
+
+async function measure(systemId: string, workload: string): Promise<Figures> {
+  const system = systemOf(systemId);
+  const dir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-bench-"));
+  try {
+    if (workload === "start") return await measureStart(dir);
+    const run = workloads[workload];
+    if (run === undefined) throw new Error(`no workload ${workload}`);
+    const server = await system.start(dir);
+    const client = await system.connect(server.connection);
+    const figures = await run({ system, server, client });
+    await client.close();
+    await server.stop();
+    return figures;
+  } finally {
+    rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+const [, , systemId = "", workload = ""] = process.argv;
+const message: DriverMessage = await measure(systemId, workload).then(
+  (figures) => ({ figures }),
+  (error: unknown) => ({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),
+);
+process.send?.(message, () => process.exit("error" in message ? 1 : 0));

@@ -1,0 +1,86 @@
+/** What a figure is, which way is better, and what is asked of it. */
+export interface FigureKind {
+  readonly workload: string;
+  readonly figure: string;
+  readonly what: string;
+  readonly unit: "ms" | "/s" | "MiB";
+  readonly goal?: Goal;
+}
+export type Goal =
+  | { readonly atMost: number; readonly of?: string }
+  | { readonly atLeast: number; readonly of?: string };
+
+/** The peer that promises the same: an acknowledged submit is on disk. */
+const peer = "bullmq-always";
+
+export const figureKinds: readonly FigureKind[] = [
+  { workload: "W1", figure: "p50", what: "submit, p50", unit: "ms", goal: { atMost: 1, of: peer } },
+  { workload: "W1", figure: "p99", what: "submit, p99", unit: "ms", goal: { atMost: 1, of: peer } },
+  { workload: "W2", figure: "p50", what: "submit to result, p50", unit: "ms", goal: { atMost: 1, of: peer } },
+  { workload: "W2", figure: "p99", what: "submit to result, p99", unit: "ms", goal: { atMost: 1, of: peer } },
+  {
+    workload: "W3",
+    figure: "perSecond",
+    what: "tasks, one agent of 100 slots",
+    unit: "/s",
+    goal: { atLeast: 1.5, of: peer },
+  },
+  { workload: "W3", figure: "cpuMs", what: "processor time a task", unit: "ms" },
+  { workload: "W3", figure: "cpuServerMs", what: "… of the server", unit: "ms" },
+  { workload: "W3", figure: "cpuClientMs", what: "… of the client", unit: "ms" },
+  { workload: "W3", figure: "cpuAgentsMs", what: "… of the agents", unit: "ms" },
+  { workload: "W3", figure: "serverMiB", what: "server memory, peak", unit: "MiB", goal: { atMost: 100 } },
+  { workload: "W3", figure: "agentsMiB", what: "agents memory, peak", unit: "MiB" },
+  {
+    workload: "W4",
+    figure: "perSecond",
+    what: "tasks, 100 agents of one slot",
+    unit: "/s",
+    goal: { atLeast: 1.5, of: peer },
+  },
+  { workload: "W4", figure: "cpuMs", what: "processor time a task", unit: "ms" },
+  { workload: "W4", figure: "serverMiB", what: "server memory, peak", unit: "MiB" },
+  {
+    workload: "memory",
+    figure: "serverMiB",
+    what: "server memory, 1,000 agents connected",
+    unit: "MiB",
+    goal: { atMost: 100 },
+  },
+  { workload: "memory", figure: "serverPeakMiB", what: "… at its peak, while they connect", unit: "MiB" },
+  {
+    workload: "start",
+    figure: "firstMs",
+    what: "command to first accepted task, new data",
+    unit: "ms",
+    goal: { atMost: 500 },
+  },
+  { workload: "start", figure: "againMs", what: "… with its data", unit: "ms", goal: { atMost: 500 } },
+  { workload: "start", figure: "nodeMs", what: "… of an empty Node server", unit: "ms" },
+];
+
+export interface Verdict {
+  readonly goal: string;
+  /** Against the peer, where the goal is a ratio. */
+  readonly ratio?: number;
+  readonly met: boolean;
+}
+
+/** Undefined where nothing is asked, or the peer was not measured. */
+export function verdict(
+  kind: FigureKind,
+  value: number,
+  peerValue: (id: string) => number | undefined,
+): Verdict | undefined {
+  if (kind.goal === undefined) return;
+  const { of } = kind.goal;
+  const base = of === undefined ? 1 : peerValue(of);
+  if (base === undefined) return;
+  const measured = value / base;
+  const [sign, bound] = "atMost" in kind.goal ? ["≤", kind.goal.atMost] : ["≥", kind.goal.atLeast];
+  return {
+    goal: `${sign} ${bound}${of === undefined ? ` ${kind.unit}` : `× ${of}`}`,
+    ...(of === undefined ? {} : { ratio: measured }),
+    met: sign === "≤" ? measured <= bound : measured >= bound,
+  };
+}

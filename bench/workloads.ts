@@ -1,0 +1,170 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { eventually } from "../test/support/eventually.ts";
+import { cpuMs, launchScript, memoryMiB, type Process } from "../test/support/process.ts";
+import type { AgentsConfig, AgentsMessage } from "./agents.ts";
+import { percentile } from "./stats.ts";
+import { type AgentShape, type Client, payload, type RunningServer, type System } from "./systems/system.ts";
+
+export const sizes = {
+  warmup: 300,
+  W1: 1000,
+  W2: 500,
+  W3: 5000,
+  W4: 5000,
+  inFlight: 32,
+  checked: 100,
+  idleAgents: 1000,
+} as const;
+
+/** The figures of one measure, by name; every workload names its own. */
+export type Figures = Readonly<Record<string, number>>;
+
+interface Fleet {
+  readonly processes: readonly Process[];
+  handled(): number;
+  end(): Promise<void>;
+}
+
+async function startFleet(system: System, server: RunningServer, shapes: readonly AgentShape[]): Promise<Fleet> {
+  const counts = shapes.map(() => 0);
+  const processes = await Promise.all(
+    shapes.map(async (shape, index) => {
+      const config: AgentsConfig = { system: system.id, connection: server.connection, shape };
+      const agents = launchScript("bench/agents.ts", [JSON.stringify(config)], { ipc: true });
+      let ready = false;
+      agents.child.on("message", (message: AgentsMessage) => {
+        if ("ready" in message) ready = true;
+        else counts[index] = message.handled;
+      });
+      await eventually(
+        "the agents are connected",
+        () => {
+          if (!agents.running) throw new Error(agents.output());
+          return ready;
+        },
+        { seconds: 60, everyMs: 5 },
+      );
+      return agents;
+    }),
+  );
+  return {
+    processes,
+    handled: () => counts.reduce((sum, count) => sum + count, 0),
+    end: async () => {
+      await Promise.all(processes.map((agents) => agents.end("SIGKILL")));
+    },
+  };
+}
+
+/** Submits tasks 0 to `count` - 1 with so many calls in flight and answers their ids. */
+async function submitMany(client: Client, count: number, inFlight: number): Promise<string[]> {
+  const ids: string[] = [];
+  let next = 0;
+  const lane = async () => {
+    for (let n = next++; n < count; n = next++) ids[n] = await client.submit(payload(n));
+  };
+  await Promise.all(Array.from({ length: inFlight }, lane));
+  return ids;
+}
+
+async function allCompleted(client: Client, fleet: Fleet, total: number): Promise<void> {
+  const look = async () => fleet.handled() >= total && (await client.completed()) >= total;
+  await eventually(`${total} tasks are completed`, look, { seconds: 120, everyMs: 4 });
+}
+
+function check(n: number, result: { ok: boolean; n: number } | undefined): void {
+  if (result?.ok !== true || result.n !== n) throw new Error(`task ${n} has the result ${JSON.stringify(result)}`);
+}
+
+interface Setting {
+  readonly system: System;
+  readonly server: RunningServer;
+  readonly client: Client;
+}
+
+const pool: readonly AgentShape[] = [{ agents: 1, concurrency: 100, prefix: "pool" }];
+/** 100 agents of one slot, in four processes. */
+const fleetOf100: readonly AgentShape[] = [0, 1, 2, 3].map((index) => ({
+  agents: 25,
+  concurrency: 1,
+  prefix: `fleet-${index}`,
+}));
+
+async function warm({ client }: Setting, fleet: Fleet): Promise<number> {
+  await submitMany(client, sizes.warmup, 8);
+  await allCompleted(client, fleet, sizes.warmup);
+  return sizes.warmup;
+}
+
+/** Latencies of one call after another. */
+async function sequential(setting: Setting, count: number, call: (n: number) => Promise<void>): Promise<Figures> {
+  const fleet = await startFleet(setting.system, setting.server, pool);
+  await warm(setting, fleet);
+  const samples: number[] = [];
+  for (let n = 0; n < count; n++) {
+    const began = performance.now();
+    await call(n);
+    samples.push(performance.now() - began);
+  }
+  await allCompleted(setting.client, fleet, sizes.warmup + count);
+  await fleet.end();
+  return { p50: percentile(samples, 0.5), p99: percentile(samples, 0.99), max: Math.max(...samples) };
+}
+
+async function throughput(setting: Setting, shapes: readonly AgentShape[], count: number): Promise<Figures> {
+  const { server, client } = setting;
+  const fleet = await startFleet(setting.system, server, shapes);
+  const before = await warm(setting, fleet);
+  const agentsCpu = () => fleet.processes.reduce((sum, agents) => sum + cpuMs(agents.pid), 0);
+  const cpu = () => ({ server: cpuMs(server.process.pid), client: cpuMs(process.pid), agents: agentsCpu() });
+
+  const cpuBefore = cpu();
+  const began = performance.now();
+  const ids = await submitMany(client, count, sizes.inFlight);
+  const submitted = performance.now();
+  await allCompleted(client, fleet, before + count);
+  const ended = performance.now();
+  const cpuAfter = cpu();
+
+  const step = Math.floor(count / sizes.checked);
+  for (let n = 0; n < count; n += step) check(n, await client.read(ids[n] as string));
+  const memory = memoryMiB(server.process.pid);
+  const agentsMiB = fleet.processes.reduce((sum, agents) => sum + memoryMiB(agents.pid).peak, 0);
+  await fleet.end();
+  const share = (part: keyof typeof cpuBefore) => (cpuAfter[part] - cpuBefore[part]) / count;
+  return {
+    perSecond: (count / (ended - began)) * 1000,
+    submitsPerSecond: (count / (submitted - began)) * 1000,
+    cpuMs: share("server") + share("client") + share("agents"),
+    cpuServerMs: share("server"),
+    cpuClientMs: share("client"),
+    cpuAgentsMs: share("agents"),
+    serverMiB: memory.peak,
+    agentsMiB,
+  };
+}
+
+/** The server with many agents that wait for work, each on a connection of its own. */
+async function idleAgents(setting: Setting): Promise<Figures> {
+  const shape: AgentShape = { agents: sizes.idleAgents, concurrency: 1, prefix: "idle" };
+  const fleet = await startFleet(setting.system, setting.server, [shape]);
+  // One heartbeat and a collection of garbage pass.
+  await sleep(3000);
+  const { now, peak } = memoryMiB(setting.server.process.pid);
+  await fleet.end();
+  return { serverMiB: now, serverPeakMiB: peak };
+}
+
+export const workloads: Readonly<Record<string, (setting: Setting) => Promise<Figures>>> = {
+  W1: async (setting) =>
+    sequential(setting, sizes.W1, async (n) => {
+      await setting.client.submit(payload(n));
+    }),
+  W2: async (setting) =>
+    sequential(setting, sizes.W2, async (n) => {
+      check(n, await setting.client.wait(await setting.client.submit(payload(n))));
+    }),
+  W3: (setting) => throughput(setting, pool, sizes.W3),
+  W4: (setting) => throughput(setting, fleetOf100, sizes.W4),
+  memory: idleAgents,
+};

@@ -1,0 +1,145 @@
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { launch } from "./support/process.ts";
+import { root } from "./support/root.ts";
+
+const help = `npm test [-- stage …]   every stage, or those named
+npm run check           the static ones: types, lint, unused
+
+Stages: types lint unused build unit contract imports e2e crash
+Exits 1 when anything fails; the last line is "N passed, N failed".`;
+
+interface Stage {
+  readonly name: string;
+  readonly what: string;
+  readonly command: readonly string[];
+  /** Counts its tests from vitest's report; any other stage counts as one. */
+  readonly vitest?: boolean;
+}
+
+interface Outcome {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly output: string;
+}
+
+const bin = (name: string) => join(root, "node_modules/.bin", name);
+const vitest = (name: string, what: string, ...folders: string[]): Stage => ({
+  name,
+  what,
+  command: [bin("vitest"), "run", ...folders, "--reporter=default", "--reporter=json", `--outputFile=${report(name)}`],
+  vitest: true,
+});
+const report = (name: string) => join(root, ".cache/reports", `${name}.json`);
+
+const check: readonly Stage[] = [
+  { name: "types", what: "TypeScript", command: [bin("tsc"), "-p", "."] },
+  { name: "lint", what: "Biome", command: [bin("biome"), "check", "."] },
+  { name: "unused", what: "knip", command: [bin("knip")] },
+];
+const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
+const dynamic: readonly Stage[] = [
+  vitest("unit", "beside the source", "packages"),
+  vitest("contract", "every engine keeps the ports' promises", "test/contract"),
+  vitest("imports", "who may import whom; what ships stays small", "test/imports"),
+  vitest("e2e", "a started server, over HTTP", "test/e2e"),
+  {
+    name: "crash",
+    what: "agents and server killed under load",
+    command: [process.execPath, "ts.mjs", "test/chaos/run.ts", "--seconds", "12", "--kills", "8"],
+  },
+];
+
+interface Report {
+  readonly numPassedTests: number;
+  readonly numFailedTests: number;
+  readonly numPendingTests: number;
+  readonly numTodoTests: number;
+  readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly unknown[] }[];
+}
+
+function counts(name: string): Omit<Outcome, "output"> | undefined {
+  try {
+    const found = JSON.parse(readFileSync(report(name), "utf8")) as Report;
+    // A file that does not even load holds no test, and is a failure all the same.
+    const broken = found.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+    return {
+      passed: found.numPassedTests,
+      failed: found.numFailedTests + broken.length,
+      skipped: found.numPendingTests + found.numTodoTests,
+    };
+  } catch {
+    return;
+  }
+}
+
+async function run(stage: Stage): Promise<Outcome> {
+  const [program, ...args] = stage.command as [string, ...string[]];
+  const stopped = launch(program, args, { env: { FORCE_COLOR: "0" } });
+  const code = await new Promise<number>((resolve) => {
+    stopped.child.once("close", (status) => resolve(status ?? 1));
+    stopped.child.once("error", () => resolve(1));
+  });
+  const output = stopped.output();
+  const found = stage.vitest ? counts(stage.name) : { passed: code === 0 ? 1 : 0, failed: 0, skipped: 0 };
+  const { passed, failed, skipped } = found ?? { passed: 0, failed: 0, skipped: 0 };
+  return { passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped, output };
+}
+
+const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+
+async function runAll(stages: readonly Stage[], inParallel: number): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const waiting = [...stages];
+  const lane = async () => {
+    for (let stage = waiting.shift(); stage !== undefined; stage = waiting.shift()) {
+      const began = performance.now();
+      const outcome = await run(stage);
+      const { passed, failed, skipped, output } = outcome;
+      const tests = stage.vitest
+        ? `${passed} passed${failed ? `, ${failed} failed` : ""}${skipped ? `, ${skipped} skipped` : ""}`
+        : "";
+      const mark = failed ? "FAIL" : "ok";
+      console.log(
+        `${mark.padEnd(5)}${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${tests || stage.what}`,
+      );
+      if (failed) console.log(output.replace(/^/gm, "     | "));
+      outcomes.push(outcome);
+    }
+  };
+  await Promise.all(Array.from({ length: inParallel }, lane));
+  return outcomes;
+}
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { check: { type: "boolean", default: false }, help: { type: "boolean", default: false } },
+  });
+  if (values.help) return console.log(help);
+  const wanted = (stage: Stage) =>
+    values.check ? check.includes(stage) : positionals.length === 0 || positionals.includes(stage.name);
+  const known = [...check, build, ...dynamic];
+  const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
+  if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
+
+  const began = performance.now();
+  rmSync(join(root, ".cache/reports"), { recursive: true, force: true });
+  mkdirSync(join(root, ".cache/reports"), { recursive: true });
+  // Two at a time: the static stages are single-threaded in part, and touch nothing. The others take the machine.
+  const outcomes = await runAll(check.filter(wanted), 2);
+  outcomes.push(...(await runAll([build, ...dynamic].filter(wanted), 1)));
+
+  const sum = (part: "passed" | "failed" | "skipped") => outcomes.reduce((total, outcome) => total + outcome[part], 0);
+  console.log(seconds(performance.now() - began));
+  console.log(`${sum("passed")} passed, ${sum("failed")} failed${sum("skipped") ? `, ${sum("skipped")} skipped` : ""}`);
+  process.exitCode = sum("failed") === 0 && outcomes.length > 0 ? 0 : 1;
+}
+
+await main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  console.log("0 passed, 1 failed");
+  process.exitCode = 2;
+});

@@ -1,0 +1,143 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  Agent,
+  type Clock,
+  type Engine,
+  forget,
+  type JsonText,
+  outboxKinds,
+  type Scope,
+  systemScope,
+  Task,
+} from "@waggle/core";
+import { dispatchHandler, outboxHandler, timersHandler } from "@waggle/edge";
+import { openEmbedded } from "@waggle/engine-embedded";
+
+/** Time that stands still until the test moves it. */
+export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
+  let now = start;
+  const timers = new Set<{ at: number; callback: () => void }>();
+  return {
+    now: () => now,
+    after(delayMs: number, callback: () => void) {
+      const timer = { at: now + delayMs, callback };
+      timers.add(timer);
+      return () => timers.delete(timer);
+    },
+    /** Moves time on, firing what comes due in order. */
+    advance(ms: number) {
+      const until = now + ms;
+      for (;;) {
+        const next = [...timers].filter((timer) => timer.at <= until).sort((a, b) => a.at - b.at)[0];
+        if (!next) break;
+        timers.delete(next);
+        now = Math.max(now, next.at);
+        next.callback();
+      }
+      now = until;
+    },
+  };
+}
+
+export interface System {
+  readonly engine: Engine;
+  readonly clock: ReturnType<typeof manualClock>;
+  readonly errors: unknown[];
+  readonly admin: Scope;
+  as(agentId: string): Scope;
+  tenant(name: string): Scope;
+  /** Until nothing is left to do at this time. */
+  quiet(): Promise<void>;
+  /** Moves time on in steps, doing at each what is due. */
+  pass(seconds: number, stepSeconds?: number): Promise<void>;
+  agent(name: string, more?: Record<string, unknown>): Promise<string>;
+  task(type: string, more?: Record<string, unknown>): Promise<Task.Info>;
+  get(id: string): Promise<Task.Info>;
+  /** Leases, expecting exactly one assignment. */
+  lease(agentId: string): Promise<Task.Assignment>;
+  reopen(): Promise<System>;
+  close(): Promise<void>;
+}
+
+export async function openSystem(
+  options: { dataDir?: string; clock?: ReturnType<typeof manualClock> } = {},
+): Promise<System> {
+  const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), "waggle-"));
+  const clock = options.clock ?? manualClock();
+  const engine = await openEmbedded({ dataDir, clock: clock as Clock });
+  const { ports } = engine;
+  const errors: unknown[] = [];
+  const onError = (_: string, error: unknown) => errors.push(error);
+  engine.onReset(() => forget(ports));
+  const feeds = [
+    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
+    engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
+    engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
+  ];
+  const admin: Scope = { tenant: "acme", actor: { role: "admin", id: "key_test" }, ports, requestId: "test" };
+  const stop = async () => {
+    for (const end of feeds) await end();
+    await engine.close();
+  };
+  const system: System = {
+    engine,
+    clock,
+    errors,
+    admin,
+    as: (agentId) => ({ ...admin, actor: { role: "agent", id: agentId } }),
+    tenant: (name) => ({ ...systemScope(ports, name, "test"), actor: { role: "admin", id: "key_other" } }),
+    async quiet() {
+      for (let calm = 0; calm < 3; ) {
+        await new Promise((resolve) => setImmediate(resolve));
+        await ports.store.settled();
+        const busy = (await Promise.all(Object.values(ports.queues).map((queue) => queue.depth()))).some(
+          ({ waiting, inFlight }) => waiting + inFlight > 0,
+        );
+        calm = busy ? 0 : calm + 1;
+      }
+    },
+    async pass(seconds, stepSeconds = Math.min(seconds, 0.5)) {
+      for (let left = seconds; left > 1e-9; left -= stepSeconds) {
+        clock.advance(Math.min(stepSeconds, left) * 1000);
+        await system.quiet();
+      }
+    },
+    async agent(name, more = {}) {
+      const { agent } = await Agent.register(
+        admin,
+        Agent.Register.parse({ name, capabilities: [{ name: "work" }], ...more }),
+      );
+      return agent.id;
+    },
+    async task(type, more = {}) {
+      const { task } = await Task.create(
+        admin,
+        Task.Create.parse({ type, input: '{"n":1}' as JsonText, requires: [{ capability: "work" }], ...more }),
+      );
+      await system.quiet();
+      return task;
+    },
+    get: (id) => Task.get(admin, id),
+    async lease(agentId) {
+      const scope = system.as(agentId);
+      await Agent.seen(scope, agentId);
+      const [assignment, ...more] = await Agent.lease(scope, agentId, { max: 1, waitSeconds: 0 });
+      if (!assignment || more.length > 0)
+        throw new Error(`expected one assignment, got ${assignment ? 1 + more.length : 0}`);
+      await system.quiet();
+      return assignment;
+    },
+    async reopen() {
+      await stop();
+      return openSystem({ dataDir, clock });
+    },
+    async close() {
+      await stop();
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+  await system.quiet();
+  return system;
+}
