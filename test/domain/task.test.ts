@@ -1,0 +1,419 @@
+import { Agent, EventLog, type JsonText, Task } from "@waggle/core";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openSystem, type System } from "../support/system.ts";
+
+let system: System;
+beforeEach(async () => {
+  system = await openSystem();
+});
+afterEach(async () => {
+  expect(system.errors).toEqual([]);
+  await system.close();
+});
+
+const code = (promise: Promise<unknown>) =>
+  promise.then(
+    () => "no error",
+    (error) => error.code,
+  );
+const run = async (agentId: string) => {
+  const assignment = await system.lease(agentId);
+  await Task.start(system.as(agentId), assignment.task.id, { fence: assignment.fence });
+  return assignment;
+};
+
+describe("a task", () => {
+  test("goes from queued to completed and keeps its result, its history and its events", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("greet");
+    expect((await system.get(task.id)).status).toBe("queued");
+    const { fence } = await system.lease(agent);
+    expect(await system.get(task.id)).toMatchObject({ status: "assigned", attempt: 1, fence: 1, agentId: agent });
+    await Task.start(system.as(agent), task.id, { fence });
+    const { task: done } = await Task.complete(system.as(agent), task.id, {
+      fence,
+      result: '{"ok": true}' as JsonText,
+    });
+    await system.quiet();
+    expect(done).toMatchObject({ status: "completed", result: '{"ok": true}' });
+    expect((await system.get(task.id)).history.map((entry) => entry.status)).toEqual([
+      "queued",
+      "assigned",
+      "running",
+      "completed",
+    ]);
+    const { items } = await EventLog.list(system.admin, { after: 0, limit: 50, taskId: task.id });
+    expect(items.map((event) => event.type)).toEqual([
+      "task.created",
+      "task.queued",
+      "task.assigned",
+      "task.started",
+      "task.completed",
+    ]);
+    const all = await EventLog.list(system.admin, { after: 0, limit: 50 });
+    expect(all.items.map((event) => event.sequence)).toEqual(all.items.map((_, i) => i + 1));
+    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0, stats: { completed: 1, failed: 0 } });
+  });
+
+  test("is completed from assigned by an agent too quick to say it started", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("greet");
+    const { fence } = await system.lease(agent);
+    await Task.complete(system.as(agent), task.id, { fence });
+    await system.quiet();
+    const { items } = await EventLog.list(system.admin, { after: 0, limit: 50, taskId: task.id });
+    expect(items.map((event) => event.type)).toEqual([
+      "task.created",
+      "task.queued",
+      "task.assigned",
+      "task.started",
+      "task.completed",
+    ]);
+  });
+
+  test("is given to one agent when several ask at once", async () => {
+    const agents = await Promise.all(["a", "b", "c", "d"].map((name) => system.agent(name)));
+    const task = await system.task("greet");
+    const got = (
+      await Promise.all(agents.map((id) => Agent.lease(system.as(id), id, { max: 1, waitSeconds: 0 })))
+    ).flat();
+    expect(got.map(({ task }) => task.id)).toEqual([task.id]);
+  });
+
+  test("has one recorded outcome: a repeated complete gets it again, a stale one is told the lease is lost", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("greet");
+    const { fence } = await run(agent);
+    await Task.complete(system.as(agent), task.id, { fence, result: "1" as JsonText });
+    expect((await Task.complete(system.as(agent), task.id, { fence, result: "2" as JsonText })).task.result).toBe("1");
+    expect(await code(Task.complete(system.as(agent), task.id, { fence: fence + 1 }))).toBe("task.lease_lost");
+    expect(await code(Task.fail(system.as(agent), task.id, { fence: 7, error: { code: "x", message: "" } }))).toBe(
+      "task.lease_lost",
+    );
+    expect((await system.get(task.id)).result).toBe("1");
+  });
+
+  test("is not there for an agent that never had it, nor for another tenant", async () => {
+    const [a, b] = [await system.agent("a"), await system.agent("b")];
+    const task = await system.task("greet");
+    const { fence } = await system.lease(a);
+    expect(await code(Task.complete(system.as(b), task.id, { fence }))).toBe("task.not_found");
+    expect(await code(Task.get(system.tenant("other"), task.id))).toBe("task.not_found");
+    expect(await code(Task.cancel(system.tenant("other"), task.id, {}))).toBe("task.not_found");
+  });
+
+  test("waits for a delay, and for a time given", async () => {
+    const agent = await system.agent("a");
+    const delayed = await system.task("greet", { delaySeconds: 30 });
+    const timed = await system.task("greet", { notBefore: new Date(system.clock.now() + 20_000).toISOString() });
+    expect(delayed.status).toBe("scheduled");
+    await system.pass(19);
+    expect((await system.get(timed.id)).status).toBe("scheduled");
+    await system.pass(2);
+    expect((await system.get(timed.id)).status).toBe("queued");
+    await system.pass(10);
+    expect((await system.get(delayed.id)).status).toBe("queued");
+    expect((await system.lease(agent)).task.id).toBe(timed.id);
+  });
+
+  test("waits longer than a queue can delay", async () => {
+    const task = await system.task("greet", { delaySeconds: 7200 });
+    const { sweep } = await import("@waggle/core");
+    for (let minute = 0; minute < 119; minute++) {
+      await sweep(system.engine.ports);
+      await system.pass(60, 60);
+    }
+    expect((await system.get(task.id)).status).toBe("scheduled");
+    await system.pass(61, 61);
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
+});
+
+describe("retries", () => {
+  test("begin anew after the back-off until the attempts are used up, then the task is a dead letter", async () => {
+    const { DeadLetter } = await import("@waggle/core");
+    const agent = await system.agent("a");
+    const task = await system.task("flaky", { retry: { maxAttempts: 2, initialSeconds: 1 } });
+    const first = await run(agent);
+    const error = { code: "boom", message: "no luck" };
+    await Task.fail(system.as(agent), task.id, { fence: first.fence, error });
+    expect((await system.get(task.id)).status).toMatch(/scheduled|queued/);
+    await system.pass(1.2);
+    const second = await run(agent);
+    expect(second.task).toMatchObject({ id: task.id, attempt: 2, fence: 2 });
+    await Task.fail(system.as(agent), task.id, { fence: second.fence, error });
+    await system.quiet();
+    expect(await system.get(task.id)).toMatchObject({ status: "failed", error: { code: "boom" } });
+    expect((await DeadLetter.list(system.admin, { limit: 10 })).items.map((item) => item.id)).toEqual([task.id]);
+    expect(await DeadLetter.redrive(system.admin, { all: true })).toEqual({ redriven: 1, skipped: [] });
+    await system.quiet();
+    expect((await DeadLetter.list(system.admin, { limit: 10 })).items).toEqual([]);
+    const third = await run(agent);
+    expect(third.task).toMatchObject({ id: task.id, attempt: 1 });
+  });
+
+  test("are not made for codes the task calls hopeless, nor when the agent says so", async () => {
+    const agent = await system.agent("a", { maxConcurrency: 2 });
+    const one = await system.task("x", { retry: { nonRetryable: ["bad_input"] } });
+    const two = await system.task("x");
+    const a = await run(agent);
+    const b = await run(agent);
+    await Task.fail(system.as(agent), one.id, { fence: a.fence, error: { code: "bad_input", message: "" } });
+    await Task.fail(system.as(agent), two.id, { fence: b.fence, error: { code: "x", message: "", retryable: false } });
+    expect((await system.get(one.id)).status).toBe("failed");
+    expect((await system.get(two.id)).status).toBe("failed");
+  });
+
+  test("get the details the last attempt left", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("long", { retry: { initialSeconds: 0 } });
+    const { fence } = await run(agent);
+    await Task.heartbeat(system.as(agent), task.id, {
+      fence,
+      progress: { percent: 40 },
+      details: '{"page":7}' as JsonText,
+    });
+    await Task.fail(system.as(agent), task.id, { fence, error: { code: "x", message: "" } });
+    await system.quiet();
+    const again = await system.lease(agent);
+    expect(again.task).toMatchObject({ attempt: 2, details: '{"page":7}' });
+  });
+
+  test("are not used up by giving a task back", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await run(agent);
+    await Task.release(system.as(agent), task.id, { fence });
+    await system.quiet();
+    expect((await run(agent)).task).toMatchObject({ id: task.id, attempt: 1, fence: 2 });
+    expect(await code(Task.retry(system.admin, task.id))).toBe("task.not_retryable");
+  });
+});
+
+describe("timeouts", () => {
+  test("queueSeconds ends a task that was not started in time", async () => {
+    const task = await system.task("x", { timeouts: { queueSeconds: 5 } });
+    await system.pass(6);
+    expect(await system.get(task.id)).toMatchObject({ status: "expired", error: { code: "task.queue_timeout" } });
+  });
+  test("runSeconds ends the attempt, frees the slot and tries again", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x", { timeouts: { runSeconds: 5 }, retry: { initialSeconds: 0 } });
+    const { fence } = await run(agent);
+    await system.pass(6);
+    expect(await system.get(task.id)).toMatchObject({ status: "queued", error: { code: "task.run_timeout" } });
+    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
+    expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
+  });
+  test("heartbeatSeconds ends a silent attempt and spares one that speaks", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x", { timeouts: { heartbeatSeconds: 4 } });
+    const { fence } = await run(agent);
+    for (let i = 0; i < 5; i++) {
+      await system.pass(2);
+      await Task.heartbeat(system.as(agent), task.id, { fence });
+    }
+    expect((await system.get(task.id)).status).toBe("running");
+    await system.pass(6);
+    expect((await system.get(task.id)).error?.code).toBe("task.heartbeat_timeout");
+  });
+  test("totalSeconds ends a task over all its attempts", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x", {
+      timeouts: { totalSeconds: 10 },
+      retry: { maxAttempts: 100, initialSeconds: 0 },
+    });
+    const { fence } = await run(agent);
+    await system.pass(11);
+    expect(await system.get(task.id)).toMatchObject({ status: "expired", error: { code: "task.total_timeout" } });
+    expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
+    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
+  });
+});
+
+describe("cancel", () => {
+  test("ends a waiting task at once, and a scheduled one", async () => {
+    const queued = await system.task("x");
+    const scheduled = await system.task("x", { delaySeconds: 60 });
+    expect((await Task.cancel(system.admin, queued.id, { reason: "no need" })).status).toBe("cancelled");
+    expect((await Task.cancel(system.admin, scheduled.id, {})).status).toBe("cancelled");
+    await system.pass(61, 61);
+    expect((await system.get(scheduled.id)).status).toBe("cancelled");
+  });
+  test("tells the agent on its heartbeat, and fences it when it does not stop", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await run(agent);
+    expect(await Task.cancel(system.admin, task.id, {})).toMatchObject({ status: "running", cancelRequested: true });
+    expect((await Agent.heartbeat(system.as(agent), agent, {})).cancel).toEqual([task.id]);
+    await system.pass(11);
+    expect((await system.get(task.id)).status).toBe("cancelled");
+    expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
+    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
+    expect((await Agent.heartbeat(system.as(agent), agent, {})).cancel).toEqual([]);
+  });
+  test("leaves an outcome as it is", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await run(agent);
+    await Task.complete(system.as(agent), task.id, { fence });
+    expect((await Task.cancel(system.admin, task.id, {})).status).toBe("completed");
+  });
+});
+
+describe("dependencies", () => {
+  const finish = async (agent: string) => {
+    const { task, fence } = await run(agent);
+    await Task.complete(system.as(agent), task.id, { fence });
+    await system.quiet();
+    return task.id;
+  };
+  test("hold a task back until all of them are completed", async () => {
+    const agent = await system.agent("a", { maxConcurrency: 3 });
+    const [one, two] = [await system.task("x"), await system.task("x")];
+    const three = await system.task("x", { dependsOn: [one.id, two.id] });
+    expect(three.status).toBe("scheduled");
+    await finish(agent);
+    expect((await system.get(three.id)).status).toBe("scheduled");
+    await finish(agent);
+    expect((await system.get(three.id)).status).toBe("queued");
+  });
+  test("that have ended already count", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("x");
+    await finish(agent);
+    const two = await system.task("x", { dependsOn: [one.id] });
+    expect((await system.get(two.id)).status).toBe("queued");
+  });
+  test("that fail take their dependants with them, generation by generation, with the reason", async () => {
+    const one = await system.task("x");
+    const two = await system.task("x", { dependsOn: [one.id] });
+    const three = await system.task("x", { dependsOn: [two.id] });
+    await Task.cancel(system.admin, one.id, {});
+    await system.quiet();
+    expect(await system.get(two.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
+    expect(await system.get(three.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
+  });
+  test("must exist", async () => {
+    expect(await code(system.task("x", { dependsOn: ["tsk_nope"] }))).toBe("task.dependency_not_found");
+  });
+});
+
+describe("a batch", () => {
+  const batch = (tasks: unknown[], atomic = false) => Task.createBatch(system.admin, { tasks, atomic });
+  test("takes good entries and answers a problem for each bad one, in order", async () => {
+    const { results } = await batch([{ type: "a" }, { type: "" }, { type: "b", bogus: 1 }, { type: "c" }]);
+    expect(results.map((result) => ("task" in result ? result.task.type : result.problem.code))).toEqual([
+      "a",
+      "request.invalid",
+      "request.invalid",
+      "c",
+    ]);
+  });
+  test("atomic: takes none when one is bad", async () => {
+    expect(await code(batch([{ type: "a" }, { type: "" }], true))).toBe("request.invalid");
+    expect((await Task.list(system.admin, { limit: 10 })).items).toEqual([]);
+  });
+  test("may depend on one another by ref, in any order", async () => {
+    const { results } = await batch(
+      [
+        { type: "last", dependsOn: ["ref:first"] },
+        { type: "first", ref: "first" },
+      ],
+      true,
+    );
+    await system.quiet();
+    const [last, first] = results.map((result) => ("task" in result ? result.task : undefined));
+    expect(last).toMatchObject({ status: "scheduled", dependsOn: [first!.id] });
+    await Task.cancel(system.admin, first!.id, {});
+    await system.quiet();
+    expect((await system.get(last!.id)).error?.code).toBe("task.dependency_failed");
+  });
+  test("refuses a cycle and all that wait for it", async () => {
+    const { results } = await batch([
+      { type: "a", ref: "a", dependsOn: ["ref:b"] },
+      { type: "b", ref: "b", dependsOn: ["ref:a"] },
+      { type: "c", dependsOn: ["ref:a"] },
+      { type: "d" },
+    ]);
+    expect(results.map((result) => ("task" in result ? "taken" : result.problem.code))).toEqual([
+      "task.dependency_cycle",
+      "task.dependency_cycle",
+      "task.dependency_cycle",
+      "taken",
+    ]);
+  });
+});
+
+describe("an idempotency key", () => {
+  const create = (type: string, key: string, hash = type) =>
+    Task.create(system.admin, Task.Create.parse({ type, requires: [{ capability: "work" }] }), {
+      idempotency: { key, hash },
+    });
+  test("makes one task of the same request sent twice, and answers the same", async () => {
+    const first = await create("a", "k1");
+    const second = await create("a", "k1");
+    expect(second).toEqual({ ...first, replayed: true });
+    expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(1);
+  });
+  test("is refused for another request, and free again after a day", async () => {
+    await create("a", "k1");
+    expect(await code(create("b", "k1"))).toBe("idempotency.mismatch");
+    system.clock.advance(24 * 3600 * 1000 + 1);
+    expect((await create("b", "k1")).replayed).toBe(false);
+  });
+  test("holds for a batch as for a single task", async () => {
+    const tasks = [{ type: "a" }, { type: "b" }];
+    const options = { idempotency: { key: "k2", hash: "h" } };
+    const first = await Task.createBatch(system.admin, { tasks, atomic: false }, options);
+    const second = await Task.createBatch(system.admin, { tasks, atomic: false }, options);
+    expect(second.replayed).toBe(true);
+    expect(second.results).toEqual(first.results);
+    expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
+  });
+});
+
+describe("lists", () => {
+  test("give every task once, newest first, page by page, under any filter", async () => {
+    const ids: string[] = [];
+    for (let i = 0; i < 25; i++) {
+      system.clock.advance(1);
+      ids.push((await system.task(i % 2 ? "odd" : "even", { tags: i % 5 ? [] : ["fifth"] })).id);
+    }
+    const all = async (query: Record<string, unknown>) => {
+      const seen: string[] = [];
+      for (let cursor: string | undefined; ; ) {
+        const page = await Task.list(
+          system.admin,
+          Task.ListQuery.parse({ limit: 4, ...query, ...(cursor && { cursor }) }),
+        );
+        seen.push(...page.items.map((item) => item.id));
+        if (!page.nextCursor) return seen;
+        cursor = page.nextCursor;
+      }
+    };
+    const newestFirst = [...ids].reverse();
+    expect(await all({})).toEqual(newestFirst);
+    expect(await all({ status: "queued" })).toEqual(newestFirst);
+    expect(await all({ type: "odd" })).toEqual(newestFirst.filter((id) => ids.indexOf(id) % 2));
+    expect(await all({ tag: "fifth", type: "even" })).toEqual(newestFirst.filter((id) => ids.indexOf(id) % 10 === 0));
+    expect(await all({ status: "completed" })).toEqual([]);
+  });
+  test("show a tenant nothing of another's", async () => {
+    await system.task("x");
+    expect((await Task.list(system.tenant("other"), { limit: 10 })).items).toEqual([]);
+  });
+});
+
+describe("payloads", () => {
+  test("above 64 KiB come back whole", async () => {
+    const agent = await system.agent("a");
+    const input = JSON.stringify({ text: "é".repeat(60_000) }) as JsonText;
+    const task = await system.task("x", { input });
+    expect(task.input).toBe(input);
+    const assignment = await run(agent);
+    expect(assignment.task.input).toBe(input);
+    await Task.complete(system.as(agent), task.id, { fence: assignment.fence, result: input });
+    expect(await system.get(task.id)).toMatchObject({ input, result: input, status: "completed" });
+  });
+});
