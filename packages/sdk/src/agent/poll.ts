@@ -1,0 +1,155 @@
+import type { Client } from "../client.ts";
+import { WaggleApiError } from "../error.ts";
+import type { Commands } from "../types.ts";
+import type { AgentConnection, Ended } from "./connection.ts";
+import type { Job, Log, Work } from "./work.ts";
+
+export interface PollOptions {
+  /** With the agent's token. */
+  readonly client: Client;
+  readonly id: string;
+  readonly concurrency: number;
+  readonly leaseSeconds: number;
+  readonly work: Work;
+  readonly log: Log;
+  readonly now: () => number;
+  readonly ended: Ended;
+}
+
+/** The same over HTTP, for where a WebSocket cannot go. */
+export function pollConnection(options: PollOptions): AgentConnection {
+  const { client, id, work, log, now } = options;
+  const leaseMs = options.leaseSeconds * 1000;
+  const stopping = new AbortController();
+  let draining = false;
+  let paused = false;
+  let closed = false;
+  let polling = false;
+  let confirmedAt = now();
+  let timer: NodeJS.Timeout | undefined;
+  let wake: () => void = () => {};
+  let loop: Promise<void> = Promise.resolve();
+
+  const obey = (commands: Commands) => {
+    work.cancel(commands.cancel);
+    paused = commands.pause;
+    draining ||= commands.drain;
+    wake();
+  };
+  const lost = (job: Job, error: unknown) => {
+    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404))
+      work.revoke([job.task.id]);
+    else log.warn(`${job.task.id}: ${error instanceof Error ? error.message : String(error)}`);
+  };
+  const send = async (job: Job): Promise<void> => {
+    const { outcome } = job;
+    if (!outcome) return;
+    const body = JSON.parse(`{"fence":${job.fence}${outcome.members && `,${outcome.members}`}}`) as never;
+    // A poll that waits gets the next work anyway.
+    const take = polling || draining || paused || closed ? 0 : 1;
+    try {
+      const call = client.tasks[outcome.op] as typeof client.tasks.release;
+      const { assignments } = await call(job.task.id, { ...(body as object), fence: job.fence, take });
+      confirmedAt = now();
+      work.settled(job);
+      if (assignments && assignments.length > 0) work.assign(assignments);
+    } catch (error) {
+      if (!(error instanceof WaggleApiError)) {
+        // Out of reach for longer than a client tries: the heartbeat says when that is over.
+        setTimeout(() => void (closed || send(job)), 1_000);
+      } else if (error.status === 400 || error.status === 413) work.refused(job, error);
+      else {
+        log.warn(`the outcome of ${job.task.id} was not taken: ${error.message}`);
+        work.settled(job);
+      }
+    }
+  };
+
+  work.setLink({
+    start: (job) => void client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => lost(job, error)),
+    progress(job) {
+      const { progress, details } = job;
+      job.progress = undefined;
+      job.details = undefined;
+      const body = {
+        fence: job.fence,
+        ...(progress && { progress }),
+        ...(details !== undefined && { details: JSON.parse(details) as unknown }),
+      };
+      client.tasks.heartbeat(job.task.id, body).then(obey, (error) => lost(job, error));
+    },
+    outcome: (job) => void send(job),
+  });
+
+  const heartbeat = () => {
+    const at = now();
+    if (at - confirmedAt > leaseMs) {
+      work.releaseAll("task.lease_lost", "the server was out of reach for longer than the lease");
+    }
+    client.agents.heartbeat(id).then(
+      (commands) => {
+        confirmedAt = at;
+        obey(commands);
+      },
+      (error) => {
+        if (error instanceof WaggleApiError && [401, 403, 404, 409].includes(error.status)) finish(error.message);
+      },
+    );
+  };
+  const finish = (reason: string) => {
+    if (closed) return;
+    closed = true;
+    clearInterval(timer);
+    stopping.abort();
+    wake();
+    work.revokeAll("agent.stopped", reason);
+    options.ended(reason);
+  };
+
+  const poll = async () => {
+    while (!closed && !draining) {
+      const max = Math.min(100, options.concurrency - work.size);
+      if (paused || max < 1) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+        continue;
+      }
+      polling = true;
+      try {
+        work.assign(await client.agents.lease(id, { max, waitSeconds: 20 }, { signal: stopping.signal }));
+      } catch (error) {
+        if (stopping.signal.aborted) return;
+        if (error instanceof WaggleApiError && [401, 403, 404].includes(error.status)) return finish(error.message);
+        log.warn(`cannot ask for work: ${error instanceof Error ? error.message : String(error)}; trying again`);
+        await new Promise((resolve) => setTimeout(resolve, 1_000));
+      } finally {
+        polling = false;
+      }
+    }
+  };
+
+  return {
+    async open() {
+      obey(await client.agents.heartbeat(id));
+      timer = setInterval(heartbeat, leaseMs / 3);
+      loop = poll();
+    },
+    async drain() {
+      draining = true;
+      stopping.abort();
+      wake();
+      await client.agents.drain(id).catch((error) => log.warn(`could not drain: ${String(error)}`));
+    },
+    freed: () => wake(),
+    async close(leave) {
+      if (closed) return;
+      closed = true;
+      clearInterval(timer);
+      stopping.abort();
+      wake();
+      await loop;
+      if (leave) await client.agents.remove(id, { mode: "force" }).catch(() => undefined);
+    },
+  };
+}

@@ -1,0 +1,83 @@
+import type { CallOptions, FollowOptions } from "./client.ts";
+import { WaggleConnectionError, WaggleTaskError } from "./error.ts";
+import type { Task, TaskStatus, WaggleEvent } from "./types.ts";
+
+const terminal: ReadonlySet<TaskStatus> = new Set(["completed", "failed", "cancelled", "expired"]);
+export const isTerminal = (status: TaskStatus): boolean => terminal.has(status);
+const terminalEvents = new Set([...terminal].map((status) => `task.${status}`));
+
+export interface ResultOptions {
+  /** Give up waiting after this; the task goes on. */
+  timeoutSeconds?: number;
+  signal?: AbortSignal;
+}
+
+/** A task that was delegated. */
+export interface TaskHandle extends AsyncIterable<WaggleEvent> {
+  readonly id: string;
+  /** As it was when the handle was made; `get()` asks again. */
+  readonly task: Task;
+  /** Waits for the end. @throws WaggleTaskError when it did not complete */
+  result<T = unknown>(options?: ResultOptions): Promise<T>;
+  /** Waits for the end, whatever it is. */
+  ended(options?: ResultOptions): Promise<Task>;
+  get(): Promise<Task>;
+  cancel(reason?: string): Promise<Task>;
+  /** Its events from the first to the one that ends it; `for await (const event of handle)` is the same. */
+  events(options?: FollowOptions): AsyncIterable<WaggleEvent>;
+}
+
+/** A handle on its way: await it, or ask it for the result right away. */
+export type Delegation = Promise<TaskHandle> & Pick<TaskHandle, "result" | "ended">;
+
+interface TaskCalls {
+  get(id: string, options?: CallOptions & { waitSeconds?: number }): Promise<Task>;
+  cancel(id: string, options?: { reason?: string }): Promise<Task>;
+  follow(id: string, options?: FollowOptions): AsyncIterable<WaggleEvent>;
+}
+
+export function toHandle(task: Task, calls: TaskCalls, waits: { count: number; readonly shared: number }): TaskHandle {
+  const ended = async ({ timeoutSeconds, signal }: ResultOptions = {}): Promise<Task> => {
+    if (isTerminal(task.status)) return task;
+    const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutSeconds * 1000;
+    waits.count++;
+    try {
+      for (;;) {
+        // More waits than connections take turns, so none may keep its connection for long.
+        const longest = waits.count > waits.shared ? 2 : 20;
+        const left = (until - Date.now()) / 1000;
+        const waitSeconds = Math.max(0, Math.min(longest, left));
+        const current = await calls.get(task.id, { waitSeconds, ...(signal && { signal }) });
+        if (isTerminal(current.status)) return current;
+        if (Date.now() >= until) {
+          throw new WaggleConnectionError(
+            "client.timeout",
+            `task ${task.id} is still ${current.status} after ${timeoutSeconds} s; it goes on`,
+          );
+        }
+      }
+    } finally {
+      waits.count--;
+    }
+  };
+  async function* events(options: FollowOptions = {}): AsyncGenerator<WaggleEvent, void, undefined> {
+    for await (const event of calls.follow(task.id, options)) {
+      yield event;
+      if (terminalEvents.has(event.type)) return;
+    }
+  }
+  return {
+    id: task.id,
+    task,
+    ended,
+    async result<T>(options?: ResultOptions) {
+      const done = await ended(options);
+      if (done.status !== "completed") throw new WaggleTaskError(done);
+      return done.result as T;
+    },
+    get: () => calls.get(task.id),
+    cancel: (reason) => calls.cancel(task.id, reason === undefined ? {} : { reason }),
+    events,
+    [Symbol.asyncIterator]: () => events(),
+  };
+}

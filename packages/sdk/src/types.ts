@@ -1,0 +1,64 @@
+import type {
+  Agent as AgentSchema,
+  DeadLetter as DeadLetterSchema,
+  EventLog,
+  JsonText,
+  Key as KeySchema,
+  Limit as LimitSchema,
+  Status as StatusReport,
+  Task as TaskSchema,
+} from "@waggle/core";
+import type { z } from "zod";
+
+/** A schema's type as a caller writes and reads it: payload text becomes any JSON value. */
+type Plain<T> = T extends JsonText
+  ? unknown
+  : T extends readonly (infer Entry)[]
+    ? Plain<Entry>[]
+    : T extends object
+      ? { [Name in keyof T]: Plain<T[Name]> }
+      : T;
+type Input<Schema extends z.ZodType> = Plain<z.input<Schema>>;
+type Output<Schema extends z.ZodType> = Plain<z.output<Schema>>;
+
+export type Task = Output<typeof TaskSchema.Info>;
+export type TaskStatus = TaskSchema.Status;
+export type CreateTask = Input<typeof TaskSchema.Create>;
+export type BatchEntry = Input<typeof TaskSchema.BatchEntry>;
+export type TaskQuery = Partial<Output<typeof TaskSchema.ListQuery>>;
+export type TaskProblem = { code: string; message: string; retryable?: boolean | undefined };
+export type Usage = Record<string, number>;
+export type Progress = { percent?: number | undefined; message?: string | undefined };
+export type Requirement = Input<typeof TaskSchema.Requirement>;
+export type Assignment = Output<typeof TaskSchema.Assignment>;
+
+export type Agent = Output<typeof AgentSchema.Info>;
+export type AgentStatus = AgentSchema.Status;
+export type Capability = Input<typeof AgentSchema.Capability>;
+export type RegisterAgent = Input<typeof AgentSchema.Register>;
+export type PatchAgent = Input<typeof AgentSchema.Patch>;
+export type AgentQuery = Partial<Output<typeof AgentSchema.ListQuery>>;
+export type Commands = Output<typeof AgentSchema.Commands>;
+
+export type WaggleEvent = Output<typeof EventLog.Info>;
+export type Limit = Output<typeof LimitSchema.Info>;
+export type PutLimit = Input<typeof LimitSchema.Put>;
+export type Redrive = Input<typeof DeadLetterSchema.Redrive>;
+export type Key = Output<typeof KeySchema.Info>;
+export type CreateKey = Input<typeof KeySchema.Create>;
+
+export interface Page<Item> {
+  items: Item[];
+  /** Pass as `cursor` for the next page; absent on the last. */
+  nextCursor?: string;
+}
+
+export interface Health {
+  status: "healthy" | "degraded" | "unhealthy" | "no_agents";
+  version: string;
+  uptimeSeconds: number;
+  components?: Record<string, unknown>;
+}
+
+/** `GET /v1/status`: the fleet and the queue in numbers. */
+export type Status = Awaited<ReturnType<typeof StatusReport.read>>;
