@@ -1,0 +1,460 @@
+import { Agent, EventLog, Limit, Task } from "@waggle/core";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openSystem, type System } from "../support/system.ts";
+
+let system: System;
+beforeEach(async () => {
+  system = await openSystem();
+});
+afterEach(async () => {
+  expect(system.errors).toEqual([]);
+  await system.close();
+});
+
+const code = (promise: Promise<unknown>) =>
+  promise.then(
+    () => "no error",
+    (error) => error.code,
+  );
+const done = async (agentId: string, assignment: Task.Assignment) => {
+  await Task.complete(system.as(agentId), assignment.task.id, { fence: assignment.fence });
+  await system.quiet();
+};
+/** Connects like a socket does, noting what is pushed. */
+const connect = async (id: string, options: { holding?: { taskId: string; fence: number }[]; name?: string } = {}) => {
+  const pushed: Agent.AgentMessage[] = [];
+  const connection = await Agent.connect(system.as(id), id, {
+    connectionId: options.name ?? "one",
+    holding: options.holding,
+    push: (message) => pushed.push(message),
+  });
+  await system.quiet();
+  return {
+    ...connection,
+    pushed,
+    tasks: () => pushed.flatMap((message) => ("assign" in message ? message.assign.map(({ task }) => task.id) : [])),
+    assignments: () => pushed.flatMap((message) => ("assign" in message ? message.assign : [])),
+  };
+};
+const types = async () =>
+  (await EventLog.list(system.admin, { after: 0, limit: 200 })).items
+    .filter((event) => event.type.startsWith("agent."))
+    .map((event) => event.type);
+
+describe("registration", () => {
+  test("keeps a name for one agent", async () => {
+    await system.agent("a");
+    expect(await code(system.agent("a"))).toBe("agent.exists");
+  });
+  test("with onConflict replace keeps the id, gives a new token and fences what the old one held", async () => {
+    const id = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await system.lease(id);
+    expect(await system.agent("a", { onConflict: "replace" })).toBe(id);
+    await system.quiet();
+    expect(await system.get(task.id)).toMatchObject({ status: "queued", attempt: 0 });
+    expect(await code(Task.complete(system.as(id), task.id, { fence }))).toBe("task.lease_lost");
+    expect((await system.lease(id)).task).toMatchObject({ id: task.id, attempt: 1, fence: fence + 1 });
+  });
+  test("of an agent another tenant has is not seen by this one", async () => {
+    const id = await system.agent("a");
+    expect(await code(Agent.get(system.tenant("other"), id))).toBe("agent.not_found");
+    expect((await Agent.list(system.tenant("other"), { limit: 10 })).items).toEqual([]);
+  });
+});
+
+describe("liveness", () => {
+  test("an agent not heard of for its lease is lost and its work goes to another", async () => {
+    const [a, b] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b", { leaseSeconds: 3600 })];
+    const task = await system.task("x");
+    const { fence } = await system.lease(a);
+    await Task.start(system.as(a), task.id, { fence });
+    await system.pass(11);
+    expect(await Agent.get(system.admin, a)).toMatchObject({ status: "lost", running: 0 });
+    expect((await system.lease(b)).task).toMatchObject({ id: task.id, attempt: 2 });
+    expect(await code(Task.complete(system.as(a), task.id, { fence }))).toBe("task.lease_lost");
+    await Agent.heartbeat(system.as(a), a, {});
+    await system.quiet();
+    expect((await Agent.get(system.admin, a)).status).toBe("ready");
+    expect(await types()).toEqual(["agent.registered", "agent.registered", "agent.lost", "agent.back"]);
+  });
+  test("an agent that is heard of stays, whatever it says", async () => {
+    const a = await system.agent("a", { leaseSeconds: 10 });
+    for (let i = 0; i < 10; i++) {
+      await Agent.seen(system.as(a), a);
+      await system.pass(4);
+    }
+    expect((await Agent.get(system.admin, a)).status).toBe("ready");
+  });
+  test("an agent lost ten times over its attempts leaves a dead letter, not a loop", async () => {
+    const a = await system.agent("a", { leaseSeconds: 3 });
+    const task = await system.task("poison", { retry: { maxAttempts: 2 } });
+    for (let i = 0; i < 2; i++) {
+      const { fence } = await system.lease(a);
+      await Task.start(system.as(a), task.id, { fence });
+      await system.pass(4);
+    }
+    expect(await system.get(task.id)).toMatchObject({ status: "failed", error: { code: "agent.lost" } });
+  });
+  test("work an agent says it no longer has is given to another", async () => {
+    const a = await system.agent("a", { leaseSeconds: 10 });
+    const task = await system.task("x");
+    await system.lease(a);
+    await system.pass(5);
+    await Agent.heartbeat(system.as(a), a, { holding: [] });
+    expect((await system.get(task.id)).status).toBe("assigned");
+    await system.pass(6);
+    await Agent.heartbeat(system.as(a), a, { holding: [] });
+    await system.quiet();
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
+});
+
+describe("leaving", () => {
+  test("drained, an agent gets no new work, finishes what it has, and says so", async () => {
+    const a = await system.agent("a", { maxConcurrency: 2 });
+    await system.task("x");
+    const held = await system.lease(a);
+    await Agent.drain(system.admin, a);
+    await system.task("x");
+    expect(await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 })).toEqual([]);
+    await done(a, held);
+    expect((await Agent.get(system.admin, a)).status).toBe("draining");
+    expect(await types()).toEqual(["agent.registered", "agent.draining", "agent.drained"]);
+    await Agent.resume(system.admin, a);
+    expect((await system.lease(a)).task.type).toBe("x");
+  });
+  test("paused, an agent keeps what it has and takes no more until it is resumed", async () => {
+    const a = await system.agent("a");
+    await Agent.pause(system.admin, a);
+    await system.task("x");
+    expect(await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 })).toEqual([]);
+    await Agent.resume(system.admin, a);
+    await system.lease(a);
+  });
+  test("removed gracefully, it stops when its work is done and its name is free", async () => {
+    const a = await system.agent("a");
+    await system.task("x");
+    const held = await system.lease(a);
+    expect((await Agent.remove(system.admin, a, { mode: "graceful", graceSeconds: 60 })).status).toBe("draining");
+    await done(a, held);
+    expect((await Agent.get(system.admin, a)).status).toBe("stopped");
+    expect(await system.agent("a")).not.toBe(a);
+  });
+  test("removed gracefully, it is stopped when the grace is over, and its work goes on elsewhere", async () => {
+    const a = await system.agent("a");
+    const task = await system.task("x");
+    await system.lease(a);
+    await Agent.remove(system.admin, a, { mode: "graceful", graceSeconds: 5 });
+    await system.pass(6);
+    expect((await Agent.get(system.admin, a)).status).toBe("stopped");
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
+  test("removed by force, it is fenced now and its work requeued without using up an attempt", async () => {
+    const a = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await system.lease(a);
+    await Task.start(system.as(a), task.id, { fence });
+    expect((await Agent.remove(system.admin, a, { mode: "force", graceSeconds: 0 })).status).toBe("stopped");
+    await system.quiet();
+    expect(await system.get(task.id)).toMatchObject({ status: "queued", attempt: 0 });
+    expect(await code(Task.complete(system.as(a), task.id, { fence }))).toBe("task.lease_lost");
+    expect(await code(Agent.remove(system.admin, "agt_nobody", { mode: "force", graceSeconds: 0 }))).toBe(
+      "agent.not_found",
+    );
+  });
+});
+
+describe("matching", () => {
+  test("gives a task only to an agent with every capability at its level", async () => {
+    const junior = await connect(await system.agent("junior", { capabilities: [{ name: "work", level: 0.4 }] }));
+    const senior = await connect(
+      await system.agent("senior", { capabilities: [{ name: "work", level: 0.9 }], maxConcurrency: 5 }),
+    );
+    const hard = await system.task("x", { requires: [{ capability: "work", minLevel: 0.8 }] });
+    const impossible = await system.task("x", { requires: [{ capability: "work" }, { capability: "fly" }] });
+    expect(junior.tasks()).toEqual([]);
+    expect(senior.tasks()).toEqual([hard.id]);
+    expect((await system.get(impossible.id)).waiting?.reason).toMatch(/no eligible agent.*lacks capability fly/);
+    const why = await Task.explain(system.admin, impossible.id);
+    expect(why).toMatchObject({
+      agents: { known: 2, eligible: 0 },
+      summary: "no agent may serve it: see the refusals",
+    });
+  });
+  test("respects a named agent, a role and required labels", async () => {
+    const a = await connect(await system.agent("a", { role: "red", labels: { zone: "a" }, maxConcurrency: 9 }));
+    const b = await connect(await system.agent("b", { role: "blue", labels: { zone: "b" }, maxConcurrency: 9 }));
+    const ids = [
+      await system.task("x", { agentId: b.agent.id }),
+      await system.task("x", { role: "red" }),
+      await system.task("x", { labels: [{ key: "zone", op: "eq", value: "b" }] }),
+    ].map((task) => task.id);
+    expect(a.tasks()).toEqual([ids[1]]);
+    expect(b.tasks()).toEqual([ids[0], ids[2]]);
+    expect(await code(system.task("x", { agentId: "agt_nobody" }))).toBe("request.invalid");
+  });
+  test("tells why this agent: strategy, score and reasons", async () => {
+    await connect(await system.agent("a"));
+    const task = await system.task("x", { strategy: "least_loaded" });
+    expect((await system.get(task.id)).decision).toEqual({
+      strategy: "least_loaded",
+      score: 1,
+      reasons: ["1 of 1 free agents looked at", "0 of its 1 slots were in use"],
+    });
+  });
+  test("round robin goes round", async () => {
+    const fleet = [];
+    for (const name of ["a", "b", "c"]) fleet.push(await connect(await system.agent(name, { maxConcurrency: 9 })));
+    for (let i = 0; i < 6; i++) await system.task("x", { strategy: "round_robin" });
+    expect(fleet.map((agent) => agent.tasks().length)).toEqual([2, 2, 2]);
+  });
+  test("keeps a sticky key with one agent while it has room", async () => {
+    const fleet = [];
+    for (const name of ["a", "b", "c"]) fleet.push(await connect(await system.agent(name, { maxConcurrency: 20 })));
+    for (let i = 0; i < 12; i++) await system.task("x", { strategy: "least_loaded", stickyKey: `session-${i % 2}` });
+    const served = fleet.map((agent) => agent.tasks().length).sort();
+    expect(served).toEqual([0, 6, 6]);
+  });
+  test("counts slots by what a task costs", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 4 }));
+    const big = await system.task("x", { slots: 3 });
+    const second = await system.task("x", { slots: 2 });
+    expect(a.tasks()).toEqual([big.id]);
+    expect(await Agent.get(system.admin, a.agent.id)).toMatchObject({ running: 3, freeSlots: 1 });
+    await done(a.agent.id, a.assignments()[0]!);
+    expect(a.tasks()).toEqual([big.id, second.id]);
+  });
+});
+
+describe("waiting tasks are taken", () => {
+  test("by priority, then first come, first served", async () => {
+    const a = await system.agent("a", { maxConcurrency: 9 });
+    const made: Record<string, string> = {};
+    for (const [name, priority] of [
+      ["low", 1],
+      ["mid-1", 5],
+      ["high", 9],
+      ["mid-2", 5],
+    ] as const)
+      made[name] = (await system.task("x", { priority })).id;
+    const order = [];
+    for (let i = 0; i < 4; i++) order.push((await system.lease(a)).task.id);
+    expect(order).toEqual([made.high, made["mid-1"], made["mid-2"], made.low]);
+  });
+  test("by priority across lanes an agent may serve", async () => {
+    const a = await system.agent("a", { capabilities: [{ name: "work" }, { name: "fly" }], maxConcurrency: 9 });
+    const walk = await system.task("x", { requires: [{ capability: "work" }], priority: 4 });
+    const fly = await system.task("x", { requires: [{ capability: "fly" }], priority: 6 });
+    const any = await system.task("x", { requires: [], priority: 5 });
+    const order = [];
+    for (let i = 0; i < 3; i++) order.push((await system.lease(a)).task.id);
+    expect(order).toEqual([fly.id, any.id, walk.id]);
+  });
+  test("in fair shares: a flood of one key does not hold up the others", async () => {
+    const a = await system.agent("a");
+    for (let i = 0; i < 30; i++) await system.task("flood", { fairKey: "flooder" });
+    for (let i = 0; i < 3; i++) for (const key of ["x", "y"]) await system.task(key, { fairKey: key });
+    const order: string[] = [];
+    for (let i = 0; i < 12; i++) {
+      const assignment = await system.lease(a);
+      order.push(assignment.task.type);
+      await done(a, assignment);
+    }
+    expect(order.filter((type) => type !== "flood")).toHaveLength(6);
+    expect(order.slice(0, 9).filter((type) => type === "flood").length).toBeLessThanOrEqual(4);
+  });
+  test("by an agent that comes, without being asked for", async () => {
+    const task = await system.task("x");
+    expect((await system.get(task.id)).waiting?.reason).toBe("no agent is registered");
+    const a = await connect(await system.agent("a"));
+    expect(a.tasks()).toEqual([task.id]);
+  });
+  test("by an agent that learns the capability", async () => {
+    const a = await connect(await system.agent("a", { capabilities: [] }));
+    const task = await system.task("x");
+    expect(a.tasks()).toEqual([]);
+    await Agent.update(system.admin, a.agent.id, { capabilities: [{ name: "work" }] });
+    await system.quiet();
+    expect(a.tasks()).toEqual([task.id]);
+  });
+  test("after the server was started again, in the same order", async () => {
+    const ids = [];
+    for (const priority of [3, 7, 5]) ids.push((await system.task("x", { priority })).id);
+    system = await system.reopen();
+    const a = await system.agent("a", { maxConcurrency: 9 });
+    const order = [];
+    for (let i = 0; i < 3; i++) order.push((await system.lease(a)).task.id);
+    expect(order).toEqual([ids[1], ids[2], ids[0]]);
+  });
+  test("in the answer of complete, when the agent asks for more", async () => {
+    const a = await system.agent("a");
+    await system.task("x");
+    const second = await system.task("x");
+    const { task, fence } = await system.lease(a);
+    const answer = await Task.complete(system.as(a), task.id, { fence, take: 2 });
+    expect(answer.assignments?.map(({ task }) => task.id)).toEqual([second.id]);
+    const next = answer.assignments![0]!;
+    expect(await Task.complete(system.as(a), second.id, { fence: next.fence })).not.toHaveProperty("assignments");
+  });
+  test("by a long poll the moment they come", async () => {
+    const a = await system.agent("a");
+    const waiting = Agent.lease(system.as(a), a, { max: 3, waitSeconds: 20 });
+    await system.quiet();
+    const task = await system.task("x");
+    expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
+  });
+  test("by nobody when a long poll ends or is given up", async () => {
+    const a = await system.agent("a");
+    const ending = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 5 });
+    await system.pass(6);
+    expect(await ending).toEqual([]);
+    const gone = new AbortController();
+    const left = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 }, gone.signal);
+    await system.quiet();
+    gone.abort();
+    expect(await left).toEqual([]);
+    const task = await system.task("x");
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
+});
+
+describe("limits", () => {
+  const running = async () => (await Task.list(system.admin, { limit: 50, status: "assigned" })).items;
+  test("keep per key and in total together, and let the next one in as one ends", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 20 }));
+    for (const customer of ["one", "one", "one", "two", "two", "three"]) {
+      await system.task(customer, {
+        concurrency: [
+          { key: `customer:${customer}`, limit: 2 },
+          { key: "total", limit: 4 },
+        ],
+      });
+    }
+    expect((await running()).map((task) => task.type).sort()).toEqual(["one", "one", "two", "two"]);
+    const waiting = (await Task.list(system.admin, { limit: 50, status: "queued" })).items;
+    expect(waiting.map((task) => task.waiting?.reason).sort()).toEqual([
+      "limit customer:one: 2 of 2 running",
+      "limit total: 4 of 4 running",
+    ]);
+    for (let ended = 0; ended < 6; ended++) {
+      const assignment = a.assignments()[ended]!;
+      await done(a.agent.id, assignment);
+      const now = await running();
+      expect(now.length).toBe(Math.min(4, 5 - ended));
+    }
+    expect(await Limit.get(system.admin, "total")).toMatchObject({ running: 0, waiting: 0 });
+    expect(await Limit.get(system.admin, "customer:one")).toMatchObject({ running: 0, waiting: 0 });
+  });
+  test("of the operator hold over what tasks ask, from the moment they are set", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 20 }));
+    await Limit.put(system.admin, "k", { concurrency: 1 });
+    for (let i = 0; i < 4; i++) await system.task("x", { concurrency: [{ key: "k", limit: 10 }] });
+    expect(a.tasks()).toHaveLength(1);
+    await Limit.put(system.admin, "k", { concurrency: 3 });
+    await system.quiet();
+    expect(a.tasks()).toHaveLength(3);
+  });
+  test("of rate let a burst through, and then as time gives", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 50 }));
+    for (let i = 0; i < 6; i++) await system.task("x", { rate: { key: "calls", limit: 2, perSeconds: 10 } });
+    expect(a.tasks()).toHaveLength(2);
+    await system.pass(4.8);
+    expect(a.tasks()).toHaveLength(2);
+    await system.pass(0.6);
+    expect(a.tasks()).toHaveLength(3);
+    await system.pass(15);
+    expect(a.tasks()).toHaveLength(6);
+  });
+  test("of rate are corrected by what a call really used", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 50 }));
+    const rate = { key: "tokens", limit: 100, perSeconds: 100, weight: 10 };
+    await system.task("x", { rate });
+    const { task, fence } = a.assignments()[0]!;
+    await Task.complete(system.as(a.agent.id), task.id, { fence, usage: { units: 95 } });
+    await system.task("x", { rate });
+    await system.quiet();
+    expect(a.tasks()).toHaveLength(1);
+    await system.pass(6);
+    expect(a.tasks()).toHaveLength(2);
+  });
+  test("are not leaked by cancel, timeout, release or loss of the agent", async () => {
+    const a = await system.agent("a", { maxConcurrency: 20, leaseSeconds: 30 });
+    const concurrency = [{ key: "k", limit: 1 }];
+    const make = () =>
+      system.task("x", { concurrency, timeouts: { runSeconds: 5 }, retry: { maxAttempts: 1 }, cancelGraceSeconds: 0 });
+    const start = async () => {
+      const { task, fence } = await system.lease(a);
+      await Task.start(system.as(a), task.id, { fence });
+      return { id: task.id, fence };
+    };
+    const idle = async () => expect(await Limit.get(system.admin, "k")).toMatchObject({ running: 0 });
+    await make();
+    await Task.cancel(system.admin, (await start()).id, {});
+    await system.quiet();
+    await idle();
+    await make();
+    await start();
+    await system.pass(6);
+    await idle();
+    await make();
+    const released = await start();
+    await Task.release(system.as(a), released.id, { fence: released.fence });
+    await system.quiet();
+    await idle();
+    await start();
+    await system.pass(40);
+    await idle();
+    expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0 });
+  });
+  test("do not hold up tasks behind the one that waits for them", async () => {
+    const a = await system.agent("a", { maxConcurrency: 9 });
+    await system.task("first", { concurrency: [{ key: "k", limit: 1 }] });
+    await system.task("blocked", { concurrency: [{ key: "k", limit: 1 }] });
+    await system.task("free");
+    expect((await system.lease(a)).task.type).toBe("first");
+    expect((await system.lease(a)).task.type).toBe("free");
+  });
+});
+
+describe("a connection", () => {
+  test("replaced by a second one is told to stop; the second gets the work", async () => {
+    const id = await system.agent("a");
+    const first = await connect(id, { name: "one" });
+    const second = await connect(id, { name: "two" });
+    const task = await system.task("x");
+    expect(first.pushed.some((message) => "stop" in message)).toBe(true);
+    expect(first.tasks()).toEqual([]);
+    expect(second.tasks()).toEqual([task.id]);
+  });
+  test("closed gets nothing more; opened again it gets what it had not begun, and loses what it had and forgot", async () => {
+    const id = await system.agent("a", { maxConcurrency: 2 });
+    const first = await connect(id);
+    const [begun, fresh] = [await system.task("begun"), await system.task("fresh")];
+    await Task.start(system.as(id), begun.id, { fence: 1 });
+    await first.disconnect();
+    const second = await connect(id, { name: "two" });
+    expect(second.tasks().sort()).toEqual([begun.id, fresh.id].sort());
+    expect(await system.get(begun.id)).toMatchObject({ attempt: 2, fence: 2 });
+    expect(await system.get(fresh.id)).toMatchObject({ attempt: 1, fence: 1 });
+  });
+  test("opened again with what it still works on keeps it", async () => {
+    const id = await system.agent("a");
+    const first = await connect(id);
+    const task = await system.task("x");
+    await Task.start(system.as(id), task.id, { fence: 1 });
+    await first.disconnect();
+    const second = await connect(id, { name: "two", holding: [{ taskId: task.id, fence: 1 }] });
+    expect(second.tasks()).toEqual([]);
+    expect(await system.get(task.id)).toMatchObject({ status: "running", fence: 1 });
+  });
+  test("is told of a cancel and of a revoked lease", async () => {
+    const id = await system.agent("a");
+    const socket = await connect(id);
+    const task = await system.task("x", { cancelGraceSeconds: 3 });
+    await Task.cancel(system.admin, task.id, {});
+    await system.pass(4);
+    expect(socket.pushed).toContainEqual({ cancel: [task.id] });
+    expect(socket.pushed).toContainEqual({ revoked: [task.id] });
+  });
+});
