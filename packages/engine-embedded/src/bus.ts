@@ -2,6 +2,7 @@ import {
   type Bus,
   type BusEvent,
   compilePattern,
+  type Message,
   type Queue,
   type QueueFeed,
   storeErrors,
@@ -34,7 +35,7 @@ export function createBus(options: {
     if (consuming) return;
     consuming = true;
     feed.consume(deliveries as never, { batch: 1, concurrency: 16 }, async ([message]) => {
-      const { rule, event } = message?.body as unknown as { rule: string; event: BusEvent };
+      const { rule, event } = (message as Message).body as unknown as { rule: string; event: BusEvent };
       // A rule deleted meanwhile wants nothing any more.
       await rules.get(rule)?.target(event);
       return { failed: [] };

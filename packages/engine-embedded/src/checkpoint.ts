@@ -29,6 +29,7 @@ export function createCheckpoints(options: {
   let failure: unknown;
   let notBefore = 0;
   let number = 0;
+  let forced = false;
   let room: { promise: Promise<void>; resolve: () => void } | undefined;
 
   /** What is in memory and not yet in LMDB, frozen at one step. */
@@ -43,14 +44,15 @@ export function createCheckpoints(options: {
       images.push(entry.item);
     }
     dirty = [];
+    forced = false;
     flyingWeight = weight;
     weight = 0;
     since = clock.now();
-    return { lsn, entries, images, queue: queues.snapshot(), marker: { lsn, consumers: feed.marks(lsn) } };
+    return { lsn, entries, images, queue: queues.snapshot(), changes: feed.snapshot(lsn) };
   }
 
   async function write(taken: ReturnType<typeof snapshot>): Promise<void> {
-    const { entries, images, queue, marker } = taken;
+    const { lsn, entries, images, queue, changes } = taken;
     let written = false;
     try {
       const encoded: { key: Entry; bytes: Uint8Array | undefined }[] = [];
@@ -65,7 +67,9 @@ export function createCheckpoints(options: {
           sliceEnds = performance.now() + 2;
         }
       }
-      await rows.commit({ rows: encoded, messages: queue.messages, marker });
+      const marker = { lsn, consumers: changes.marks };
+      await rows.commit({ rows: encoded, messages: queue.messages, changes: changes.changes, marker });
+      changes.written();
       written = true;
       failure = undefined;
     } catch (error) {
@@ -90,7 +94,7 @@ export function createCheckpoints(options: {
       }
     }
     queue.done(written);
-    if (written) await log.free(marker.lsn).catch(() => {});
+    if (written) await log.free(lsn).catch(() => {});
     else weight += flyingWeight;
     flyingWeight = 0;
   }
@@ -117,11 +121,20 @@ export function createCheckpoints(options: {
       weight += bytes;
     },
     due(): boolean {
-      if (running !== undefined || clock.now() < notBefore) return false;
+      if (running !== undefined) return false;
+      if (forced) return true;
+      if (clock.now() < notBefore) return false;
+      // Consumers that are behind make a checkpoint dearer: it has to carry their changes.
+      if (!feed.caughtUp() && weight < everyBytes * 2) return false;
       return weight > everyBytes || (weight > 0 && clock.now() - since > everyMs);
     },
     snapshot,
     start,
+    /** The next frame begins one. */
+    force(): void {
+      forced = true;
+    },
+    failure: (): unknown => failure,
     idle: (): Promise<void> | undefined => running,
     /** Memory is full until the checkpoint under way ends. */
     room(): Promise<void> | undefined {

@@ -135,7 +135,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     const marker = rows.marker();
     table.clear();
     checkpoints.clear();
-    feed.load(marker.consumers);
+    feed.load(marker.consumers, rows.changes());
     queues.load(rows.messages());
     journal.lsn = marker.lsn;
     log.replay(marker.lsn, upTo, (firstLsn, payload) => {
@@ -178,7 +178,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     beforeFrame: () => feed.logPositions(),
     framed(lsn, bytes) {
       checkpoints.logged(bytes);
-      if (!checkpoints.due() || !feed.caughtUp()) return undefined;
+      if (!checkpoints.due()) return undefined;
       const taken = checkpoints.snapshot(lsn);
       return () => {
         log.turn();
@@ -210,21 +210,33 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
   let closing: Promise<void> | undefined;
 
   async function checkpoint(): Promise<void> {
-    await journal.settled();
-    await checkpoints.idle();
-    await journal.settled();
-    // Nothing is pending in this turn: memory is what is on disk.
-    await checkpoints.start(checkpoints.snapshot(journal.lsn));
+    for (;;) {
+      await checkpoints.idle();
+      if (journal.clean()) {
+        await checkpoints.start(checkpoints.snapshot(journal.lsn));
+        break;
+      }
+      // The next frame takes the snapshot; unless there is none, because all was in the frame being written.
+      const before = checkpoints.number();
+      checkpoints.force();
+      await journal.settled();
+      await checkpoints.idle();
+      if (checkpoints.number() > before) break;
+    }
+    const cause = checkpoints.failure();
+    if (cause !== undefined) throw storeErrors.unavailable("rows cannot be written to disk", { cause });
   }
 
   async function close(): Promise<void> {
     await feed.stop();
     await queues.stop();
     queues.close();
+    const closed = storeErrors.unavailable("the engine is closed");
+    journal.refuse(closed);
     try {
       await checkpoint();
     } finally {
-      journal.stop(storeErrors.unavailable("the engine is closed"));
+      journal.stop(closed);
       await log.close();
       await rows.close();
       unlock();

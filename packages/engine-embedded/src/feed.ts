@@ -17,11 +17,24 @@ interface Consumer {
   /** The position the log knows. */
   logged: number;
   pending: Pending[];
+  /** The batch its handler has now. */
+  inHand: readonly Pending[];
+  /** Steps of changes a checkpoint has put into LMDB for it, in order. */
+  spilled: number[];
   handler: ((changes: readonly Change[]) => Promise<void>) | undefined;
   running: Promise<void> | undefined;
   failures: number;
   /** Set while it waits to try again. */
   cancelRetry: (() => void) | undefined;
+}
+
+/** A change a consumer has yet to handle, as a checkpoint keeps it. */
+export interface ChangeRecord {
+  readonly consumer: string;
+  readonly lsn: number;
+  readonly key: Key;
+  readonly old: Item | null;
+  readonly new: Item | null;
 }
 
 export type Feed = ReturnType<typeof createFeed>;
@@ -53,6 +66,8 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       position: mark.position,
       logged: mark.position,
       pending: [],
+      inHand: [],
+      spilled: [],
       handler: undefined,
       running: undefined,
       failures: 0,
@@ -74,13 +89,7 @@ export function createFeed(journal: () => Journal, clock: Clock) {
 
   function give(list: Consumer[] | undefined, lsn: number, key: Key, old: Item | undefined, next: Item | undefined) {
     if (list === undefined) return;
-    const change: Pending = {
-      lsn,
-      position: String(lsn).padStart(16, "0"),
-      key: { pk: key.pk, sk: key.sk },
-      ...(old === undefined ? undefined : { old }),
-      ...(next === undefined ? undefined : { new: next }),
-    };
+    const change = pendingOf(lsn, key, old, next);
     for (const consumer of list) if (lsn > consumer.position) consumer.pending.push(change);
   }
 
@@ -91,6 +100,7 @@ export function createFeed(journal: () => Journal, clock: Clock) {
     const count = batch.length;
     if (batch === pending) consumer.pending = [];
     else consumer.pending = pending.slice(batchLimit);
+    consumer.inHand = batch;
     try {
       await (handler as NonNullable<typeof handler>)(batch);
       if (started !== generation) return;
@@ -106,6 +116,7 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       });
     } finally {
       consumer.running = undefined;
+      if (started === generation) consumer.inHand = [];
       if (consumer.pending.length > 0 && consumer.cancelRetry === undefined) journal().touch();
     }
   }
@@ -168,25 +179,59 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       }
       watch();
     },
-    /** Nobody is behind: a checkpoint loses no change. */
+    /** Nobody is behind: a checkpoint need not carry changes. */
     caughtUp(): boolean {
       for (const consumer of consumers.values()) {
         if (consumer.pending.length > 0 || consumer.running !== undefined) return false;
       }
       return true;
     },
-    marks(lsn: number): Record<string, ConsumerMark> {
+    /**
+     * What a checkpoint has to keep so that the log before it can go: positions, and the changes not yet handled,
+     * with both images.
+     */
+    snapshot(lsn: number) {
       const marks: Record<string, ConsumerMark> = {};
-      for (const { name, kinds, pending, running, position } of consumers.values()) {
-        marks[name] = { kinds, position: pending.length === 0 && running === undefined ? lsn : position };
+      const changes: { key: string; record: ChangeRecord | undefined }[] = [];
+      const after: { consumer: Consumer; spilled: number[] }[] = [];
+      for (const consumer of consumers.values()) {
+        const { name, kinds, pending, inHand, position } = consumer;
+        const open = pending.length > 0 || inHand.length > 0;
+        marks[name] = { kinds, position: open ? position : lsn };
+        if (!open && consumer.spilled.length === 0) continue;
+        const kept = consumer.spilled.filter((each) => open && each > position);
+        for (const each of consumer.spilled) {
+          if (!open || each <= position) changes.push({ key: changeKey(name, each), record: undefined });
+        }
+        const newest = consumer.spilled[consumer.spilled.length - 1] ?? 0;
+        for (const list of [inHand, pending]) {
+          for (const change of list) {
+            if (change.lsn <= newest) continue;
+            const { lsn, key, old, new: next } = change;
+            kept.push(lsn);
+            changes.push({
+              key: changeKey(name, lsn),
+              record: { consumer: name, lsn, key, old: old ?? null, new: next ?? null },
+            });
+          }
+        }
+        after.push({ consumer, spilled: kept });
       }
-      return marks;
+      return {
+        marks,
+        changes,
+        written(): void {
+          for (const { consumer, spilled } of after) consumer.spilled = spilled;
+        },
+      };
     },
     /** Back to what a checkpoint says; the log is replayed next. */
-    load(marks: Readonly<Record<string, ConsumerMark>>): void {
+    load(marks: Readonly<Record<string, ConsumerMark>>, records: Iterable<ChangeRecord>): void {
       generation++;
       for (const consumer of consumers.values()) {
         consumer.pending = [];
+        consumer.inHand = [];
+        consumer.spilled = [];
         consumer.position = -1;
       }
       for (const [name, mark] of Object.entries(marks)) {
@@ -196,6 +241,13 @@ export function createFeed(journal: () => Journal, clock: Clock) {
           consumer.position = mark.position;
           consumer.logged = mark.position;
         }
+      }
+      for (const record of records) {
+        const consumer = consumers.get(record.consumer);
+        if (consumer === undefined) continue;
+        consumer.spilled.push(record.lsn);
+        if (record.lsn <= consumer.position) continue;
+        consumer.pending.push(pendingOf(record.lsn, record.key, record.old ?? undefined, record.new ?? undefined));
       }
       watch();
     },
@@ -209,3 +261,16 @@ export function createFeed(journal: () => Journal, clock: Clock) {
     },
   };
 }
+
+function pendingOf(lsn: number, key: Key, old: Item | undefined, next: Item | undefined): Pending {
+  return {
+    lsn,
+    position: padded(lsn),
+    key: { pk: key.pk, sk: key.sk },
+    ...(old === undefined ? undefined : { old }),
+    ...(next === undefined ? undefined : { new: next }),
+  };
+}
+
+const padded = (lsn: number): string => String(lsn).padStart(16, "0");
+const changeKey = (consumer: string, lsn: number): string => `${consumer}/${padded(lsn)}`;

@@ -31,6 +31,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   let running = false;
   let scheduled = false;
   let broken: WaggleError | undefined;
+  let refusal: WaggleError | undefined;
   let waiting: Deferred | undefined;
   let writing: { done: Deferred | undefined } | undefined;
   let later: (() => void)[] = [];
@@ -69,12 +70,18 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     },
     check(): void {
       if (broken !== undefined) throw broken;
+      if (refusal !== undefined) throw refusal;
     },
+    /** From now on no new call is taken; what was taken still becomes durable. */
+    refuse(error: WaggleError): void {
+      refusal = error;
+    },
+    /** All decided so far is on disk. */
+    clean: (): boolean => broken === undefined && journal.steps.length === 0 && writing === undefined,
     /** From now on every call throws. */
     stop(error: WaggleError): void {
       broken = error;
     },
-    idle: (): boolean => !running && !scheduled,
   };
 
   async function run(): Promise<void> {

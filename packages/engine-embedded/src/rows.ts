@@ -1,6 +1,7 @@
 import type { Item, RowKey as Key } from "@waggle/core";
 import { type Database, open, type RootDatabase } from "lmdb";
 import { Packr } from "msgpackr";
+import type { ChangeRecord } from "./feed.ts";
 import { type Place, rowKeys, sortForm } from "./key.ts";
 import type { QueueRecord } from "./queue.ts";
 
@@ -39,6 +40,7 @@ export function openRows(folder: string) {
     never
   > & { getBinaryFast(key: Key): Buffer | undefined };
   const queue = root.openDB("queue", { encoding: "binary" }) as Database<Uint8Array, string>;
+  const changes = root.openDB("changes", { encoding: "binary" }) as Database<Uint8Array, string>;
   const meta = root as unknown as Database<Uint8Array, string>;
 
   // Rows of one shape share the list of their attribute names, kept under "shapes" and saved with the checkpoint that made it.
@@ -93,10 +95,14 @@ export function openRows(folder: string) {
     *messages(): Generator<QueueRecord> {
       for (const { value } of queue.getRange()) yield plain.unpack(value) as QueueRecord;
     },
+    *changes(): Generator<ChangeRecord> {
+      for (const { value } of changes.getRange()) yield plain.unpack(value) as ChangeRecord;
+    },
     /** All of it in one synced transaction, or none. */
     async commit(batch: {
       rows: readonly { key: Key; bytes: Uint8Array | undefined }[];
       messages: readonly { key: string; record: QueueRecord | undefined }[];
+      changes: readonly { key: string; record: ChangeRecord | undefined }[];
       marker: Marker;
     }): Promise<void> {
       const savedShapes = shapesChanged ? Buffer.from(JSON.stringify(shapes)) : undefined;
@@ -111,6 +117,10 @@ export function openRows(folder: string) {
           for (const message of batch.messages) {
             if (message.record === undefined) queue.remove(message.key);
             else queue.put(message.key, pin(pinned, plain.pack(message.record)));
+          }
+          for (const change of batch.changes) {
+            if (change.record === undefined) changes.remove(change.key);
+            else changes.put(change.key, pin(pinned, plain.pack(change.record)));
           }
           if (savedShapes !== undefined) meta.put("shapes", pin(pinned, savedShapes));
           meta.put("marker", pin(pinned, plain.pack(batch.marker)));
