@@ -57,6 +57,12 @@ export const isError = (value: unknown, kind?: ErrorKind): value is WaggleError 
 export const requestErrors = {
   invalid: defineError("request.invalid", { status: 400, title: "Invalid request", retry: "never" }),
   tooLarge: defineError("request.too_large", { status: 413, title: "Request too large", retry: "never" }),
+  unsupportedMediaType: defineError("request.unsupported_media_type", {
+    status: 415,
+    title: "Unsupported media type",
+    retry: "never",
+  }),
+  upgradeRequired: defineError("request.upgrade_required", { status: 426, title: "Upgrade required", retry: "never" }),
   unauthenticated: defineError("auth.required", { status: 401, title: "Authentication required", retry: "never" }),
   forbidden: defineError("auth.forbidden", { status: 403, title: "Not allowed for this key", retry: "never" }),
   notFound: defineError("route.not_found", { status: 404, title: "No such route", retry: "never" }),

@@ -11,6 +11,7 @@ export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, readDispatch, relay } from "./outbox.ts";
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
+export { idempotencyKey } from "./rows.ts";
 export * from "./scope.ts";
 export { Status } from "./status/index.ts";
 export { invalid } from "./task/create.ts";

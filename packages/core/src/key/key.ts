@@ -26,7 +26,7 @@ interface Row extends Item {
 }
 
 /** The tenant of the first admin, who may make keys for new tenants. */
-const firstTenant = "default";
+export const firstTenant = "default";
 
 /** Makes an admin key of the first tenant, for whoever owns the machine or the account. */
 export async function bootstrap(ports: Ports): Promise<string> {

@@ -1,0 +1,303 @@
+import {
+  Agent,
+  createId,
+  isError,
+  Key,
+  type Ports,
+  type Role,
+  readJson,
+  requestErrors,
+  type Scope,
+} from "@waggle/core";
+import { type Context, Hono } from "hono";
+import { TrieRouter } from "hono/router/trie-router";
+import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
+import * as idempotency from "./idempotency.ts";
+import { type Env, type Inbound, inbound } from "./inbound.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
+import { invalid, problemType, toProblem } from "./problem.ts";
+import { type QueryReader, queryReader } from "./query.ts";
+import type { Answer, Call, Route, Shared } from "./route.ts";
+import { routes } from "./routes/index.ts";
+
+export interface AppOptions {
+  readonly ports: Ports;
+  readonly version: string;
+  /** Origins whose pages may call this API with a key, e.g. `https://console.example.com`. None unless given. */
+  readonly corsOrigins?: readonly string[];
+  /** Aborts when the server stops: new calls get 503, long polls and streams end. */
+  readonly closing?: AbortSignal;
+  /** Called with what was thrown and is not a declared error. */
+  readonly onError?: (error: unknown, requestId: string) => void;
+}
+
+/** The app, and what the WebSocket edge shares with it. */
+export interface App {
+  readonly hono: Hono<Env>;
+  readonly shared: Shared;
+  readonly failedAuth: FailedAuth;
+}
+
+/**
+ * The HTTP API as a Hono app, bound to no server.
+ * @example const { hono } = createApp({ ports, version: "0.1.0" }); const response = await hono.request("/health")
+ */
+export function createApp(options: AppOptions): App {
+  const { ports } = options;
+  const shared: Shared = {
+    ports,
+    version: options.version,
+    startedAt: ports.clock.now(),
+    metrics: createMetrics(),
+    routes,
+    closing: options.closing ?? new AbortController().signal,
+  };
+  const failedAuth = createFailedAuth(ports.clock);
+  const context = { options, shared, failedAuth };
+  const hono = new Hono<Env>({ router: new TrieRouter() });
+  for (const route of routes) hono.on(route.method, honoPath(route.path), pipeline(route, context));
+  const paths = allowedByPath();
+  hono.notFound((c) => fallback(c, paths, context));
+  return { hono, shared, failedAuth };
+}
+
+interface Common {
+  readonly options: AppOptions;
+  readonly shared: Shared;
+  readonly failedAuth: FailedAuth;
+}
+
+const honoPath = (path: string) => path.replaceAll(/\{(\w+)\}/g, ":$1");
+
+/** One handler a route and no middleware: Hono calls it without composing anything. */
+function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Response> {
+  const readQuery = queryReader(route.query);
+  const names = Object.keys(route.params ?? {});
+  return async (c) => {
+    const started = performance.now();
+    const request = inbound(c, common.shared.closing);
+    const requestId = requestIdOf(request, common.options.ports);
+    let answer: Answer;
+    try {
+      answer = await run(route, readQuery, names, c, request, requestId, common);
+      // Nothing leaves before what it tells of is on disk, reads included.
+      if (route.roles !== "public") await common.options.ports.store.settled();
+    } catch (thrown) {
+      answer = await failure(thrown, requestId, common);
+    }
+    return respond(answer, request, requestId, started, route.path, common);
+  };
+}
+
+async function run(
+  route: Route,
+  readQuery: QueryReader,
+  names: readonly string[],
+  c: Context<Env>,
+  request: Inbound,
+  requestId: string,
+  common: Common,
+): Promise<Answer> {
+  const { ports } = common.options;
+  if (common.shared.closing.aborted && route.path !== "/health") {
+    throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
+  }
+  const bearer = bearerOf(request.header("authorization"));
+  const scope =
+    route.roles === "public" ? undefined : await authenticate(route.roles, bearer, request, requestId, common);
+  let params = noParams;
+  if (names.length > 0) {
+    params = {};
+    for (const name of names) params[name] = param(route, name, c.req.param(name) ?? "");
+  }
+  if (scope?.actor.role === "agent") await checkAgent(scope, route, params);
+  const query = readQuery(request.search);
+  const body = route.body === undefined ? undefined : await readBody(route, request);
+  const call: Call = {
+    shared: common.shared,
+    // A public route has no scope and uses none.
+    scope: scope as Scope,
+    params,
+    query,
+    body: body?.parsed,
+    request,
+    async stillAllowed() {
+      const known = bearer === undefined ? undefined : await Key.authenticate(ports, bearer);
+      return known?.actor.id === scope?.actor.id;
+    },
+    idempotency: undefined,
+  };
+  const key = route.idempotent === undefined ? undefined : idempotency.keyOf(request.header("idempotency-key"));
+  if (key === undefined || scope === undefined || bearer === undefined) return route.handler(call);
+  if (route.idempotent === "domain") {
+    const hash = idempotency.hashOf(route.method, request.path, body?.raw);
+    return route.handler({ ...call, idempotency: { key, hash } });
+  }
+  const hash = idempotency.hashOf(route.method, request.path, body?.raw, scope.actor.id);
+  return idempotency.once(scope, bearer, { key, hash }, () => route.handler(call));
+}
+
+const noParams: Record<string, string> = {};
+
+/** Who calls, and whether this one may. @throws `auth.required`, `auth.forbidden`, `request.rate_limited` */
+export async function authenticate(
+  roles: readonly Role[],
+  bearer: string | undefined,
+  request: Pick<Inbound, "header" | "remoteAddress">,
+  requestId: string,
+  { options: { ports }, failedAuth }: Pick<Common, "failedAuth"> & { options: { ports: Ports } },
+): Promise<Scope> {
+  if (bearer === undefined) {
+    throw requestErrors.unauthenticated("send a key: Authorization: Bearer <key>");
+  }
+  const known = await Key.authenticate(ports, bearer);
+  if (known === undefined) throw failedAuth.refuse(request.remoteAddress, "the key is unknown or revoked");
+  const { tenant, actor } = known;
+  if (!roles.includes(actor.role as Role)) {
+    throw requestErrors.forbidden(`a key of role ${actor.role} may not call this; it takes ${roles.join(", ")}`);
+  }
+  const traceparent = request.header("traceparent");
+  // https://www.w3.org/TR/trace-context/#traceparent-header
+  return traceparent !== undefined && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(traceparent)
+    ? { tenant, actor, ports, requestId, traceparent }
+    : { tenant, actor, ports, requestId };
+}
+
+function param(route: Route, name: string, value: string): string {
+  const declared = route.params?.[name];
+  if (declared === undefined || declared.schema.safeParse(value).success) return value;
+  throw declared.missing(value);
+}
+
+/** An agent acts for itself alone; every call of it is a sign of life. */
+async function checkAgent(scope: Scope, route: Route, params: Readonly<Record<string, string>>): Promise<void> {
+  const id = params.id;
+  if (route.tag === "Agents" && id !== scope.actor.id) throw route.params?.id?.missing(id ?? "") as Error;
+  await Agent.seen(scope, scope.actor.id);
+}
+
+async function readBody(route: Route, request: Inbound): Promise<{ raw: unknown; parsed: unknown }> {
+  const text = await request.body();
+  let raw: unknown = {};
+  if (text !== "" || !route.bodyOptional) {
+    const type = request.header("content-type");
+    if (!isJson(type)) {
+      throw requestErrors.unsupportedMediaType(`the body must be application/json, not ${type ?? "of no type"}`);
+    }
+    raw = readJson(text, route.payloads ?? noPayloads);
+  }
+  const result = route.body?.safeParse(raw, { reportInput: true });
+  if (result?.success) return { raw, parsed: result.data };
+  throw invalid(result?.error.issues ?? []);
+}
+
+const noPayloads: readonly string[] = [];
+
+const isJson = (type: string | undefined): boolean =>
+  type === "application/json" || (type !== undefined && /^application\/json *(; *charset="?utf-8"?)? *$/i.test(type));
+
+async function failure(thrown: unknown, requestId: string, { options }: Common): Promise<Answer> {
+  if (!isError(thrown) || thrown.kind === requestErrors.internal) options.onError?.(thrown, requestId);
+  let problem = toProblem(thrown, requestId);
+  try {
+    // A refusal may tell of what another call has just written.
+    await options.ports.store.settled();
+  } catch (unavailable) {
+    problem = toProblem(unavailable, requestId);
+  }
+  const headers: Record<string, string> = {};
+  if (problem.retryAfterSeconds !== undefined) headers["retry-after"] = String(problem.retryAfterSeconds);
+  if (problem.status === 401) headers["www-authenticate"] = 'Bearer realm="waggle"';
+  // What is left of a body that was refused is not worth receiving.
+  if (problem.status === 413) headers.connection = "close";
+  return { status: problem.status, text: problem.text, type: problemType, headers };
+}
+
+function respond(
+  answer: Answer,
+  request: Inbound,
+  requestId: string,
+  started: number,
+  path: string,
+  { options, shared }: Common,
+): Response {
+  const milliseconds = performance.now() - started;
+  const status = answer.status ?? 200;
+  shared.metrics.request(request.method, path, status, milliseconds / 1000);
+  const headers: Record<string, string> = {
+    "content-type": answer.type ?? "application/json",
+    "x-request-id": requestId,
+    "server-timing": `app;dur=${milliseconds.toFixed(2)}`,
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+  };
+  if (answer.headers) Object.assign(headers, answer.headers);
+  if (options.corsOrigins !== undefined) allowOrigin(headers, request, options.corsOrigins);
+  if (shared.closing.aborted) headers.connection = "close";
+  if (status === 204) delete headers["content-type"];
+  return new Response(answer.stream ?? answer.text ?? null, { status, headers });
+}
+
+function allowOrigin(headers: Record<string, string>, request: Inbound, origins: readonly string[]): void {
+  headers.vary = "origin";
+  const origin = request.header("origin");
+  if (origin === undefined || !origins.includes(origin)) return;
+  headers["access-control-allow-origin"] = origin;
+  headers["access-control-expose-headers"] = "x-request-id, server-timing, retry-after, idempotency-replayed";
+  headers["cross-origin-resource-policy"] = "cross-origin";
+}
+
+interface PathMethods {
+  readonly pattern: RegExp;
+  readonly allow: string;
+}
+
+function allowedByPath(): PathMethods[] {
+  const byPath = new Map<string, Set<string>>();
+  for (const { path, method } of routes) {
+    const methods = byPath.get(path) ?? new Set();
+    byPath.set(path, methods.add(method));
+    if (method === "GET") methods.add("HEAD");
+  }
+  return [...byPath].map(([path, methods]) => ({
+    pattern: new RegExp(`^${path.replaceAll(/[.]/g, "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`),
+    allow: [...methods, "OPTIONS"].join(", "),
+  }));
+}
+
+/** What no route took: another method of a path there is, or no such path. */
+async function fallback(c: Context<Env>, paths: readonly PathMethods[], common: Common): Promise<Response> {
+  const started = performance.now();
+  const request = inbound(c, common.shared.closing);
+  const requestId = requestIdOf(request, common.options.ports);
+  const allow = paths.find(({ pattern }) => pattern.test(request.path))?.allow;
+  if (allow !== undefined && request.method === "OPTIONS") {
+    const headers: Record<string, string> = { allow };
+    if (request.header("access-control-request-method") !== undefined && common.options.corsOrigins !== undefined) {
+      headers["access-control-allow-methods"] = allow;
+      headers["access-control-allow-headers"] =
+        "authorization, content-type, idempotency-key, last-event-id, traceparent, x-request-id";
+      headers["access-control-max-age"] = "600";
+    }
+    return respond({ status: 204, headers }, request, requestId, started, "*", common);
+  }
+  const error =
+    allow === undefined
+      ? requestErrors.notFound(`there is nothing at ${request.path.slice(0, 200)}`)
+      : requestErrors.methodNotAllowed(`${request.method} is not possible here; ${allow} are`);
+  const answer = await failure(error, requestId, common);
+  const headers = { ...answer.headers, ...(allow !== undefined && { allow }) };
+  return respond({ ...answer, headers }, request, requestId, started, "*", common);
+}
+
+export function requestIdOf(request: Pick<Inbound, "header">, ports: Ports): string {
+  const given = request.header("x-request-id");
+  if (given !== undefined && /^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$/.test(given)) return given;
+  return createId("req", ports.clock.now(), ports.random);
+}
+
+export type { Metrics };

@@ -1,0 +1,143 @@
+import { isUtf8 } from "node:buffer";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { jsonLimits, requestErrors } from "@waggle/core";
+import type { Context } from "hono";
+
+/** A request as the pipeline needs it: read from Node's own objects where there are any, else from a web Request. */
+export interface Inbound {
+  readonly method: string;
+  readonly path: string;
+  /** After the `?`; empty when there is none. */
+  readonly search: string;
+  /** Name in lower case. */
+  header(name: string): string | undefined;
+  /** The body as text; empty when there is none. Throws `request.too_large` and, unless it is UTF-8, `request.invalid`. */
+  body(): Promise<string>;
+  /** Aborts when the client goes away or the server stops. Made on first use. */
+  readonly signal: AbortSignal;
+  readonly remoteAddress: string;
+}
+
+export type Env = {
+  Bindings: { incoming?: IncomingMessage; outgoing?: ServerResponse; remoteAddress?: string };
+};
+
+export function inbound(c: Context<Env>, closing: AbortSignal): Inbound {
+  const { incoming, outgoing } = c.env ?? {};
+  return incoming && outgoing ? fromNode(c, incoming, outgoing, closing) : fromWeb(c);
+}
+
+const searchOf = (url: string): string => {
+  const mark = url.indexOf("?");
+  if (mark < 0) return "";
+  const hash = url.indexOf("#", mark);
+  return hash < 0 ? url.slice(mark + 1) : url.slice(mark + 1, hash);
+};
+
+const tooLarge = () =>
+  requestErrors.tooLarge(`the body is larger than ${jsonLimits.bodyBytes} bytes`, {
+    errors: [{ path: "", message: `at most ${jsonLimits.bodyBytes} bytes` }],
+  });
+
+function decode(bytes: Buffer): string {
+  if (!isUtf8(bytes)) {
+    throw requestErrors.invalid("the body is not UTF-8", { errors: [{ path: "", message: "expected UTF-8" }] });
+  }
+  return bytes.toString("utf8");
+}
+
+function fromNode(c: Context<Env>, incoming: IncomingMessage, outgoing: ServerResponse, closing: AbortSignal): Inbound {
+  let controller: AbortController | undefined;
+  return {
+    method: c.req.method,
+    path: c.req.path,
+    search: searchOf(incoming.url ?? ""),
+    header(name) {
+      const value = incoming.headers[name];
+      return Array.isArray(value) ? value.join(", ") : value;
+    },
+    body: () => readNode(incoming),
+    get signal() {
+      if (controller === undefined) {
+        const made = new AbortController();
+        const abort = () => made.abort();
+        const closed = () => {
+          closing.removeEventListener("abort", abort);
+          if (!outgoing.writableFinished) abort();
+        };
+        if (outgoing.destroyed || closing.aborted) abort();
+        else {
+          outgoing.once("close", closed);
+          closing.addEventListener("abort", abort);
+        }
+        controller = made;
+      }
+      return controller.signal;
+    },
+    remoteAddress: incoming.socket.remoteAddress ?? "",
+  };
+}
+
+function readNode(incoming: IncomingMessage): Promise<string> {
+  const { headers } = incoming;
+  const length = headers["content-length"];
+  if (length === undefined && headers["transfer-encoding"] === undefined) return Promise.resolve("");
+  if (Number(length) > jsonLimits.bodyBytes) return Promise.reject(tooLarge());
+  return new Promise((resolve, reject) => {
+    let first: Buffer | undefined;
+    let rest: Buffer[] | undefined;
+    let size = 0;
+    const done = () => {
+      incoming.off("data", data).off("end", end).off("error", cut).off("close", cut);
+    };
+    const data = (chunk: Buffer) => {
+      size += chunk.length;
+      if (size > jsonLimits.bodyBytes) {
+        done();
+        incoming.pause();
+        reject(tooLarge());
+      } else if (first === undefined) first = chunk;
+      else if (rest === undefined) rest = [first, chunk];
+      else rest.push(chunk);
+    };
+    const end = () => {
+      done();
+      try {
+        resolve(first === undefined ? "" : decode(rest === undefined ? first : Buffer.concat(rest, size)));
+      } catch (error) {
+        reject(error);
+      }
+    };
+    const cut = () => {
+      done();
+      reject(requestErrors.invalid("the body was cut short"));
+    };
+    incoming.on("data", data).on("end", end).on("error", cut).on("close", cut);
+  });
+}
+
+function fromWeb(c: Context<Env>): Inbound {
+  const { raw } = c.req;
+  return {
+    method: raw.method,
+    path: c.req.path,
+    search: searchOf(raw.url),
+    header: (name) => raw.headers.get(name) ?? undefined,
+    async body() {
+      if (raw.body === null) return "";
+      if (Number(raw.headers.get("content-length")) > jsonLimits.bodyBytes) throw tooLarge();
+      const chunks: Uint8Array[] = [];
+      let size = 0;
+      for await (const chunk of raw.body as unknown as AsyncIterable<Uint8Array>) {
+        size += chunk.length;
+        if (size > jsonLimits.bodyBytes) throw tooLarge();
+        chunks.push(chunk);
+      }
+      return decode(Buffer.concat(chunks, size));
+    },
+    get signal() {
+      return raw.signal;
+    },
+    remoteAddress: c.env?.remoteAddress ?? "",
+  };
+}

@@ -1,0 +1,56 @@
+import { requestErrors } from "@waggle/core";
+import type { z } from "zod";
+import { invalid } from "./problem.ts";
+
+export type QueryReader = (search: string) => unknown;
+
+/** Reads a query string strictly: what is unknown, repeated, empty or of the wrong type is refused. */
+export function queryReader(schema: z.ZodType | undefined): QueryReader {
+  const fields = schema === undefined ? {} : (schema as z.ZodObject).shape;
+  const numbers = new Set(Object.keys(fields).filter((name) => isNumber(fields[name] as z.ZodType)));
+  let empty: unknown;
+  return (search) => {
+    if (search === "") {
+      if (schema === undefined) return undefined;
+      // Defaults are values, not functions: one parse serves every call.
+      empty ??= check(schema, {});
+      return empty;
+    }
+    const values: Record<string, string> = Object.create(null);
+    const wrong = (path: string, message: string) =>
+      requestErrors.invalid(`query parameter ${path} ${message}`, { errors: [{ path, message }] });
+    for (const part of search.split("&")) {
+      if (part === "") continue;
+      const equals = part.indexOf("=");
+      const name = decode(equals < 0 ? part : part.slice(0, equals));
+      const value = equals < 0 ? "" : decode(part.slice(equals + 1));
+      if (!Object.hasOwn(fields, name)) throw wrong(name, "is unknown here");
+      if (name in values) throw wrong(name, "is given twice");
+      if (value === "") throw wrong(name, "is empty");
+      if (numbers.has(name) && !/^-?\d{1,15}(\.\d{1,9})?$/.test(value)) throw wrong(name, "is not a number");
+      values[name] = value;
+    }
+    return schema === undefined ? undefined : check(schema, { ...values });
+  };
+}
+
+function check(schema: z.ZodType, values: object): unknown {
+  const result = schema.safeParse(values, { reportInput: true });
+  if (result.success) return result.data;
+  throw invalid(result.error.issues);
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    throw requestErrors.invalid("the query string is not percent-encoded UTF-8", {
+      errors: [{ path: "", message: "expected percent-encoded UTF-8" }],
+    });
+  }
+}
+
+function isNumber(schema: z.ZodType): boolean {
+  const { def } = schema as unknown as { def: { type: string; innerType?: z.ZodType } };
+  return def.innerType === undefined ? def.type === "number" : isNumber(def.innerType);
+}

@@ -1,0 +1,187 @@
+import { Agent, Task } from "@waggle/core";
+import { z } from "zod";
+import { agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
+import { declared, idParam, Nothing, pageJson } from "./common.ts";
+
+const notFound = declared("agent.not_found");
+const stopped = declared("agent.stopped");
+const conflict = declared("agent.conflict");
+const params = { id: idParam("agt", "agent", notFound) };
+
+export const AgentAnswer = z.object({ agent: Agent.Info });
+export const RegisteredAnswer = z.object({
+  agent: Agent.Info,
+  /** Shown here and never again. */
+  token: z.string(),
+});
+export const AgentList = z.object({ items: z.array(Agent.Info), nextCursor: z.string().optional() });
+export const AssignmentsAnswer = z.object({ assignments: z.array(Task.Assignment) });
+export const CommandsAnswer = z.object({ commands: Agent.Commands });
+
+const agentJson = (agent: Agent.Info) => `{"agent":${Agent.toJson(agent)}}`;
+export const assignmentsJson = (assignments: readonly Task.Assignment[]) =>
+  `[${assignments.map(Task.assignmentJson).join(",")}]`;
+
+const state = (
+  verb: "drain" | "pause" | "resume",
+  summary: string,
+  change: (typeof Agent)["drain" | "pause" | "resume"],
+): Route =>
+  route({
+    method: "POST",
+    path: `/v1/agents/{id}/${verb}`,
+    id: `${verb}Agent`,
+    tag: "Agents",
+    summary,
+    roles: [...operators, "agent"],
+    params,
+    body: Nothing,
+    bodyOptional: true,
+    responses: { 200: { description: "The agent", schema: AgentAnswer } },
+    errors: [notFound, stopped, conflict],
+    handler: async ({ scope, params }) => json(agentJson(await change(scope, params.id as string))),
+  });
+
+export const agentRoutes: readonly Route[] = [
+  route({
+    method: "POST",
+    path: "/v1/agents",
+    id: "registerAgent",
+    tag: "Agents",
+    summary: "Register an agent",
+    description:
+      'The answer carries the agent\'s token, shown this once. A taken name is refused, unless `onConflict` is `"replace"`: ' +
+      "then the agent keeps its id, gets a new token, and what the old one held is fenced off.",
+    roles: operators,
+    body: Agent.Register,
+    payloads: ["metadata"],
+    idempotent: "answer",
+    responses: { 201: { description: "Registered", schema: RegisteredAnswer } },
+    errors: [declared("agent.exists"), conflict],
+    async handler({ scope, body }) {
+      const { agent, token } = await Agent.register(scope, body);
+      return json(`{"agent":${Agent.toJson(agent)},"token":${JSON.stringify(token)}}`, 201);
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/agents",
+    id: "listAgents",
+    tag: "Agents",
+    summary: "List agents, newest first",
+    roles: everyone,
+    query: Agent.ListQuery,
+    responses: { 200: { description: "A page of agents", schema: AgentList } },
+    errors: [],
+    async handler({ scope, query }) {
+      const { items, nextCursor } = await Agent.list(scope, query);
+      return json(pageJson(items.map(Agent.toJson), nextCursor));
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/agents/{id}",
+    id: "getAgent",
+    tag: "Agents",
+    summary: "Get an agent",
+    roles: [...everyone, "agent"],
+    params,
+    responses: { 200: { description: "The agent", schema: AgentAnswer } },
+    errors: [notFound],
+    handler: async ({ scope, params }) => json(agentJson(await Agent.get(scope, params.id as string))),
+  }),
+  route({
+    method: "PATCH",
+    path: "/v1/agents/{id}",
+    id: "updateAgent",
+    tag: "Agents",
+    summary: "Change what an agent offers",
+    description: "Only the fields given are changed. Work it holds goes on.",
+    roles: [...operators, "agent"],
+    params,
+    body: Agent.Patch,
+    payloads: ["metadata"],
+    responses: { 200: { description: "The agent", schema: AgentAnswer } },
+    errors: [notFound, stopped, conflict],
+    handler: async ({ scope, params, body }) => json(agentJson(await Agent.update(scope, params.id as string, body))),
+  }),
+  route({
+    method: "POST",
+    path: "/v1/agents/{id}/lease",
+    id: "leaseTasks",
+    tag: "Agents",
+    summary: "Ask for work",
+    description: "Waits up to `waitSeconds` for the first task. The list is empty when none came.",
+    roles: agentOnly,
+    params,
+    body: Agent.Lease,
+    bodyOptional: true,
+    responses: { 200: { description: "The work given", schema: AssignmentsAnswer } },
+    errors: [notFound, stopped],
+    async handler({ scope, params, body, request }) {
+      const { signal } = request;
+      const assignments = await Agent.lease(scope, params.id as string, body, signal);
+      // Nobody is there to take it: others should not have to wait for the lease to run out.
+      if (signal.aborted) {
+        for (const { task, fence } of assignments) {
+          await Task.release(scope, task.id, { fence, reason: "the agent left before it was told" });
+        }
+        return json('{"assignments":[]}');
+      }
+      return json(`{"assignments":${assignmentsJson(assignments)}}`);
+    },
+  }),
+  route({
+    method: "POST",
+    path: "/v1/agents/{id}/heartbeat",
+    id: "heartbeatAgent",
+    tag: "Agents",
+    summary: "Stay alive and hear commands",
+    description:
+      "Renews the agent's leases. With `holding`, work it should hold but does not name is given to others. " +
+      "Any authenticated call of an agent counts as a sign of life too.",
+    roles: agentOnly,
+    params,
+    body: Agent.Heartbeat,
+    bodyOptional: true,
+    responses: { 200: { description: "What the agent is to do", schema: CommandsAnswer } },
+    errors: [notFound, stopped],
+    handler: async ({ scope, params, body }) =>
+      json(JSON.stringify({ commands: await Agent.heartbeat(scope, params.id as string, body) })),
+  }),
+  state("drain", "Give an agent no new work; what runs goes on", Agent.drain),
+  state("pause", "Give an agent no new work until it is resumed", Agent.pause),
+  state("resume", "Give a paused or draining agent work again", Agent.resume),
+  route({
+    method: "DELETE",
+    path: "/v1/agents/{id}",
+    id: "removeAgent",
+    tag: "Agents",
+    summary: "Remove an agent",
+    description:
+      "`graceful`: it finishes what it runs, for `graceSeconds` at most. `force`: at once; what it held is fenced off and given to others.",
+    roles: [...operators, "agent"],
+    params,
+    query: Agent.RemoveQuery,
+    responses: { 200: { description: "The agent, stopped or draining", schema: AgentAnswer } },
+    errors: [notFound, conflict],
+    handler: async ({ scope, params, query }) => json(agentJson(await Agent.remove(scope, params.id as string, query))),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/agents/{id}/connect",
+    id: "connectAgent",
+    tag: "Agents",
+    summary: "Connect by WebSocket, the fast path",
+    description:
+      "Subprotocol `waggle.v1`; the token as `Authorization: Bearer` or as a second subprotocol `bearer.<token>`. " +
+      "A message is one frame or a list of frames (`AgentFrame`, answered by `ServerFrame`), at most 1 MiB. The first frame is `hello`.",
+    roles: agentOnly,
+    params,
+    responses: { 101: { description: "Switched to WebSocket" } },
+    errors: [notFound, declared("request.upgrade_required")],
+    handler: () => {
+      throw declared("request.upgrade_required")("connect here by WebSocket, subprotocol waggle.v1");
+    },
+  }),
+];

@@ -1,0 +1,31 @@
+import { type ErrorKind, errorKinds, type IdPrefix } from "@waggle/core";
+import { z } from "zod";
+import type { Param } from "../route.ts";
+
+/** An error declared in core, by its code. */
+export function declared(code: string): ErrorKind {
+  const kind = errorKinds.get(code);
+  if (kind === undefined) throw new Error(`error ${code} is not declared`);
+  return kind;
+}
+
+/** An id in the path. One that was never made is as good as one of another tenant: not found. */
+export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Param {
+  return {
+    schema: z.string().regex(new RegExp(`^${prefix}_[0-9a-hjkmnp-tv-z]{22}$`)),
+    missing: (value) => notFound(`there is no ${what} ${value.slice(0, 64)}`),
+  };
+}
+
+/** A query that pages through a list. */
+export const Page = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+  cursor: z.string().max(1024).optional(),
+});
+
+/** JSON text of a page whose items are JSON text. */
+export const pageJson = (items: readonly string[], nextCursor: string | undefined): string =>
+  `{"items":[${items.join(",")}]${nextCursor === undefined ? "" : `,"nextCursor":${JSON.stringify(nextCursor)}`}}`;
+
+/** A body without members, for calls that take none. */
+export const Nothing = z.strictObject({});

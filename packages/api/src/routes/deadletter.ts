@@ -1,0 +1,42 @@
+import { DeadLetter, Task } from "@waggle/core";
+import { z } from "zod";
+import { everyone, json, operators, type Route, route } from "../route.ts";
+import { Page, pageJson } from "./common.ts";
+import { TaskList } from "./task.ts";
+
+export const RedriveAnswer = z.object({
+  redriven: z.number(),
+  skipped: z.array(z.object({ taskId: z.string(), code: z.string() })),
+});
+
+export const deadLetterRoutes: readonly Route[] = [
+  route({
+    method: "GET",
+    path: "/v1/dead-letters",
+    id: "listDeadLetters",
+    tag: "Dead letters",
+    summary: "Tasks whose attempts are used up, newest first",
+    roles: everyone,
+    query: Page,
+    responses: { 200: { description: "A page of failed tasks, each with its last error", schema: TaskList } },
+    errors: [],
+    async handler({ scope, query }) {
+      const { items, nextCursor } = await DeadLetter.list(scope, query);
+      return json(pageJson(items.map(Task.toJson), nextCursor));
+    },
+  }),
+  route({
+    method: "POST",
+    path: "/v1/dead-letters/redrive",
+    id: "redriveDeadLetters",
+    tag: "Dead letters",
+    summary: "Run dead letters again, some or all",
+    description: "`perSecond` spreads them. Those that cannot be run again are listed with the reason.",
+    roles: operators,
+    body: DeadLetter.Redrive,
+    idempotent: "answer",
+    responses: { 200: { description: "How many run again", schema: RedriveAnswer } },
+    errors: [],
+    handler: async ({ scope, body }) => json(JSON.stringify(await DeadLetter.redrive(scope, body))),
+  }),
+];

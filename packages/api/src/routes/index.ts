@@ -1,0 +1,8 @@
+import type { Route } from "../route.ts";
+import { agentRoutes } from "./agent.ts";
+import { deadLetterRoutes } from "./deadletter.ts";
+import { systemRoutes } from "./system.ts";
+import { taskRoutes } from "./task.ts";
+
+/** Every call of the API, in the order of the docs. */
+export const routes: readonly Route[] = [...agentRoutes, ...taskRoutes, ...deadLetterRoutes, ...systemRoutes];

@@ -1,0 +1,289 @@
+import { EventLog, Key, Limit, Status } from "@waggle/core";
+import { z } from "zod";
+import { docsPage } from "../docs.ts";
+import { family, labels } from "../metrics.ts";
+import { openApiText } from "../openapi.ts";
+import { admins, everyone, json, operators, type Param, type Route, route, type Shared } from "../route.ts";
+import { afterOf, eventStream, wantsStream } from "../stream.ts";
+import { declared, idParam, Page } from "./common.ts";
+import { EventList } from "./task.ts";
+
+export const Health = z.object({
+  status: z.enum(["healthy", "degraded", "unhealthy", "no_agents"]),
+  version: z.string(),
+  uptimeSeconds: z.number(),
+  components: z.record(
+    z.string(),
+    z.object({ status: z.enum(["healthy", "degraded", "unhealthy"]), detail: z.string().optional() }),
+  ),
+});
+export type Health = z.output<typeof Health>;
+const counts = z.record(z.string(), z.number());
+export const FleetStatus = z.object({
+  version: z.string(),
+  uptimeSeconds: z.number(),
+  at: z.string(),
+  agents: z.object({ total: z.number(), byStatus: counts, byRole: counts, slots: z.number(), slotsInUse: z.number() }),
+  tasks: z.object({ byStatus: counts }),
+  queues: z.array(z.object({ capability: z.string(), waiting: z.number(), oldestSeconds: z.number() })),
+  totals: counts,
+});
+export const KeyAnswer = z.object({
+  ...Key.Info.shape,
+  /** Shown here and never again. */
+  key: z.string(),
+});
+export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
+export const LimitAnswer = z.object({ limit: Limit.Info });
+export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
+
+const uptime = ({ ports, startedAt }: Shared) => Math.round((ports.clock.now() - startedAt) / 100) / 10;
+
+/** How long a check may take before it counts as failed. */
+const checkMs = 2000;
+
+type Sample = Awaited<ReturnType<typeof Status.metrics>>[number]["samples"][number];
+const counted = new WeakMap<Shared, { at: number; samples: Promise<readonly Sample[]> }>();
+/** Health is asked without a key, so counting the fleets must not cost a read for each who asks. */
+const countedMs = 1000;
+
+function agentCounts(shared: Shared): Promise<readonly Sample[]> {
+  const now = shared.ports.clock.now();
+  const known = counted.get(shared);
+  if (known && now - known.at < countedMs) return known.samples;
+  const samples = Status.metrics(shared.ports).then(
+    (all) => all.find(({ name }) => name === "waggle_agents")?.samples ?? [],
+  );
+  counted.set(shared, { at: now, samples });
+  return samples;
+}
+
+async function health(shared: Shared): Promise<Health> {
+  const { ports, version } = shared;
+  const check = async (work: () => Promise<unknown>) => {
+    let cancel = () => {};
+    const late = new Promise<never>((_, reject) => {
+      cancel = ports.clock.after(checkMs, () => reject(new Error(`no answer within ${checkMs} ms`)));
+    });
+    try {
+      await Promise.race([work(), late]);
+      return { status: "healthy" as const };
+    } catch {
+      // The reason may name hosts and paths, and this is read without a key.
+      return { status: "unhealthy" as const, detail: "does not answer as it should" };
+    } finally {
+      cancel();
+    }
+  };
+  const [store, queue] = await Promise.all([
+    check(async () => {
+      await ports.store.get({ pk: "HEALTH", sk: "read" });
+      await ports.store.settled();
+    }),
+    check(() => ports.queues.dispatch.depth()),
+  ]);
+  const components = { store, queue };
+  const broken = Object.values(components).some((component) => component.status === "unhealthy");
+  if (broken || shared.closing.aborted)
+    return { status: "unhealthy", version, uptimeSeconds: uptime(shared), components };
+  const fleet = await agentCounts(shared);
+  const sum = (...statuses: string[]) =>
+    fleet.reduce((total, { labels, value }) => total + (statuses.includes(labels.status ?? "") ? value : 0), 0);
+  const present = sum("ready", "busy", "paused", "draining");
+  const lost = sum("lost");
+  const status = present === 0 ? "no_agents" : lost > present ? "degraded" : "healthy";
+  return { status, version, uptimeSeconds: uptime(shared), components };
+}
+
+const limitKey: Param = {
+  schema: Limit.LimitKey,
+  missing: () =>
+    declared("request.invalid")("the limit's key is empty, too long or has control characters", {
+      errors: [{ path: "key", message: "expected 1 to 256 characters, no control characters" }],
+    }),
+};
+const keyNotFound = declared("key.not_found");
+
+export const systemRoutes: readonly Route[] = [
+  route({
+    method: "GET",
+    path: "/health",
+    id: "getHealth",
+    tag: "System",
+    summary: "Whether the server works; no key needed",
+    roles: "public",
+    responses: {
+      200: { description: "It works; `no_agents` and `degraded` tell of the fleet", schema: Health },
+      503: { description: "It does not work, or is stopping", schema: Health },
+    },
+    errors: [],
+    async handler({ shared }) {
+      const found = await health(shared);
+      const failed = found.status === "unhealthy";
+      return json(JSON.stringify(found), failed ? 503 : 200, failed ? { "retry-after": "1" } : undefined);
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/status",
+    id: "getStatus",
+    tag: "System",
+    summary: "The fleet and the work at a glance",
+    roles: everyone,
+    responses: { 200: { description: "Counts, queues and ages", schema: FleetStatus } },
+    errors: [],
+    handler: async ({ scope, shared }) =>
+      json(JSON.stringify({ version: shared.version, uptimeSeconds: uptime(shared), ...(await Status.read(scope)) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/events",
+    id: "listEvents",
+    tag: "System",
+    summary: "The tenant's event log, in order",
+    description:
+      "`types` is a comma-separated list; `task.*` matches a family. With `Accept: text/event-stream`: the events after `after` or " +
+      "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing.",
+    roles: everyone,
+    query: EventLog.ListQuery,
+    streams: true,
+    responses: { 200: { description: "Events, in order", schema: EventList } },
+    errors: [],
+    async handler(call) {
+      const { scope, query, request } = call;
+      if (!wantsStream(request.header("accept"))) return json(JSON.stringify(await EventLog.list(scope, query)));
+      return eventStream(call, { after: afterOf(call, query.after), types: query.types });
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/metrics",
+    id: "getMetrics",
+    tag: "System",
+    summary: "Metrics as Prometheus text",
+    description: "The first tenant sees every tenant and the process; another sees its own.",
+    roles: everyone,
+    responses: { 200: { description: "Prometheus text, version 0.0.4", type: "text/plain" } },
+    errors: [],
+    async handler({ scope, shared }) {
+      const all = scope.tenant === Key.firstTenant;
+      const lines: string[] = [];
+      for (const metric of await Status.metrics(shared.ports)) {
+        family(lines, metric.name, metric.type, metric.help);
+        for (const sample of metric.samples) {
+          if (all || sample.labels.tenant === scope.tenant)
+            lines.push(`${metric.name}${labels(sample.labels)} ${sample.value}`);
+        }
+      }
+      const text = `${lines.join("\n")}\n${all ? shared.metrics.render() : ""}`;
+      return { text, type: "text/plain; version=0.0.4; charset=utf-8" };
+    },
+  }),
+  route({
+    method: "POST",
+    path: "/v1/keys",
+    id: "createKey",
+    tag: "System",
+    summary: "Make a key",
+    description:
+      "The answer carries the key, shown this once. Only an admin of the first tenant may name another tenant.",
+    roles: admins,
+    body: Key.Create,
+    idempotent: "answer",
+    responses: { 201: { description: "The key", schema: KeyAnswer } },
+    errors: [],
+    async handler({ scope, body }) {
+      const { info, key } = await Key.create(scope, body);
+      return json(JSON.stringify({ ...info, key }), 201);
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/keys",
+    id: "listKeys",
+    tag: "System",
+    summary: "List the tenant's keys, never the secrets",
+    roles: admins,
+    query: Page,
+    responses: { 200: { description: "A page of keys", schema: KeyList } },
+    errors: [],
+    handler: async ({ scope, query }) => json(JSON.stringify(await Key.list(scope, query))),
+  }),
+  route({
+    method: "DELETE",
+    path: "/v1/keys/{id}",
+    id: "revokeKey",
+    tag: "System",
+    summary: "Revoke a key, at once",
+    roles: admins,
+    params: { id: idParam("key", "key", keyNotFound) },
+    responses: { 204: { description: "Revoked" } },
+    errors: [keyNotFound, declared("key.last_admin")],
+    async handler({ scope, params }) {
+      await Key.revoke(scope, params.id as string);
+      return { status: 204 };
+    },
+  }),
+  route({
+    method: "PUT",
+    path: "/v1/limits/{key}",
+    id: "putLimit",
+    tag: "System",
+    summary: "Set the limits of a key",
+    description: "They hold over what tasks ask. What is left out no longer holds.",
+    roles: operators,
+    params: { key: limitKey },
+    body: Limit.Put,
+    responses: { 200: { description: "The limit and its use", schema: LimitAnswer } },
+    errors: [],
+    handler: async ({ scope, params, body }) =>
+      json(JSON.stringify({ limit: await Limit.put(scope, params.key as string, body) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/limits/{key}",
+    id: "getLimit",
+    tag: "System",
+    summary: "The limits of a key and their use",
+    description: "A key nobody has used is all zeros.",
+    roles: everyone,
+    params: { key: limitKey },
+    responses: { 200: { description: "The limit and its use", schema: LimitAnswer } },
+    errors: [],
+    handler: async ({ scope, params }) => json(JSON.stringify({ limit: await Limit.get(scope, params.key as string) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/limits",
+    id: "listLimits",
+    tag: "System",
+    summary: "The limits the operator has set, by key",
+    roles: everyone,
+    query: Page,
+    responses: { 200: { description: "A page of limits", schema: LimitList } },
+    errors: [],
+    handler: async ({ scope, query }) => json(JSON.stringify(await Limit.list(scope, query))),
+  }),
+  route({
+    method: "GET",
+    path: "/openapi.json",
+    id: "getOpenApi",
+    tag: "System",
+    summary: "This API as an OpenAPI 3.1 document; no key needed",
+    roles: "public",
+    responses: { 200: { description: "The document", type: "application/json" } },
+    errors: [],
+    handler: async ({ shared }) => json(openApiText(shared.version, shared.routes)),
+  }),
+  route({
+    method: "GET",
+    path: "/docs",
+    id: "getDocs",
+    tag: "System",
+    summary: "A page to read and try this API; no key needed",
+    roles: "public",
+    responses: { 200: { description: "The page", type: "text/html" } },
+    errors: [],
+    handler: async () => docsPage(),
+  }),
+];

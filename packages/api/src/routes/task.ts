@@ -1,0 +1,275 @@
+import { EventLog, requestErrors, type Scope, Task } from "@waggle/core";
+import { z } from "zod";
+import { toProblem } from "../problem.ts";
+import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";
+import { afterOf, eventStream, wantsStream } from "../stream.ts";
+import { assignmentsJson, CommandsAnswer } from "./agent.ts";
+import { declared, idParam, Nothing, pageJson } from "./common.ts";
+
+const notFound = declared("task.not_found");
+const leaseLost = declared("task.lease_lost");
+const conflict = declared("task.conflict");
+const params = { id: idParam("tsk", "task", notFound) };
+const creating = [
+  declared("task.dependency_not_found"),
+  declared("task.parent_not_found"),
+  declared("task.too_deep"),
+  requestErrors.idempotencyMismatch,
+];
+
+export const TaskAnswer = z.object({ task: Task.Info });
+export const TaskList = z.object({ items: z.array(Task.Info), nextCursor: z.string().optional() });
+export const EndedAnswer = z.object({
+  task: Task.Info,
+  /** With `take` in the request: the agent's next work. */
+  assignments: z.array(Task.Assignment).optional(),
+});
+export const BatchAnswer = z.object({
+  /** In the order of the request. */
+  results: z.array(z.union([TaskAnswer, z.object({ problem: z.record(z.string(), z.unknown()) })])),
+});
+export const EventList = z.object({ items: z.array(EventLog.Info), nextAfter: z.number() });
+export const Explanation = z.record(z.string(), z.unknown());
+
+const taskJson = (task: Task.Info) => `{"task":${Task.toJson(task)}}`;
+const endedJson = ({ task, assignments }: Task.Ended) =>
+  `{"task":${Task.toJson(task)}${assignments ? `,"assignments":${assignmentsJson(assignments)}` : ""}}`;
+
+const GetQuery = z.strictObject({ waitSeconds: z.coerce.number().min(0).max(20).default(0) });
+const EventsQuery = EventLog.ListQuery.pick({ after: true, limit: true });
+
+/** An agent sees the tasks it has or had, and their children. */
+async function checkReadable(scope: Scope, id: string): Promise<void> {
+  if (scope.actor.role !== "agent") return;
+  const touched = (task: Task.Info) =>
+    task.agentId === scope.actor.id || task.history.some(({ agentId }) => agentId === scope.actor.id);
+  const task = await Task.get(scope, id);
+  if (touched(task)) return;
+  if (task.parentId !== undefined && touched(await Task.get(scope, task.parentId))) return;
+  throw notFound(`there is no task ${id}`);
+}
+
+/** An agent may only make children of a task it holds. */
+async function checkParent(scope: Scope, parentId: string | undefined): Promise<void> {
+  if (scope.actor.role !== "agent") return;
+  if (parentId === undefined) {
+    throw requestErrors.forbidden("an agent may only make children of a task it holds: give its id as parentId");
+  }
+  const parent = params.id.schema.safeParse(parentId).success
+    ? await Task.get(scope, parentId).catch(() => undefined)
+    : undefined;
+  if (parent?.agentId === scope.actor.id && parent.finishedAt === undefined) return;
+  throw declared("task.parent_not_found")(`this agent holds no task ${parentId.slice(0, 64)}`, {
+    errors: [{ path: "parentId", message: "not a task this agent holds" }],
+  });
+}
+
+const byHolder = (
+  verb: "complete" | "fail" | "release",
+  summary: string,
+  description: string,
+  // biome-ignore lint/suspicious/noExplicitAny: three calls that differ in their body alone
+  [body, call]: readonly [z.ZodType<any>, (scope: Scope, id: string, input: any) => Promise<Task.Ended>],
+): Route =>
+  route({
+    method: "POST",
+    path: `/v1/tasks/{id}/${verb}`,
+    id: `${verb}Task`,
+    tag: "Tasks",
+    summary,
+    description: `${description} With \`take\`, the agent's next work comes in the same answer.`,
+    roles: agentOnly,
+    params,
+    body,
+    payloads: ["result"],
+    responses: { 200: { description: "The recorded outcome", schema: EndedAnswer } },
+    errors: [notFound, leaseLost, conflict],
+    handler: async ({ scope, params, body }) => json(endedJson(await call(scope, params.id as string, body))),
+  });
+
+export const taskRoutes: readonly Route[] = [
+  route({
+    method: "POST",
+    path: "/v1/tasks",
+    id: "createTask",
+    tag: "Tasks",
+    summary: "Submit a task",
+    description: "An agent may submit children of a task it holds: it gives that task's id as `parentId`.",
+    roles: [...clients, "agent"],
+    body: Task.Create,
+    payloads: ["input", "metadata"],
+    idempotent: "domain",
+    responses: { 201: { description: "Taken, on disk", schema: TaskAnswer } },
+    errors: creating,
+    async handler({ scope, body, idempotency }) {
+      await checkParent(scope, body.parentId);
+      const { task, replayed } = await Task.create(scope, body, idempotency && { idempotency });
+      return json(taskJson(task), 201, replayed ? replayedHeader : undefined);
+    },
+  }),
+  route({
+    method: "POST",
+    path: "/v1/tasks/batch",
+    id: "createTasks",
+    tag: "Tasks",
+    summary: "Submit up to 100 tasks",
+    description:
+      "One bad entry spoils no other, unless `atomic` is true. An entry may name itself with `ref`; others depend on it by `ref:name`. " +
+      "Each entry is a `CreateTask` with an optional `ref`.",
+    roles: clients,
+    body: Task.CreateBatch,
+    payloads: ["tasks.*.input", "tasks.*.metadata"],
+    idempotent: "domain",
+    responses: { 207: { description: "One task or problem for each entry, in order", schema: BatchAnswer } },
+    errors: [...creating, declared("task.dependency_cycle"), declared("task.batch_refused")],
+    async handler({ scope, body, idempotency }) {
+      const { results, replayed } = await Task.createBatch(scope, body, idempotency && { idempotency });
+      const entries = results.map((result) =>
+        "task" in result ? taskJson(result.task) : `{"problem":${toProblem(result.problem, undefined).text}}`,
+      );
+      return json(`{"results":[${entries.join(",")}]}`, 207, replayed ? replayedHeader : undefined);
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/tasks",
+    id: "listTasks",
+    tag: "Tasks",
+    summary: "List tasks, newest first",
+    roles: everyone,
+    query: Task.ListQuery,
+    responses: { 200: { description: "A page of tasks", schema: TaskList } },
+    errors: [],
+    async handler({ scope, query }) {
+      const { items, nextCursor } = await Task.list(scope, query);
+      return json(pageJson(items.map(Task.toJson), nextCursor));
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/tasks/{id}",
+    id: "getTask",
+    tag: "Tasks",
+    summary: "Get a task, or wait for its end",
+    description: "With `waitSeconds`, answers once the task has ended or the time is up.",
+    roles: [...everyone, "agent"],
+    params,
+    query: GetQuery,
+    responses: { 200: { description: "The task", schema: TaskAnswer } },
+    errors: [notFound],
+    async handler({ scope, params, query, request }) {
+      const id = params.id as string;
+      await checkReadable(scope, id);
+      const { waitSeconds } = query;
+      const options = waitSeconds > 0 ? { waitSeconds, signal: request.signal } : {};
+      return json(taskJson(await Task.get(scope, id, options)));
+    },
+  }),
+  route({
+    method: "POST",
+    path: "/v1/tasks/{id}/cancel",
+    id: "cancelTask",
+    tag: "Tasks",
+    summary: "Cancel a task, whatever its state",
+    description: "One that has ended stays as it is and is answered with its recorded outcome.",
+    roles: clients,
+    params,
+    body: Task.Cancel,
+    bodyOptional: true,
+    responses: { 200: { description: "The task", schema: TaskAnswer } },
+    errors: [notFound, conflict],
+    handler: async ({ scope, params, body }) => json(taskJson(await Task.cancel(scope, params.id as string, body))),
+  }),
+  route({
+    method: "POST",
+    path: "/v1/tasks/{id}/start",
+    id: "startTask",
+    tag: "Tasks",
+    summary: "Begin an attempt",
+    roles: agentOnly,
+    params,
+    body: Task.Start,
+    responses: { 200: { description: "The task, running", schema: TaskAnswer } },
+    errors: [notFound, leaseLost, conflict],
+    handler: async ({ scope, params, body }) => json(taskJson(await Task.start(scope, params.id as string, body))),
+  }),
+  route({
+    method: "POST",
+    path: "/v1/tasks/{id}/heartbeat",
+    id: "heartbeatTask",
+    tag: "Tasks",
+    summary: "Report progress of an attempt",
+    description: "`details` come back to the next attempt, should there be one.",
+    roles: agentOnly,
+    params,
+    body: Task.Heartbeat,
+    payloads: ["details"],
+    responses: { 200: { description: "What the agent is to do", schema: CommandsAnswer } },
+    errors: [notFound, leaseLost, conflict],
+    handler: async ({ scope, params, body }) =>
+      json(JSON.stringify({ commands: await Task.heartbeat(scope, params.id as string, body) })),
+  }),
+  byHolder(
+    "complete",
+    "End an attempt with its result",
+    "Repeating it with the right fence answers the recorded outcome again.",
+    [Task.Complete, Task.complete],
+  ),
+  byHolder("fail", "End an attempt with an error", "It is tried again as the task's retry policy says.", [
+    Task.Fail,
+    Task.fail,
+  ]),
+  byHolder("release", "Give a task back unharmed", "It uses up no attempt.", [Task.Release, Task.release]),
+  route({
+    method: "POST",
+    path: "/v1/tasks/{id}/retry",
+    id: "retryTask",
+    tag: "Tasks",
+    summary: "Run a failed, cancelled or expired task again",
+    description: "Same id, fresh attempts.",
+    roles: clients,
+    params,
+    body: Nothing,
+    bodyOptional: true,
+    responses: { 200: { description: "The task", schema: TaskAnswer } },
+    errors: [notFound, declared("task.not_retryable"), conflict],
+    handler: async ({ scope, params }) => json(taskJson(await Task.retry(scope, params.id as string))),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/tasks/{id}/events",
+    id: "listTaskEvents",
+    tag: "Tasks",
+    summary: "Events of a task, in order",
+    description:
+      "With `Accept: text/event-stream`: the events after `after` or `Last-Event-ID`, then live; `id` is the sequence number.",
+    roles: [...everyone, "agent"],
+    params,
+    query: EventsQuery,
+    streams: true,
+    responses: { 200: { description: "Events, in order", schema: EventList } },
+    errors: [notFound],
+    async handler(call) {
+      const { scope, query, request } = call;
+      const taskId = call.params.id as string;
+      await checkReadable(scope, taskId);
+      if (wantsStream(request.header("accept"))) {
+        await Task.get(scope, taskId);
+        return eventStream(call, { after: afterOf(call, query.after), taskId });
+      }
+      return json(JSON.stringify(await Task.events(scope, taskId, query)));
+    },
+  }),
+  route({
+    method: "GET",
+    path: "/v1/tasks/{id}/explain",
+    id: "explainTask",
+    tag: "Tasks",
+    summary: "Why a task waits, or why this agent has it",
+    roles: everyone,
+    params,
+    responses: { 200: { description: "Candidates, scores and refusals", schema: Explanation } },
+    errors: [notFound],
+    handler: async ({ scope, params }) => json(JSON.stringify(await Task.explain(scope, params.id as string))),
+  }),
+];

@@ -1,0 +1,104 @@
+import { setMaxListeners } from "node:events";
+import { createServer as createHttpServer, type Server, STATUS_CODES } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { type ErrorKind, requestErrors } from "@waggle/core";
+import { type AppOptions, createApp } from "./app.ts";
+import { problemType, toProblem } from "./problem.ts";
+import { createSockets } from "./socket.ts";
+
+export interface ServerOptions extends Omit<AppOptions, "closing"> {
+  /** `127.0.0.1` unless given. */
+  readonly host?: string;
+  /** Any free one unless given. */
+  readonly port?: number;
+}
+
+export interface RunningServer {
+  /** Without a slash at the end. */
+  readonly url: string;
+  /** Takes no more, finishes what runs, closes connections with 1001, then resolves; at most `graceSeconds` (10) later. */
+  close(options?: { readonly graceSeconds?: number }): Promise<void>;
+}
+
+const limits = {
+  /** A client may take this long to send its headers … */
+  headersTimeout: 10_000,
+  /** … and this long for the whole request. */
+  requestTimeout: 30_000,
+  keepAliveTimeout: 65_000,
+  connectionsCheckingInterval: 5_000,
+  maxHeaderSize: 16 * 1024,
+  maxHeadersCount: 100,
+  maxConnections: 20_000,
+} as const;
+
+/**
+ * The API on a Node HTTP server, WebSocket included.
+ * @throws the system's error, e.g. `EADDRINUSE`, when it cannot listen
+ * @example const server = await createServer({ ports, version: "0.1.0", port: 7700 }); await server.close()
+ */
+export async function createServer(options: ServerOptions): Promise<RunningServer> {
+  const closing = new AbortController();
+  // Every long poll and stream listens.
+  setMaxListeners(0, closing.signal);
+  const app = createApp({ ...options, closing: closing.signal });
+  const sockets = createSockets({ ...app, onError: options.onError });
+  const { maxHeadersCount, maxConnections, ...timeouts } = limits;
+  const server = createHttpServer({ ...timeouts, noDelay: true }, getRequestListener(app.hono.fetch));
+  server.maxHeadersCount = maxHeadersCount;
+  server.maxConnections = maxConnections;
+  server.on("upgrade", sockets.upgrade);
+  server.on("clientError", refuse);
+  const host = options.host ?? "127.0.0.1";
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ host, port: options.port ?? 0, backlog: 1024 }, () => {
+      server.off("error", reject);
+      resolve();
+    });
+  });
+  const { port } = server.address() as AddressInfo;
+  let closed: Promise<void> | undefined;
+  return {
+    url: `http://${host.includes(":") ? `[${host}]` : host}:${port}`,
+    close({ graceSeconds = 10 } = {}) {
+      closed ??= shut(server, graceSeconds * 1000, () => {
+        closing.abort();
+        return sockets.close(graceSeconds * 1000);
+      });
+      return closed;
+    },
+  };
+}
+
+async function shut(server: Server, graceMs: number, closeSockets: () => Promise<void>): Promise<void> {
+  const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+  const force = setTimeout(() => server.closeAllConnections(), graceMs);
+  await closeSockets();
+  server.closeIdleConnections();
+  // A kept-alive connection whose last answer is just being written becomes idle a moment later.
+  const idle = setInterval(() => server.closeIdleConnections(), 20);
+  await ended;
+  clearInterval(idle);
+  clearTimeout(force);
+}
+
+/** What Node's parser refuses never reaches the app. */
+function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const { status, kind } = reasons[error.code ?? ""] ?? { status: 400, kind: requestErrors.invalid };
+  const problem = toProblem(kind("the request is not HTTP as this server takes it"), undefined);
+  const text = JSON.stringify({ ...JSON.parse(problem.text), status });
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${problemType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+  );
+}
+
+const reasons: Readonly<Record<string, { status: number; kind: ErrorKind }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, kind: requestErrors.tooLarge },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, kind: requestErrors.invalid },
+};

@@ -1,0 +1,376 @@
+import { randomUUID } from "node:crypto";
+import { type IncomingMessage, STATUS_CODES } from "node:http";
+import type { Duplex } from "node:stream";
+import { Agent, isError, isId, jsonLimits, Key, readJson, requestErrors, type Scope, Task } from "@waggle/core";
+import { type RawData, WebSocket, WebSocketServer } from "ws";
+import { type App, authenticate, requestIdOf } from "./app.ts";
+import { bearerOf } from "./auth.ts";
+import { invalid, problemType, toProblem } from "./problem.ts";
+import { declared } from "./routes/common.ts";
+
+const protocol = "waggle.v1";
+const payloads = [...Agent.framePayloads, ...Agent.framePayloads.map((name) => `*.${name}`)];
+
+const limits = {
+  /** Between pings. A peer that answers none in this time is gone. */
+  pingMs: 15_000,
+  /** The first frame must come this soon. */
+  helloMs: 10_000,
+  /** Frames being worked on; above this no more is read. */
+  framesInFlight: 2000,
+  /** Bytes the peer has not taken yet; above this no more is read … */
+  bufferedBytes: 1024 * 1024,
+  /** … and above this the peer is given up: it has long stopped reading. */
+  bufferedBytesMax: 32 * 1024 * 1024,
+} as const;
+
+const close = {
+  normal: 1000,
+  goingAway: 1001,
+  unsupported: 1003,
+  invalid: 1007,
+  policy: 1008,
+  tryLater: 1013,
+} as const;
+
+export interface Sockets {
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  /** Closes every connection with 1001; resolves once all are gone, by force after `graceMs`. */
+  close(graceMs: number): Promise<void>;
+}
+
+export interface SocketOptions extends App {
+  readonly onError?: ((error: unknown, requestId: string) => void) | undefined;
+}
+
+/** The WebSocket edge of agents; see `agent/frame.ts` for the protocol. */
+export function createSockets(app: SocketOptions): Sockets {
+  const { shared, failedAuth } = app;
+  const { ports } = shared;
+  const server = new WebSocketServer({
+    noServer: true,
+    maxPayload: jsonLimits.bodyBytes,
+    // A frame is small and often random; compression costs memory for each connection.
+    perMessageDeflate: false,
+    clientTracking: false,
+    handleProtocols: (offered) => (offered.has(protocol) ? protocol : false),
+  });
+  const open = new Map<WebSocket, () => Promise<void>>();
+
+  async function accept(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const header = (name: string) => {
+      const value = request.headers[name];
+      return Array.isArray(value) ? value.join(", ") : value;
+    };
+    const requestId = requestIdOf({ header }, ports);
+    const alive = () => !socket.destroyed;
+    socket.on("error", () => {});
+    try {
+      if (shared.closing.aborted) throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
+      const path = (request.url ?? "").split("?", 1)[0] as string;
+      const id = /^\/v1\/agents\/([^/]+)\/connect$/.exec(path)?.[1];
+      if (id === undefined) throw requestErrors.notFound(`there is no WebSocket at ${path.slice(0, 200)}`);
+      const offered = (header("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
+      const bearer =
+        bearerOf(header("authorization")) ??
+        offered.find((name) => name.startsWith("bearer."))?.slice("bearer.".length);
+      const from = { header, remoteAddress: request.socket.remoteAddress ?? "" };
+      const scope = await authenticate(["agent"], bearer, from, requestId, { options: { ports }, failedAuth });
+      if (!isId("agt", id) || id !== scope.actor.id)
+        throw declared("agent.not_found")(`there is no agent ${id.slice(0, 64)}`);
+      await Agent.seen(scope, id);
+      await ports.store.settled();
+      if (alive()) {
+        server.handleUpgrade(request, socket, head, (ws) => {
+          const connection = serve(ws, scope, bearer as string, app);
+          open.set(ws, connection.ended);
+          ws.once("close", () => {
+            open.delete(ws);
+          });
+        });
+      }
+    } catch (thrown) {
+      if (!isError(thrown)) app.onError?.(thrown, requestId);
+      if (alive()) refuse(socket, thrown, requestId);
+    }
+  }
+
+  return {
+    upgrade: (request, socket, head) => void accept(request, socket, head),
+    async close(graceMs) {
+      const sockets = [...open.keys()];
+      for (const ws of sockets) ws.close(close.goingAway, "the server is stopping");
+      const gone = Promise.all(
+        sockets.map(
+          (ws) => new Promise<void>((resolve) => (open.has(ws) ? ws.once("close", () => resolve()) : resolve())),
+        ),
+      );
+      const timer = setTimeout(() => {
+        for (const ws of open.keys()) ws.terminate();
+      }, graceMs);
+      const ends = [...open.values()];
+      await gone;
+      clearTimeout(timer);
+      await Promise.all(ends.map((ended) => ended()));
+      server.close();
+    },
+  };
+}
+
+function refuse(socket: Duplex, thrown: unknown, requestId: string): void {
+  const { status, text, retryAfterSeconds } = toProblem(thrown, requestId);
+  const lines = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
+    `Content-Type: ${problemType}`,
+    `Content-Length: ${Buffer.byteLength(text)}`,
+    `X-Request-Id: ${requestId}`,
+    "Cache-Control: no-store",
+    "Connection: close",
+    ...(retryAfterSeconds === undefined ? [] : [`Retry-After: ${retryAfterSeconds}`]),
+    ...(status === 401 ? ['WWW-Authenticate: Bearer realm="waggle"'] : []),
+  ];
+  socket.end(`${lines.join("\r\n")}\r\n\r\n${text}`);
+}
+
+/** One connection, from its first frame to its end. */
+function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions): { ended: () => Promise<void> } {
+  const { ports, metrics } = app.shared;
+  const id = scope.actor.id;
+  const counts = metrics.sockets;
+  counts.open++;
+
+  // Output. Replies wait until what they tell of is durable; pushes are durable when they come.
+  let ready: string[] = [];
+  let replies: string[] = [];
+  let held: string[] | undefined = [];
+  let settling = false;
+  let scheduled = false;
+  let inFlight = 0;
+  let paused = false;
+  let over = false;
+
+  const send = () => {
+    scheduled = false;
+    if (ready.length === 0 || ws.readyState !== WebSocket.OPEN) return;
+    const text = ready.length === 1 ? (ready[0] as string) : `[${ready.join(",")}]`;
+    counts.framesOut += ready.length;
+    ready = [];
+    ws.send(text, throttle);
+    if (ws.bufferedAmount > limits.bufferedBytesMax) ws.terminate();
+    throttle();
+  };
+  /** All that is ready within one turn of the event loop leaves as one message. */
+  const push = (frame: string) => {
+    if (held !== undefined) {
+      held.push(frame);
+      return;
+    }
+    ready.push(frame);
+    if (scheduled) return;
+    scheduled = true;
+    setImmediate(send);
+  };
+  const settle = async () => {
+    settling = true;
+    try {
+      while (replies.length > 0) {
+        const batch = replies;
+        replies = [];
+        await ports.store.settled();
+        for (const frame of batch) ready.push(frame);
+        send();
+      }
+    } catch {
+      // What was done may not last, so it must not be told. The agent comes back and learns what holds.
+      ws.close(close.tryLater, "storage unavailable");
+    }
+    settling = false;
+    closeWhenIdle();
+  };
+  const reply = (frame: string) => {
+    replies.push(frame);
+    if (!settling) void settle();
+  };
+
+  const throttle = () => {
+    const full = inFlight > limits.framesInFlight || ws.bufferedAmount > limits.bufferedBytes;
+    if (full && !paused) ws.pause();
+    else if (!full && paused) ws.resume();
+    paused = full;
+  };
+
+  // Input.
+  let connection: Promise<Agent.Connection> | undefined;
+  let ending: { code: number; reason: string } | undefined;
+  /** Once all that was asked is answered. */
+  const closeWhenIdle = () => {
+    if (ending === undefined || inFlight > 0 || settling || replies.length > 0) return;
+    send();
+    ws.close(ending.code, ending.reason.slice(0, 120));
+  };
+
+  const refused = (re: number | undefined, thrown: unknown) => {
+    if (!isError(thrown)) app.onError?.(thrown, scope.requestId);
+    reply(
+      `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":false,"problem":${toProblem(thrown, scope.requestId).text}}`,
+    );
+  };
+  /** Frames of one task, and those of the agent as a whole, are done in the order they came. */
+  const working = new Map<string, Promise<void>>();
+  const frame = (value: unknown) => {
+    counts.framesIn++;
+    const parsed = Agent.AgentFrame.safeParse(value);
+    if (!parsed.success) {
+      const re = (value as { re?: unknown } | null)?.re;
+      const { issues } = Agent.AgentFrame.safeParse(value, { reportInput: true }).error ?? parsed.error;
+      refused(Number.isSafeInteger(re) ? (re as number) : undefined, invalid(issues));
+      return;
+    }
+    const { data } = parsed;
+    const subject = "taskId" in data ? data.taskId : data.op === "heartbeat" ? undefined : "";
+    const before = data.op === "stop" ? Promise.all(working.values()) : subject !== undefined && working.get(subject);
+    inFlight++;
+    const done = work(data, before).finally(() => {
+      inFlight--;
+      if (subject !== undefined && working.get(subject) === done) working.delete(subject);
+      if (paused) throttle();
+      closeWhenIdle();
+    });
+    if (subject !== undefined) working.set(subject, done);
+  };
+  const work = async (data: Agent.AgentFrame, before: Promise<unknown> | false | undefined) => {
+    try {
+      if (before) await before;
+      if (data.op === "hello") await hello(data);
+      else {
+        if (held !== undefined)
+          await (connection ?? Promise.reject(requestErrors.invalid("the first frame must be hello")));
+        reply(ok(data.re, await act(scope, data)));
+        if (data.op === "stop") ending ??= { code: close.normal, reason: "the agent was removed" };
+      }
+    } catch (thrown) {
+      refused(data.re, thrown);
+      // Without a connection there is nothing to go on with.
+      if (data.op === "hello" && held !== undefined) ending ??= { code: close.policy, reason: "hello was refused" };
+    }
+  };
+  const hello = async ({ re, holding }: Extract<Agent.AgentFrame, { op: "hello" }>) => {
+    if (connection !== undefined) throw requestErrors.invalid("hello was said already");
+    connection = Agent.connect(scope, id, { connectionId: randomUUID(), holding, push: pushed });
+    const { agent, commands } = await connection;
+    await ports.store.settled();
+    if (over) return;
+    welcome(agent, commands);
+    if (re !== undefined) reply(ok(re, commandsPart(commands)));
+  };
+  const welcome = (agent: Agent.Info, commands: Agent.Commands) => {
+    const { status, leaseSeconds, maxConcurrency } = agent;
+    const waiting = held ?? [];
+    held = undefined;
+    push(JSON.stringify({ op: "welcome", agentId: id, status, leaseSeconds, maxConcurrency }));
+    if (commands.cancel.length > 0 || commands.pause || commands.drain)
+      push(JSON.stringify({ op: "command", ...commands }));
+    for (const text of waiting) push(text);
+  };
+  const pushed = (message: Agent.AgentMessage) => {
+    if ("assign" in message) {
+      push(`{"op":"assign","assignments":[${message.assign.map(Task.assignmentJson).join(",")}]}`);
+    } else if ("stop" in message) {
+      push(JSON.stringify({ op: "command", ...message }));
+      ending ??= { code: close.normal, reason: message.reason };
+      closeWhenIdle();
+    } else push(JSON.stringify({ op: "command", ...message }));
+  };
+
+  ws.on("message", (data: RawData, binary: boolean) => {
+    beats = 0;
+    if (over) return;
+    if (binary) return ws.close(close.unsupported, "send text");
+    let value: unknown;
+    try {
+      value = readJson((data as Buffer).toString("utf8"), payloads);
+    } catch (error) {
+      // Not JSON: the peer speaks something else. JSON that breaks a limit is one bad frame.
+      if (notJson(error)) return ws.close(close.invalid, "not JSON");
+      return refused(undefined, error);
+    }
+    if (Array.isArray(value)) for (const one of value) frame(one);
+    else frame(value);
+    if (inFlight > limits.framesInFlight) throttle();
+  });
+
+  // Life.
+  let beats = 0;
+  ws.on("pong", () => {
+    beats = 0;
+  });
+  let cancelTimer = ports.clock.after(limits.helloMs, () => {
+    if (connection === undefined) ws.close(close.policy, "no hello came");
+    else beat();
+  });
+  const beat = () => {
+    cancelTimer = ports.clock.after(limits.pingMs, beat);
+    if (beats > 0) return ws.terminate();
+    beats++;
+    ws.ping();
+    Key.authenticate(ports, bearer)
+      .then((known) => {
+        if (known?.actor.id !== id) return ws.close(close.policy, "the token is no longer valid");
+        return Agent.seen(scope, id);
+      })
+      .catch(() => {});
+  };
+  let ended: Promise<void> | undefined;
+  const end = (): Promise<void> => {
+    over = true;
+    ended ??= (async () => {
+      cancelTimer();
+      counts.open--;
+      await (await connection?.catch(() => undefined))?.disconnect();
+    })().catch((error) => app.onError?.(error, scope.requestId));
+    return ended;
+  };
+  ws.on("error", () => {});
+  ws.once("close", () => void end());
+  return { ended: end };
+}
+
+/** Does what a frame says. @returns the members of its reply, as JSON text after `"ok":true` */
+async function act(scope: Scope, frame: Exclude<Agent.AgentFrame, { op: "hello" }>): Promise<string> {
+  const { id } = scope.actor;
+  switch (frame.op) {
+    case "complete":
+      return taskPart((await Task.complete(scope, frame.taskId, { ...frame, take: undefined })).task);
+    case "start":
+      return taskPart(await Task.start(scope, frame.taskId, frame));
+    case "progress":
+      return commandsPart(await Task.heartbeat(scope, frame.taskId, frame));
+    case "fail":
+      return taskPart((await Task.fail(scope, frame.taskId, { ...frame, take: undefined })).task);
+    case "release":
+      return taskPart((await Task.release(scope, frame.taskId, { ...frame, take: undefined })).task);
+    case "heartbeat":
+      return commandsPart(await Agent.heartbeat(scope, id, frame));
+    case "drain":
+      await Agent.drain(scope, id);
+      return "";
+    case "pause":
+      await Agent.pause(scope, id);
+      return "";
+    case "resume":
+      await Agent.resume(scope, id);
+      return "";
+    case "stop":
+      await Agent.remove(scope, id, { mode: "force", graceSeconds: 0 });
+      return "";
+  }
+}
+
+const ok = (re: number | undefined, members: string) =>
+  `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":true${members}}`;
+// Ids and statuses hold nothing that JSON would escape.
+const taskPart = ({ id, status, fence }: Task.Info) => `,"task":{"id":"${id}","status":"${status}","fence":${fence}}`;
+const commandsPart = (commands: Agent.Commands) => `,"commands":${JSON.stringify(commands)}`;
+
+const notJson = (error: unknown): boolean =>
+  isError(error, requestErrors.invalid) && error.message.startsWith("the body is not JSON");
