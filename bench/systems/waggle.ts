@@ -21,12 +21,12 @@ async function sdkClient({ url, key = "" }: Connection): Promise<Client> {
     },
     wait: async (id) => (await handles.get(id)?.result()) as Result | undefined,
     read: async (id) => (await client.tasks.get(id)).result as Result | undefined,
-    completed: async () => completedOf(await client.status()),
+    completed: async () => completedOf(await client.status.get()),
     close: async () => client.close(),
   };
 }
 
-const completedOf = (status: unknown) => (status as { tasks: Record<string, number> }).tasks.completed ?? 0;
+const completedOf = (status: unknown) => (status as { tasks: { byStatus: Record<string, number> } }).tasks.byStatus.completed ?? 0;
 
 /** The caller with nothing but node:http, to tell the server's share from the SDK's. */
 function httpClient({ url, key = "" }: Connection): Client {

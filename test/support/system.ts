@@ -12,7 +12,7 @@ import {
   systemScope,
   Task,
 } from "@waggle/core";
-import { dispatchHandler, outboxHandler, timersHandler } from "@waggle/edge";
+import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
 /** Time that stands still until the test moves it. */
@@ -73,6 +73,7 @@ export async function openSystem(
   engine.onReset(() => forget(ports));
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
+    engine.changes.project("views", outboxKinds, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];

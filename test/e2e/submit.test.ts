@@ -1,0 +1,175 @@
+import type { Task } from "@waggle/sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { openServer, type Problem, type TestServer, unique } from "../support/api.ts";
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await openServer();
+});
+afterAll(() => server.stop());
+
+type Batch = { results: ({ task: Task; problem?: undefined } | { task?: undefined; problem: Problem })[] } & Problem;
+type List = { items: Task[]; nextCursor?: string };
+
+test("a task answers what was asked and what was assumed", async () => {
+  const api = await server.tenant();
+  const said = {
+    type: "review",
+    input: { a: [1, null, "x"] },
+    description: "look at it",
+    priority: 7,
+    requires: [{ capability: "code", minLevel: 0.5 }],
+    tags: ["nightly"],
+    fairKey: "team",
+    metadata: { ticket: 7 },
+    retry: { maxAttempts: 2 },
+  };
+  const task = await api.delegate(said);
+  expect(task).toMatchObject({ ...said, status: "queued", depth: 0 });
+  expect(task.retry).toMatchObject({ maxAttempts: 2, initialSeconds: 1, factor: 2, maxSeconds: 60 });
+  expect(task.id).toMatch(/^tsk_/);
+  expect(task.createdAt).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
+  expect((await api.delegate()).priority).toBe(5);
+});
+
+test("the same idempotency key and body answer the first task again, however many ask at once", async () => {
+  const api = await server.tenant();
+  const headers = { "idempotency-key": unique("key") };
+  const content = { type: "once", input: { n: 1 } };
+  const answers = await Promise.all(
+    Array.from({ length: 10 }, () => api.post<{ task: Task }>("/v1/tasks", content, headers)),
+  );
+  const settled = answers.filter(({ status }) => status === 201);
+  // One that meets the first still at work may be told to come again.
+  expect(answers.filter(({ status }) => status !== 201 && status !== 409)).toEqual([]);
+  expect(new Set(settled.map(({ body }) => body.task.id)).size).toBe(1);
+  expect(settled.filter((answer) => answer.headers.get("idempotency-replayed") !== "true")).toHaveLength(1);
+  const later = await api.post<{ task: Task }>("/v1/tasks", content, headers);
+  expect([later.status, later.headers.get("idempotency-replayed")]).toEqual([201, "true"]);
+  expect(later.body.task.id).toBe(settled[0]?.body.task.id);
+  expect((await api.get<List>("/v1/tasks?type=once")).body.items).toHaveLength(1);
+});
+
+test("the same idempotency key with another body is refused", async () => {
+  const api = await server.tenant();
+  const headers = { "idempotency-key": unique("key") };
+  await api.post("/v1/tasks", { type: "a" }, headers);
+  const other = await api.post("/v1/tasks", { type: "b" }, headers);
+  expect([other.status, other.body.code]).toEqual([422, "idempotency.mismatch"]);
+});
+
+test("idempotency keys are a tenant's own", async () => {
+  const [one, two] = [await server.tenant(), await server.tenant()];
+  const headers = { "idempotency-key": "shared" };
+  const first = await one.post<{ task: Task }>("/v1/tasks", { type: "a" }, headers);
+  const second = await two.post<{ task: Task }>("/v1/tasks", { type: "b" }, headers);
+  expect([first.status, second.status]).toEqual([201, 201]);
+  expect(second.body.task.type).toBe("b");
+});
+
+test("an idempotency key guards a batch and a registration too", async () => {
+  const api = await server.tenant();
+  const headers = { "idempotency-key": unique("key") };
+  const batch = { tasks: [{ type: "a" }, { type: "b" }] };
+  const ids = async () =>
+    (await api.post<Batch>("/v1/tasks/batch", batch, headers)).body.results.map(({ task }) => task?.id);
+  const first = await ids();
+  expect(await ids()).toEqual(first);
+  expect((await api.get<List>("/v1/tasks")).body.items).toHaveLength(2);
+  const agent = { name: unique("a"), capabilities: [] };
+  const own = { "idempotency-key": unique("key") };
+  const [one, two] = [await api.post("/v1/agents", agent, own), await api.post("/v1/agents", agent, own)];
+  expect([one.status, two.status]).toEqual([201, 201]);
+  expect(two.text).toBe(one.text);
+});
+
+test("a key of 255 characters is taken, a longer one refused", async () => {
+  const api = await server.tenant();
+  const post = (length: number) => api.post("/v1/tasks", { type: "a" }, { "idempotency-key": "k".repeat(length) });
+  expect((await post(255)).status).toBe(201);
+  expect((await post(256)).status).toBe(400);
+});
+
+test("in a batch, one bad entry spoils no other, and the answers are in order", async () => {
+  const api = await server.tenant();
+  const { status, body } = await api.post<Batch>("/v1/tasks/batch", {
+    tasks: [{ type: "a" }, { type: "b", priority: 99 }, { type: "c" }, 7, { type: "d", nonsense: 1 }],
+  });
+  expect(status).toBe(207);
+  expect(body.results.map(({ task, problem }) => task?.type ?? problem?.status)).toEqual(["a", 400, "c", 400, 400]);
+  const wrong = body.results[1]?.problem;
+  expect(wrong?.code).toBe("request.invalid");
+  expect(JSON.stringify(wrong?.errors)).toMatch(/priority/);
+  expect((await api.get<List>("/v1/tasks")).body.items.map(({ type }) => type).sort()).toEqual(["a", "c"]);
+});
+
+test("an atomic batch is taken whole or not at all", async () => {
+  const api = await server.tenant();
+  const bad = await api.post("/v1/tasks/batch", { atomic: true, tasks: [{ type: "a" }, { type: "" }] });
+  expect(bad.status).toBeGreaterThanOrEqual(207);
+  expect((await api.get<List>("/v1/tasks")).body.items).toEqual([]);
+  const good = await api.post<Batch>("/v1/tasks/batch", { atomic: true, tasks: [{ type: "a" }, { type: "b" }] });
+  expect(good.status).toBe(207);
+  expect((await api.get<List>("/v1/tasks")).body.items).toHaveLength(2);
+});
+
+test("a batch holds 1 to 100 tasks", async () => {
+  const api = await server.tenant();
+  const post = (count: number) =>
+    api.post<Batch>("/v1/tasks/batch", { tasks: Array.from({ length: count }, (_, n) => ({ type: `t${n}` })) });
+  expect((await post(0)).status).toBe(400);
+  expect((await post(101)).status).toBe(400);
+  const full = await post(100);
+  expect([full.status, full.body.results.length]).toEqual([207, 100]);
+  expect(full.body.results.every(({ task }) => task !== undefined)).toBe(true);
+});
+
+test("tasks are listed newest first, by status, type, tag, agent and parent", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }] });
+  const requires = [{ capability: "x" }];
+  const done = await api.delegate({ type: "one", requires, tags: ["red", "blue"] });
+  await agent.complete(await agent.take());
+  const waiting = await api.delegate({ type: "two", delaySeconds: 600, tags: ["blue"] });
+  const parent = await api.delegate({ type: "parent", requires });
+  const held = await agent.take();
+  const child = await agent.api.delegate({ type: "child", parentId: parent.id, delaySeconds: 600 });
+  const ids = async (query: string) => (await api.get<List>(`/v1/tasks?${query}`)).body.items.map(({ id }) => id);
+  expect(await ids("")).toEqual([child.id, parent.id, waiting.id, done.id]);
+  expect(await ids("status=completed")).toEqual([done.id]);
+  expect(await ids("status=scheduled")).toEqual([child.id, waiting.id]);
+  expect(await ids("type=two")).toEqual([waiting.id]);
+  expect(await ids("tag=blue")).toEqual([waiting.id, done.id]);
+  expect(await ids("tag=red")).toEqual([done.id]);
+  expect(await ids(`agentId=${agent.id}`)).toEqual([parent.id, done.id]);
+  expect(await ids(`parentId=${parent.id}`)).toEqual([child.id]);
+  expect(await ids("type=two&status=completed")).toEqual([]);
+  expect(child).toMatchObject({ depth: 1, parentId: parent.id });
+  await agent.complete(held);
+});
+
+test("a cursor walks every task once while new ones come in", async () => {
+  const api = await server.tenant();
+  const made: string[] = [];
+  for (let n = 0; n < 9; n++) made.push((await api.delegate({ delaySeconds: 600 })).id);
+  const seen: string[] = [];
+  for (let cursor: string | undefined = ""; cursor !== undefined; ) {
+    const query: string = cursor === "" ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const { body } = await api.get<List>(`/v1/tasks?limit=2${query}`);
+    seen.push(...body.items.map(({ id }) => id));
+    cursor = body.nextCursor;
+    await api.delegate({ delaySeconds: 600 });
+  }
+  expect(seen.filter((id) => made.includes(id))).toEqual([...made].reverse());
+  expect(new Set(seen).size).toBe(seen.length);
+});
+
+test("a page of a list that is filtered is full as long as there is more", async () => {
+  const api = await server.tenant();
+  for (let n = 0; n < 12; n++) await api.delegate({ type: n % 3 === 0 ? "rare" : "common", delaySeconds: 600 });
+  const { body } = await api.get<List>("/v1/tasks?type=rare&limit=3");
+  expect(body.items).toHaveLength(3);
+  const next = await api.get<List>(`/v1/tasks?type=rare&limit=3&cursor=${encodeURIComponent(body.nextCursor ?? "")}`);
+  expect(next.body.items).toHaveLength(1);
+  expect(next.body.nextCursor).toBeUndefined();
+});
