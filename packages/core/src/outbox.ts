@@ -2,7 +2,7 @@ import type * as AgentRow from "./agent/row.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
-import type { Change, Delete, Item, Ports, Put, Value } from "./port/index.ts";
+import type { Change, Delete, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
   eventHeadKey,
@@ -21,39 +21,61 @@ import { held, type Row, terminal } from "./task/row.ts";
 import type { Status } from "./task/schema.ts";
 import { arm, type TimerEntry } from "./timer.ts";
 
-/** Kinds of rows whose changes the outbox works on. */
+/** Kinds of rows whose changes the outbox and the projection work on. */
 export const outboxKinds = ["task", "agent"] as const;
 
 /** Events in one stored row: well below the 400 KB of an item. */
 const entriesPerRow = 200;
 
 /**
- * What follows from changes of state: the event log, the lists by status, type, agent and tag, the counters, deadlines,
- * tasks that waited for others, and whoever watches. There is no event without its change, and no change without its event.
+ * What has to follow from changes of state: timers are set, tasks that waited for others learn how those ended,
+ * whoever watches is woken. At least once; repeating it is harmless.
  */
 export async function relay(ports: Ports, changes: readonly Change[]): Promise<void> {
-  const tenants = new Map<string, Batch>();
   const timers: TimerEntry[] = [];
+  const tenants = new Set<string>();
+  const told: Row[] = [];
   for (const change of changes) {
-    const row = (change.new ?? change.old) as Item & { tenant: string };
-    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map(), ended: [] };
-    tenants.set(row.tenant, batch);
-    if (row.kind === "task") taskChanged(batch, timers, change.old as Row | undefined, change.new as Row | undefined);
-    else agentChanged(batch, timers, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    const next = change.new as Row | AgentRow.Row | undefined;
+    if (!next) continue;
+    const old = change.old as typeof next | undefined;
+    tenants.add(next.tenant);
+    // A deadline that moved away needs no new timer: the one that is set looks again when it fires.
+    const before = old?.deadlineAt;
+    const after = next.deadlineAt;
+    if (after !== undefined && (before === undefined || after < before)) {
+      timers.push([next.tenant, next.kind, next.id, after]);
+    }
+    if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
+    ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
+    if (next.dependants) told.push(next);
   }
   if (timers.length > 0) await arm(ports, timers);
-  for (const [tenant, batch] of tenants) {
-    const derived: (Put | Delete)[] = [...batch.lists.values()];
-    if (batch.counts.size > 0) await count(ports, tenant, batch.counts);
-    await append(ports, tenant, batch.events, derived);
-    if (derived.length > 0) await ports.store.batchWrite(derived);
-    const scope = systemScope(ports, tenant, "outbox");
-    for (const { id, status, dependants } of batch.ended) {
-      if (dependants) await tellDependants(scope, id, status);
-      ports.live.publish(taskChannel(tenant, id), { status });
-    }
-    if (batch.events.length > 0) ports.live.publish(eventChannel(tenant), {});
+  for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
+  for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+/**
+ * The rows derived from changes of state: the event log, the lists by status, type, agent and tag, the counters.
+ * There is no event without its change, and no change without its event.
+ */
+export async function project(ports: Ports, changes: readonly Change[]): Promise<(Put | Update | Delete)[]> {
+  const tenants = new Map<string, Batch>();
+  for (const change of changes) {
+    const row = (change.new ?? change.old) as Item & { tenant: string };
+    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map() };
+    tenants.set(row.tenant, batch);
+    if (row.kind === "task") taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
+    else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
   }
+  const writes: (Put | Update | Delete)[] = [];
+  for (const [tenant, batch] of tenants) {
+    writes.push(...batch.lists.values());
+    const add = Object.fromEntries([...batch.counts].filter(([, by]) => by !== 0));
+    if (Object.keys(add).length > 0) writes.push({ update: counterKey(tenant), kind: "counters", add });
+    if (batch.events.length > 0) await append(ports, tenant, batch.events, writes);
+  }
+  return writes;
 }
 
 interface Batch {
@@ -61,7 +83,6 @@ interface Batch {
   /** The last write for each key: what a batch adds and takes away again is written once. */
   readonly lists: Map<string, Put | Delete>;
   readonly counts: Map<string, number>;
-  readonly ended: { id: string; status: Status; dependants: boolean }[];
 }
 
 function list(batch: Batch, tenant: string, field: IndexField, value: string, id: string, present: boolean): void {
@@ -76,7 +97,7 @@ function add(batch: Batch, name: string, by: number): void {
 const isDead = (row: Row | undefined): boolean =>
   row?.status === "failed" && row.error?.code !== outcome.dependencyFailed;
 
-function taskChanged(batch: Batch, timers: TimerEntry[], old: Row | undefined, next: Row | undefined): void {
+function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined): void {
   const row = (next ?? old) as Row;
   const { tenant, id } = row;
   if (old?.status !== next?.status) {
@@ -114,27 +135,7 @@ function taskChanged(batch: Batch, timers: TimerEntry[], old: Row | undefined, n
     if (heldNow !== undefined) list(batch, tenant, "held", heldNow, id, true);
   }
   if (!next) return;
-  timed(timers, tenant, "task", id, old?.deadlineAt, next.deadlineAt);
   taskEvents(batch.events, old, next);
-  if (terminal.has(next.status) && !(old && terminal.has(old.status))) {
-    batch.ended.push({
-      id,
-      status: next.status,
-      dependants: next.dependants === true || (old === undefined && terminal.has(next.status)),
-    });
-  }
-}
-
-function timed(
-  timers: TimerEntry[],
-  tenant: string,
-  kind: "task" | "agent",
-  id: string,
-  before: number | undefined,
-  after: number | undefined,
-): void {
-  // A deadline that moved away needs no new timer: the one that is set looks again when it fires.
-  if (after !== undefined && (before === undefined || after < before)) timers.push([tenant, kind, id, after]);
 }
 
 function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {
@@ -201,13 +202,7 @@ function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {
 
 const same = (a: unknown, b: unknown): boolean => a === b || JSON.stringify(a) === JSON.stringify(b);
 
-function agentChanged(
-  batch: Batch,
-  timers: TimerEntry[],
-  old: AgentRow.Row | undefined,
-  next: AgentRow.Row | undefined,
-): void {
-  const row = (next ?? old) as AgentRow.Row;
+function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRow.Row | undefined): void {
   if (old?.state !== next?.state) {
     if (old) add(batch, `agents.${old.state}`, -1);
     if (next) add(batch, `agents.${next.state}`, 1);
@@ -217,7 +212,6 @@ function agentChanged(
     if (next && next.state !== "stopped") add(batch, `roles.${next.role ?? ""}`, 1);
   }
   if (!next) return;
-  timed(timers, row.tenant, "agent", row.id, old?.deadlineAt, next.deadlineAt);
   if (old && old.rev === next.rev) return;
   const say = (type: string, data: Record<string, unknown>) =>
     batch.events.push([`agent.${type}`, next.changedAt as number, "", next.id, { name: next.name, ...data }]);
@@ -237,39 +231,42 @@ function agentChanged(
   if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
 }
 
-async function count(ports: Ports, tenant: string, counts: ReadonlyMap<string, number>): Promise<void> {
-  const add = Object.fromEntries([...counts].filter(([, by]) => by !== 0));
-  if (Object.keys(add).length > 0) await ports.store.write({ update: counterKey(tenant), kind: "counters", add });
-}
-
-/** Gives events their sequence numbers and stores them, with the pointers from each task to its rows. */
+/** Gives events their sequence numbers, and notes for each task which rows speak of it. */
 async function append(
   ports: Ports,
   tenant: string,
   events: readonly Entry[],
-  derived: (Put | Delete)[],
+  writes: (Put | Update | Delete)[],
 ): Promise<void> {
+  const head = await ports.store.get(eventHeadKey(tenant));
+  let last = (head?.last as number | undefined) ?? 0;
+  const rowsOf = new Map<string, number[]>();
   for (let done = 0; done < events.length; ) {
-    const head = await ports.store.get(eventHeadKey(tenant));
-    const last = (head?.last as number | undefined) ?? 0;
     const first = last + 1;
     const room = eventRowsPerPartition - (first % eventRowsPerPartition);
     const entries = events.slice(done, done + Math.min(entriesPerRow, room));
-    const sk = sequenceKey(first);
-    const result = await ports.store.transact([
-      {
-        update: eventHeadKey(tenant),
-        kind: "events-head",
-        set: { last: last + entries.length },
-        if: head ? { equals: { last } } : { exists: false },
+    writes.push({
+      put: {
+        pk: eventPartition(tenant, first),
+        sk: sequenceKey(first),
+        kind: "events",
+        first,
+        entries: entries as unknown as Value,
       },
-      { put: { pk: eventPartition(tenant, first), sk, kind: "events", first, entries: entries as unknown as Value } },
-    ]);
-    if (!result.ok) continue;
-    for (const taskId of new Set(entries.map((entry) => entry[2]))) {
-      if (taskId) derived.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events" } });
+    });
+    for (const [, , taskId] of entries) {
+      if (!taskId) continue;
+      const rows = rowsOf.get(taskId);
+      if (rows === undefined) rowsOf.set(taskId, [first]);
+      else if (rows.at(-1) !== first) rows.push(first);
     }
+    last += entries.length;
     done += entries.length;
+  }
+  writes.push({ update: eventHeadKey(tenant), kind: "events-head", set: { last } });
+  for (const [taskId, rows] of rowsOf) {
+    const sk = sequenceKey(rows[0] as number);
+    writes.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows } });
   }
 }
 

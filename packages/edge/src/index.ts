@@ -1,4 +1,14 @@
-import { type Change, dispatch, fire, type Message, type Ports, readDispatch, relay, systemScope } from "@waggle/core";
+import {
+  type Change,
+  dispatch,
+  fire,
+  type Message,
+  type Ports,
+  project,
+  readDispatch,
+  relay,
+  systemScope,
+} from "@waggle/core";
 
 export interface BatchOutcome {
   /** Ids of the messages to deliver again. */
@@ -39,5 +49,8 @@ export const timersHandler = (ports: Ports, onError: OnError) => (messages: read
     return true;
   });
 
-/** Handler of the change stream: events, lists, counters, deadlines. A throw gives the whole batch again. */
+/** Handler of the change stream: deadlines, dependants, watchers. A throw gives the whole batch again. */
 export const outboxHandler = (ports: Ports) => (changes: readonly Change[]) => relay(ports, changes);
+
+/** Projection of the change stream: the event log, lists, counters. */
+export const projection = (ports: Ports) => (changes: readonly Change[]) => project(ports, changes);

@@ -15,7 +15,7 @@ import { createCounts } from "./meter.ts";
 import { createQueues } from "./queue.ts";
 import { openRows, type Rows } from "./rows.ts";
 import { Step, stepArguments } from "./step.ts";
-import { createStore } from "./store.ts";
+import { createStore, type StoreCore } from "./store.ts";
 import { createTable } from "./table.ts";
 
 export interface EmbeddedOptions {
@@ -115,7 +115,11 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
   let journal!: Journal;
   let checkpoints!: Checkpoints;
   const queueOptions = { maxReceives: 5, visibilitySeconds: 30 };
-  const feed = createFeed(() => journal, clock);
+  const feed = createFeed(
+    () => journal,
+    clock,
+    (writes) => core.derive(writes),
+  );
   const queues = createQueues({
     journal: () => journal,
     clock,
@@ -126,7 +130,14 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
       [deliveries]: { maxReceives: 8, visibilitySeconds: 60 },
     },
   });
-  const core = createStore({ table, rows, journal: () => journal, checkpoints: () => checkpoints, feed, counts });
+  const core: StoreCore = createStore({
+    table,
+    rows,
+    journal: () => journal,
+    checkpoints: () => checkpoints,
+    feed,
+    counts,
+  });
   const unpackr = new Unpackr({ useRecords: true });
   const resetListeners = new Set<() => void>();
 
@@ -228,6 +239,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
   }
 
   async function close(): Promise<void> {
+    await feed.projected();
     await feed.stop();
     await queues.stop();
     queues.close();

@@ -1,9 +1,12 @@
-import type { Change, ChangeFeed, Clock, Item, RowKey as Key } from "@waggle/core";
+import type { Change, ChangeFeed, Clock, Item, RowKey as Key, Write } from "@waggle/core";
 import type { Journal } from "./journal.ts";
 import type { ConsumerMark } from "./rows.ts";
 import { Step } from "./step.ts";
 
 const batchLimit = 1000;
+/** A projection waits this long for more changes: rows that come and go meanwhile are never written. */
+const projectionLagMs = 200;
+const projectionBatch = 2000;
 
 interface Pending extends Change {
   readonly lsn: number;
@@ -21,7 +24,12 @@ interface Consumer {
   inHand: readonly Pending[];
   /** Steps of changes a checkpoint has put into LMDB for it, in order. */
   spilled: number[];
-  handler: ((changes: readonly Change[]) => Promise<void>) | undefined;
+  handler: ((changes: readonly Change[]) => Promise<readonly Write[] | undefined>) | undefined;
+  /** It derives rows, which are not logged; its position is known by checkpoints alone. */
+  projection: boolean;
+  /** A projection is due: when the time is up, or somebody asks. */
+  due: boolean;
+  cancelDue: (() => void) | undefined;
   running: Promise<void> | undefined;
   failures: number;
   /** Set while it waits to try again. */
@@ -43,7 +51,7 @@ export type Feed = ReturnType<typeof createFeed>;
  * Change stream. Consumers known from before the last stop collect changes from the first write on,
  * even before they are there again.
  */
-export function createFeed(journal: () => Journal, clock: Clock) {
+export function createFeed(journal: () => Journal, clock: Clock, derive: (writes: readonly Write[]) => void) {
   const consumers = new Map<string, Consumer>();
   const byKind = new Map<string, Consumer[]>();
   let generation = 0;
@@ -69,6 +77,9 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       inHand: [],
       spilled: [],
       handler: undefined,
+      projection: false,
+      due: false,
+      cancelDue: undefined,
       running: undefined,
       failures: 0,
       cancelRetry: undefined,
@@ -90,7 +101,20 @@ export function createFeed(journal: () => Journal, clock: Clock) {
   function give(list: Consumer[] | undefined, lsn: number, key: Key, old: Item | undefined, next: Item | undefined) {
     if (list === undefined) return;
     const change = pendingOf(lsn, key, old, next);
-    for (const consumer of list) if (lsn > consumer.position) consumer.pending.push(change);
+    for (const consumer of list) {
+      if (lsn <= consumer.position) continue;
+      consumer.pending.push(change);
+      if (consumer.projection) schedule(consumer);
+    }
+  }
+
+  function schedule(consumer: Consumer): void {
+    if (consumer.pending.length >= projectionBatch) consumer.due = true;
+    consumer.cancelDue ??= clock.after(projectionLagMs, () => {
+      consumer.cancelDue = undefined;
+      consumer.due = true;
+      journal().touch();
+    });
   }
 
   async function handle(consumer: Consumer): Promise<void> {
@@ -102,8 +126,10 @@ export function createFeed(journal: () => Journal, clock: Clock) {
     else consumer.pending = pending.slice(batchLimit);
     consumer.inHand = batch;
     try {
-      await (handler as NonNullable<typeof handler>)(batch);
+      const writes = await (handler as NonNullable<typeof handler>)(batch);
       if (started !== generation) return;
+      // In one step with the position: a checkpoint sees both or neither.
+      if (consumer.projection && writes) derive(writes);
       consumer.position = (batch[count - 1] as Pending).lsn;
       consumer.failures = 0;
     } catch {
@@ -117,31 +143,53 @@ export function createFeed(journal: () => Journal, clock: Clock) {
     } finally {
       consumer.running = undefined;
       if (started === generation) consumer.inHand = [];
-      if (consumer.pending.length > 0 && consumer.cancelRetry === undefined) journal().touch();
+      if (consumer.pending.length === 0) consumer.due = false;
+      else if (consumer.cancelRetry === undefined) {
+        if (consumer.projection) schedule(consumer);
+        journal().touch();
+      }
     }
   }
 
+  function start(
+    name: string,
+    kinds: readonly string[],
+    handler: NonNullable<Consumer["handler"]>,
+    projection: boolean,
+  ): () => Promise<void> {
+    let consumer = consumers.get(name);
+    if (consumer === undefined) {
+      consumer = add(name, { kinds: [...kinds], position: journal().lsn });
+      // So that it is known after a restart even when it handled nothing yet.
+      consumer.logged = -1;
+    } else if (consumer.handler !== undefined) throw new Error(`the change feed has a consumer ${name} already`);
+    consumer.kinds = [...kinds];
+    consumer.handler = handler;
+    consumer.projection = projection;
+    watch();
+    if (consumer.pending.length > 0) {
+      if (projection) schedule(consumer);
+      journal().touch();
+    }
+    const started = consumer;
+    return async () => {
+      if (started.handler !== handler) return;
+      started.handler = undefined;
+      silence(started);
+      await started.running;
+    };
+  }
+
+  function silence(consumer: Consumer): void {
+    consumer.cancelRetry?.();
+    consumer.cancelRetry = undefined;
+    consumer.cancelDue?.();
+    consumer.cancelDue = undefined;
+  }
+
   const changes: ChangeFeed = {
-    consume(name, kinds, handler) {
-      let consumer = consumers.get(name);
-      if (consumer === undefined) {
-        consumer = add(name, { kinds: [...kinds], position: journal().lsn });
-        // So that it is known after a restart even when it handled nothing yet.
-        consumer.logged = -1;
-      } else if (consumer.handler !== undefined) throw new Error(`the change feed has a consumer ${name} already`);
-      consumer.kinds = [...kinds];
-      consumer.handler = handler;
-      watch();
-      if (consumer.pending.length > 0) journal().touch();
-      const started = consumer;
-      return async () => {
-        if (started.handler !== handler) return;
-        started.handler = undefined;
-        started.cancelRetry?.();
-        started.cancelRetry = undefined;
-        await started.running;
-      };
-    },
+    consume: (name, kinds, handler) => start(name, kinds, (batch) => handler(batch).then(() => undefined), false),
+    project: (name, kinds, handler) => start(name, kinds, handler, true),
   };
 
   return {
@@ -154,13 +202,14 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       for (const consumer of consumers.values()) {
         if (consumer.pending.length === 0 || consumer.handler === undefined) continue;
         if (consumer.running !== undefined || consumer.cancelRetry !== undefined) continue;
+        if (consumer.projection && !consumer.due) continue;
         consumer.running = handle(consumer);
         started.push(consumer.running);
       }
     },
     logPositions(): void {
       for (const consumer of consumers.values()) {
-        if (consumer.position === consumer.logged) continue;
+        if (consumer.position === consumer.logged || (consumer.projection && consumer.logged !== -1)) continue;
         const { steps } = journal();
         steps.push(Step.Position, consumer.name, consumer.kinds, consumer.position);
         journal().lsn++;
@@ -179,9 +228,22 @@ export function createFeed(journal: () => Journal, clock: Clock) {
       }
       watch();
     },
-    /** Nobody is behind: a checkpoint need not carry changes. */
+    /** Until projections show all that was decided. */
+    async projected(): Promise<void> {
+      for (const consumer of consumers.values()) {
+        while (consumer.projection && consumer.handler !== undefined && consumer.cancelRetry === undefined) {
+          if (consumer.running === undefined) {
+            if (consumer.pending.length === 0) break;
+            consumer.running = handle(consumer);
+          }
+          await consumer.running;
+        }
+      }
+    },
+    /** Nobody is behind: a checkpoint need not carry changes. Projections are, as a rule, by what came last. */
     caughtUp(): boolean {
       for (const consumer of consumers.values()) {
+        if (consumer.projection && consumer.pending.length < projectionBatch) continue;
         if (consumer.pending.length > 0 || consumer.running !== undefined) return false;
       }
       return true;
@@ -254,8 +316,7 @@ export function createFeed(journal: () => Journal, clock: Clock) {
     async stop(): Promise<void> {
       for (const consumer of consumers.values()) {
         consumer.handler = undefined;
-        consumer.cancelRetry?.();
-        consumer.cancelRetry = undefined;
+        silence(consumer);
       }
       await Promise.all([...consumers.values()].map((consumer) => consumer.running));
     },

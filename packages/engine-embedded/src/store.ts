@@ -298,11 +298,21 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     write: (write) => admit(() => writeNow(write)),
     transact: (writes) => admit(() => transactNow(writes)),
     batchWrite: (writes) => admit(() => batchNow(writes)),
+    projected: () => feed.projected(),
     settled: () => journal().settled(),
   };
 
   return {
     store,
+    /** Rows of a projection: visible at once, in LMDB with the next checkpoint, never in the log. */
+    derive(writes: readonly Write[]): void {
+      for (const write of writes) {
+        const { key, entry, stored, old, next, nextBytes } = prepare(write);
+        counts.writeUnits += units(nextBytes, 1024);
+        if (old !== undefined || next !== undefined) place(key, entry, stored, next, nextBytes);
+      }
+      counts.storeCalls += Math.ceil(writes.length / 25);
+    },
     /** Does again what the log says was done. */
     replay: {
       put(item: Item): void {

@@ -2,7 +2,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
 import { type Engine, forget, Key, outboxKinds, sweep } from "@waggle/core";
-import { dispatchHandler, outboxHandler, timersHandler } from "@waggle/edge";
+import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
 export interface LocalOptions {
@@ -41,6 +41,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   engine.onReset(() => forget(ports));
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
+    engine.changes.project("views", outboxKinds, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];

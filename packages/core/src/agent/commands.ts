@@ -17,8 +17,9 @@ export async function commands(scope: Scope, agentId: string): Promise<Commands>
   return { cancel: [...member.cancels], pause: member.row.state === "paused", drain: member.row.state === "draining" };
 }
 
-/** The tasks an agent holds. Complete once the change that made it hold them is settled. */
+/** The tasks an agent holds. */
 export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
+  await scope.ports.store.projected();
   const tasks: Row[] = [];
   for (const pk of indexPartitions(scope.tenant, "held", agentId)) {
     for (let after: string | undefined; ; ) {

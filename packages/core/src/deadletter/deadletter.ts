@@ -12,6 +12,7 @@ export async function list(
   scope: Scope,
   query: { limit: number; cursor?: string | undefined },
 ): Promise<{ items: Info[]; nextCursor?: string }> {
+  await scope.ports.store.projected();
   const partitions = indexPartitions(scope.tenant, "dead", "");
   let last = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
   const items: Info[] = [];
@@ -35,6 +36,7 @@ export async function redrive(
   scope: Scope,
   input: Redrive,
 ): Promise<{ redriven: number; skipped: { taskId: string; code: string }[] }> {
+  await scope.ports.store.projected();
   const ids =
     input.taskIds ??
     (await newest(scope, indexPartitions(scope.tenant, "dead", ""), atOnce)).map((item) => item.sk).reverse();

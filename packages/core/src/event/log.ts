@@ -30,6 +30,7 @@ export function typeFilter(types: string | undefined): (type: string) => boolean
 }
 
 export async function last(scope: Scope): Promise<number> {
+  await scope.ports.store.projected();
   const head = await scope.ports.store.get(eventHeadKey(scope.tenant));
   return (head?.last as number | undefined) ?? 0;
 }
@@ -47,6 +48,7 @@ export async function list(
     readonly taskId?: string | undefined;
   },
 ): Promise<{ items: Info[]; nextAfter: number }> {
+  await scope.ports.store.projected();
   const wanted = typeFilter(query.types);
   const items: Info[] = [];
   let nextAfter = query.after;
@@ -100,9 +102,11 @@ async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGe
   let from = before.items[0]?.sk ?? sequenceKey(after);
   for (;;) {
     const page = await store.query({ pk, from, limit: 100 });
-    for (const { sk } of page.items) {
-      const row = await store.get({ pk: eventPartition(scope.tenant, Number(sk)), sk });
-      if (row) yield row as Row;
+    for (const { rows } of page.items) {
+      for (const first of rows as number[]) {
+        const row = await store.get({ pk: eventPartition(scope.tenant, first), sk: sequenceKey(first) });
+        if (row) yield row as Row;
+      }
     }
     if (page.last === undefined) return;
     from = `${page.last}!`;

@@ -1,4 +1,4 @@
-import type { Item, RowKey, Ports, Write } from "../port/index.ts";
+import type { Item, Ports, RowKey, Write } from "../port/index.ts";
 import { gateKey } from "../rows.ts";
 import type * as Task from "../task/row.ts";
 

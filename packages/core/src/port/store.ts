@@ -129,6 +129,11 @@ export interface Store {
   transact(writes: readonly Write[]): Promise<TransactResult>;
   /** Unconditional puts and deletes, any number, in no order, not atomic: for rows that are derived from others. */
   batchWrite(writes: readonly (Put | Delete)[]): Promise<void>;
+  /**
+   * Resolves when rows made by projections (`ChangeFeed.project`) show every write decided so far. On AWS, where they
+   * follow within about a second, it resolves at once.
+   */
+  projected(): Promise<void>;
   /** Resolves when every write decided so far is durable. Rejects with `store.unavailable` when it cannot be made so. */
   settled(): Promise<void>;
 }
@@ -144,5 +149,15 @@ export interface ChangeFeed {
     consumer: string,
     kinds: readonly string[],
     handler: (changes: readonly Change[]) => Promise<void>,
+  ): () => Promise<void>;
+  /**
+   * Keeps rows that are derived from others: `derive` answers what to write for a batch, as a function of the changes
+   * and of rows that this projection alone writes. It runs when somebody asks (`Store.projected`) or a moment later.
+   * Its writes need no log of their own: after a crash they are derived again.
+   */
+  project(
+    name: string,
+    kinds: readonly string[],
+    derive: (changes: readonly Change[]) => Promise<readonly (Put | Update | Delete)[]>,
   ): () => Promise<void>;
 }

@@ -15,6 +15,7 @@ export interface Metric {
 }
 
 async function counters(scope: Scope): Promise<Record<string, number>> {
+  await scope.ports.store.projected();
   const {
     pk: _,
     sk: __,

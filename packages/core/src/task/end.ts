@@ -166,8 +166,6 @@ export async function takeBack(
   reason: string,
   keep?: (task: Row) => boolean,
 ): Promise<number> {
-  // The list of what it holds is derived; it is whole once all that came before is settled.
-  await scope.ports.store.settled();
   let count = 0;
   for (const task of await heldTasks(scope, agentId)) {
     if (keep?.(task)) continue;

@@ -58,6 +58,7 @@ export async function list(
   scope: Scope,
   query: z.output<typeof ListQuery>,
 ): Promise<{ items: Info[]; nextCursor?: string }> {
+  await scope.ports.store.projected();
   const cursor = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
   const by = (["parentId", "agentId", "tag", "type", "status"] as const).find((name) => query[name] !== undefined);
   const fields: Record<string, IndexField> = {
