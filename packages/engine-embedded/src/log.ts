@@ -55,7 +55,9 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
   let output = Buffer.allocUnsafeSlow(256 * 1024);
 
   const pathOf = (sequence: number) => join(folder, `${String(sequence).padStart(12, "0")}.log`);
-  const sparePath = join(folder, "spare");
+  // Each spare has a name of its own: one may be on its way into use while the next is being made.
+  let spares = 0;
+  const sparePath = () => join(folder, `spare-${process.pid}-${++spares}`);
 
   /** Reads every frame after `afterLsn` in order. Throws on damage that lost acknowledged writes. */
   function replay(afterLsn: number, upTo: number, visit: (firstLsn: number, payload: Buffer) => void): Segment[] {
@@ -102,6 +104,13 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
       segments.push(...found);
       lastLsn = Math.max(afterLsn, expected === undefined ? 0 : expected - 1);
       for (const path of unused) nodeFs.rmSync(path, { force: true });
+      for (const name of nodeFs.readdirSync(folder)) {
+        if (!name.startsWith("spare")) continue;
+        const path = join(folder, name);
+        if (spare === undefined && nodeFs.statSync(path).size === segmentBytes) spare = Promise.resolve(path);
+        else nodeFs.rmSync(path, { force: true });
+      }
+      if (spare === undefined) prepareSpare();
     }
     return found;
   }
@@ -135,7 +144,8 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
   }
 
   function prepareSpare(): void {
-    const filled = files.fill(sparePath, segmentBytes).then(() => sparePath);
+    const path = sparePath();
+    const filled = files.fill(path, segmentBytes).then(() => path);
     spare = filled;
     // Full disk: the next rotation tries again, and reports.
     filled.catch(() => {
@@ -148,14 +158,15 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
     nodeFs.closeSync(fd);
     fd = -1;
     const segment = segments.pop();
-    if (segment !== undefined) nodeFs.rmSync(segment.path, { force: true });
+    if (segment === undefined) return;
+    // The next try takes the same name, so that nothing of this one can come back after a crash.
+    nextSequence = segment.sequence;
+    nodeFs.rmSync(segment.path, { force: true });
   }
 
   return {
     replay,
     lastLsn: () => lastLsn,
-    /** Bytes of log written since the oldest segment still needed. */
-    segmentCount: () => segments.length,
 
     /** Resolves once the steps up to `last` are on disk. One call at a time. */
     async append(payload: Uint8Array, last: number): Promise<void> {
@@ -193,8 +204,9 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
       while (segments.length > 1 && (segments[0] as Segment).lastLsn <= lsn) {
         const segment = segments.shift() as Segment;
         if (spare === undefined && segment.bytes === segmentBytes) {
-          nodeFs.renameSync(segment.path, sparePath);
-          spare = Promise.resolve(sparePath);
+          const path = sparePath();
+          nodeFs.renameSync(segment.path, path);
+          spare = Promise.resolve(path);
         } else nodeFs.rmSync(segment.path, { force: true });
       }
     },

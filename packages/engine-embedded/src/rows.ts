@@ -32,6 +32,8 @@ export function openRows(folder: string) {
     encoding: "binary",
     pageSize: 8192,
     overlappingSync: false,
+    // Only whole checkpoints are written. Batching by turn makes promises of its own, whose rejection nobody could handle.
+    eventTurnBatching: false,
     noSubdir: false,
     maxDbs: 8,
   } as never);
@@ -128,6 +130,9 @@ export function openRows(folder: string) {
         await root.flushed;
       } catch (error) {
         shapesChanged ||= savedShapes !== undefined;
+        // lmdb hands over what went wrong as a promise that rejects.
+        const { commitError } = error as { commitError?: Promise<never> };
+        if (commitError !== undefined) await commitError;
         throw error;
       } finally {
         root.resetReadTxn();

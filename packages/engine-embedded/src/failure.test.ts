@@ -1,0 +1,132 @@
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { openEmbedded } from "./index.ts";
+import { diskFiles, type LogFiles } from "./log.ts";
+
+let folder: string;
+let dataDir: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "waggle-failure-"));
+  dataDir = join(folder, "data");
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+/** A disk whose writes fail while `broken` says so; `reached`: although the bytes arrived. */
+function fragileDisk() {
+  const disk = { broken: false, reached: false };
+  const files: LogFiles = {
+    async write(fd, bytes, length, at) {
+      if (!disk.broken || disk.reached) await diskFiles.write(fd, bytes, length, at);
+      if (disk.broken) throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+    },
+    fill: diskFiles.fill,
+  };
+  return { disk, files };
+}
+
+for (const reached of [false, true]) {
+  test(`takes back what a failed write decided, and goes on when the disk does (bytes on disk: ${reached})`, async () => {
+    const { disk, files } = fragileDisk();
+    const engine = await openEmbedded({ dataDir, flush: { files } });
+    const { store, queues } = engine.ports;
+    let resets = 0;
+    engine.onReset(() => resets++);
+    const changed: string[] = [];
+    engine.changes.consume("watch", ["row"], async (changes) => {
+      for (const change of changes) changed.push(`${change.key.sk}=${change.new?.n}`);
+    });
+    await store.write({ put: { pk: "t", sk: "kept", kind: "row", n: 1 } });
+    await queues.timers.send([{ body: "kept" }]);
+    await store.settled();
+
+    disk.broken = true;
+    disk.reached = reached;
+    await store.write({ update: { pk: "t", sk: "kept" }, kind: "row", set: { n: 2 } });
+    await store.write({ put: { pk: "t", sk: "lost", kind: "row", n: 1 } });
+    const [message] = await queues.timers.receive({ max: 1 });
+    await queues.timers.ack([message!.receipt]);
+    await queues.timers.send([{ body: "lost" }]);
+    let delivered = 0;
+    engine.ports.live.subscribe("news", () => delivered++);
+    engine.ports.live.publish("news", "lost");
+    await expect(store.settled()).rejects.toMatchObject({ code: "store.unavailable" });
+    expect(resets).toBe(1);
+    expect(await store.get({ pk: "t", sk: "kept" })).toMatchObject({ n: 1 });
+    expect(await store.get({ pk: "t", sk: "lost" })).toBeUndefined();
+    expect(await queues.timers.depth()).toEqual({ waiting: 1, inFlight: 0, delayed: 0, dead: 0 });
+
+    disk.broken = false;
+    await store.write({ put: { pk: "t", sk: "later", kind: "row", n: 3 } });
+    await store.settled();
+    expect(delivered).toBe(0);
+    const copy = join(folder, "copy");
+    cpSync(dataDir, copy, { recursive: true });
+    await engine.close();
+    for (const left of [copy, dataDir]) {
+      const again = await openEmbedded({ dataDir: left });
+      const { items } = await again.ports.store.query({ pk: "t", limit: 10 });
+      expect(items.map((row) => [row.sk, row.n])).toEqual([
+        ["kept", 1],
+        ["later", 3],
+      ]);
+      expect((await again.ports.queues.timers.receive({ max: 10 })).map((each) => each.body)).toEqual(["kept"]);
+      await again.close();
+    }
+    expect(changed).toContain("later=3");
+  });
+}
+
+test("refuses writes on a full disk, loses nothing acknowledged, and goes on once there is room", async (context) => {
+  if (process.platform !== "linux" || process.getuid?.() !== 0) return context.skip("a small disk needs root on Linux");
+  const disk = join(folder, "disk");
+  mkdirSync(disk);
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], { stdio: "ignore" });
+  } catch {
+    return context.skip("this system lets nobody mount");
+  }
+  try {
+    const options = { dataDir: join(disk, "data"), flush: { segmentBytes: 128 * 1024, checkpointBytes: 128 * 1024 } };
+    const engine = await openEmbedded(options);
+    const { store } = engine.ports;
+    const ballast = join(disk, "ballast");
+    const { bavail, bsize } = statfsSync(disk);
+    writeFileSync(ballast, Buffer.alloc(bavail * bsize - 600 * 1024));
+    const acknowledged: number[] = [];
+    let refused = 0;
+    for (let n = 0; refused < 3 && n < 20_000; n++) {
+      try {
+        await store.write({ put: { pk: "t", sk: String(n), kind: "row", text: "x".repeat(2000) } });
+        await store.settled();
+        acknowledged.push(n);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "store.unavailable" });
+        refused++;
+      }
+    }
+    expect(refused).toBe(3);
+    for (const n of acknowledged) expect(await store.get({ pk: "t", sk: String(n) })).toBeDefined();
+    rmSync(ballast);
+    await expect
+      .poll(async () => {
+        await store.write({ put: { pk: "t", sk: "after", kind: "row" } });
+        await store.settled();
+        return true;
+      })
+      .toBe(true);
+    await engine.close();
+    const again = await openEmbedded(options);
+    for (const n of acknowledged) expect(await again.ports.store.get({ pk: "t", sk: String(n) })).toBeDefined();
+    expect(await again.ports.store.get({ pk: "t", sk: "after" })).toBeDefined();
+    await again.close();
+
+    const { bavail: left } = statfsSync(disk);
+    writeFileSync(ballast, Buffer.alloc(left * bsize));
+    await expect(openEmbedded({ dataDir: join(disk, "other") })).rejects.toMatchObject({ code: "store.unavailable" });
+  } finally {
+    execFileSync("umount", ["--lazy", disk]);
+  }
+});
