@@ -12,11 +12,8 @@ import {
   Task,
 } from "@waggle/core";
 import { z } from "zod";
+import * as answers from "./answers.ts";
 import type { Route } from "./route.ts";
-import * as agents from "./routes/agent.ts";
-import * as deadLetters from "./routes/deadletter.ts";
-import * as system from "./routes/system.ts";
-import * as tasks from "./routes/task.ts";
 
 type Json = Record<string, unknown>;
 
@@ -51,31 +48,31 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
 };
 const answerNames: Readonly<Record<string, z.ZodType>> = {
   Agent: Agent.Info,
-  AgentAnswer: agents.AgentAnswer,
-  AgentList: agents.AgentList,
-  AgentRegistered: agents.RegisteredAnswer,
+  AgentAnswer: answers.AgentAnswer,
+  AgentList: answers.AgentList,
+  AgentRegistered: answers.RegisteredAnswer,
   Assignment: Task.Assignment,
-  Assignments: agents.AssignmentsAnswer,
+  Assignments: answers.AssignmentsAnswer,
   Commands: Agent.Commands,
-  CommandsAnswer: agents.CommandsAnswer,
+  CommandsAnswer: answers.CommandsAnswer,
   ServerFrame: Agent.ServerFrame,
   Task: Task.Info,
-  TaskAnswer: tasks.TaskAnswer,
-  TaskList: tasks.TaskList,
-  TaskEnded: tasks.EndedAnswer,
-  TasksCreated: tasks.BatchAnswer,
-  Explanation: tasks.Explanation,
+  TaskAnswer: answers.TaskAnswer,
+  TaskList: answers.TaskList,
+  TaskEnded: answers.EndedAnswer,
+  TasksCreated: answers.BatchAnswer,
+  Explanation: answers.Explanation,
   Event: EventLog.Info,
-  EventList: tasks.EventList,
-  RedriveAnswer: deadLetters.RedriveAnswer,
-  Health: system.Health,
-  Status: system.FleetStatus,
+  EventList: answers.EventList,
+  RedriveAnswer: answers.RedriveAnswer,
+  Health: answers.Health,
+  Status: answers.FleetStatus,
   Key: Key.Info,
-  KeyCreated: system.KeyAnswer,
-  KeyList: system.KeyList,
+  KeyCreated: answers.KeyAnswer,
+  KeyList: answers.KeyList,
   Limit: Limit.Info,
-  LimitAnswer: system.LimitAnswer,
-  LimitList: system.LimitList,
+  LimitAnswer: answers.LimitAnswer,
+  LimitList: answers.LimitList,
 };
 
 const ref = (name: string) => `#/components/schemas/${name}`;

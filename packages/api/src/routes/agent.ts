@@ -1,5 +1,5 @@
 import { Agent, Task } from "@waggle/core";
-import { z } from "zod";
+import { AgentAnswer, AgentList, AssignmentsAnswer, CommandsAnswer, RegisteredAnswer } from "../answers.ts";
 import { agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
@@ -7,16 +7,6 @@ const notFound = declared("agent.not_found");
 const stopped = declared("agent.stopped");
 const conflict = declared("agent.conflict");
 const params = { id: idParam("agt", "agent", notFound) };
-
-export const AgentAnswer = z.object({ agent: Agent.Info });
-export const RegisteredAnswer = z.object({
-  agent: Agent.Info,
-  /** Shown here and never again. */
-  token: z.string(),
-});
-export const AgentList = z.object({ items: z.array(Agent.Info), nextCursor: z.string().optional() });
-export const AssignmentsAnswer = z.object({ assignments: z.array(Task.Assignment) });
-export const CommandsAnswer = z.object({ commands: Agent.Commands });
 
 const agentJson = (agent: Agent.Info) => `{"agent":${Agent.toJson(agent)}}`;
 export const assignmentsJson = (assignments: readonly Task.Assignment[]) =>

@@ -1,13 +1,7 @@
 import { DeadLetter, Task } from "@waggle/core";
-import { z } from "zod";
+import { RedriveAnswer, TaskList } from "../answers.ts";
 import { everyone, json, operators, type Route, route } from "../route.ts";
 import { Page, pageJson } from "./common.ts";
-import { TaskList } from "./task.ts";
-
-export const RedriveAnswer = z.object({
-  redriven: z.number(),
-  skipped: z.array(z.object({ taskId: z.string(), code: z.string() })),
-});
 
 export const deadLetterRoutes: readonly Route[] = [
   route({

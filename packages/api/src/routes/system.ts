@@ -1,41 +1,11 @@
 import { EventLog, Key, Limit, Status } from "@waggle/core";
-import { z } from "zod";
-import { docsPage } from "../docs.ts";
+import { EventList, FleetStatus, Health, KeyAnswer, KeyList, LimitAnswer, LimitList } from "../answers.ts";
+import { docsPage } from "../docs/index.ts";
 import { family, labels } from "../metrics.ts";
 import { openApiText } from "../openapi.ts";
 import { admins, everyone, json, operators, type Param, type Route, route, type Shared } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
 import { declared, idParam, Page } from "./common.ts";
-import { EventList } from "./task.ts";
-
-export const Health = z.object({
-  status: z.enum(["healthy", "degraded", "unhealthy", "no_agents"]),
-  version: z.string(),
-  uptimeSeconds: z.number(),
-  components: z.record(
-    z.string(),
-    z.object({ status: z.enum(["healthy", "degraded", "unhealthy"]), detail: z.string().optional() }),
-  ),
-});
-export type Health = z.output<typeof Health>;
-const counts = z.record(z.string(), z.number());
-export const FleetStatus = z.object({
-  version: z.string(),
-  uptimeSeconds: z.number(),
-  at: z.string(),
-  agents: z.object({ total: z.number(), byStatus: counts, byRole: counts, slots: z.number(), slotsInUse: z.number() }),
-  tasks: z.object({ byStatus: counts }),
-  queues: z.array(z.object({ capability: z.string(), waiting: z.number(), oldestSeconds: z.number() })),
-  totals: counts,
-});
-export const KeyAnswer = z.object({
-  ...Key.Info.shape,
-  /** Shown here and never again. */
-  key: z.string(),
-});
-export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
-export const LimitAnswer = z.object({ limit: Limit.Info });
-export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
 
 const uptime = ({ ports, startedAt }: Shared) => Math.round((ports.clock.now() - startedAt) / 100) / 10;
 

@@ -1,9 +1,10 @@
 import { EventLog, requestErrors, type Scope, Task } from "@waggle/core";
 import { z } from "zod";
+import { BatchAnswer, CommandsAnswer, EndedAnswer, EventList, Explanation, TaskAnswer, TaskList } from "../answers.ts";
 import { toProblem } from "../problem.ts";
 import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
-import { assignmentsJson, CommandsAnswer } from "./agent.ts";
+import { assignmentsJson } from "./agent.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
 const notFound = declared("task.not_found");
@@ -16,20 +17,6 @@ const creating = [
   declared("task.too_deep"),
   requestErrors.idempotencyMismatch,
 ];
-
-export const TaskAnswer = z.object({ task: Task.Info });
-export const TaskList = z.object({ items: z.array(Task.Info), nextCursor: z.string().optional() });
-export const EndedAnswer = z.object({
-  task: Task.Info,
-  /** With `take` in the request: the agent's next work. */
-  assignments: z.array(Task.Assignment).optional(),
-});
-export const BatchAnswer = z.object({
-  /** In the order of the request. */
-  results: z.array(z.union([TaskAnswer, z.object({ problem: z.record(z.string(), z.unknown()) })])),
-});
-export const EventList = z.object({ items: z.array(EventLog.Info), nextAfter: z.number() });
-export const Explanation = z.record(z.string(), z.unknown());
 
 const taskJson = (task: Task.Info) => `{"task":${Task.toJson(task)}}`;
 const endedJson = ({ task, assignments }: Task.Ended) =>

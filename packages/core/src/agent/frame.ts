@@ -64,6 +64,7 @@ export const ServerFrame = z.discriminatedUnion("op", [
     ...Commands.partial().shape,
     revoked: z.array(z.string()).optional(),
     stop: z.boolean().optional(),
+    reason: z.string().optional(),
   }),
   /** `problem` is the RFC 9457 object the HTTP call would answer. `task` carries only id, status and fence. */
   z.object({

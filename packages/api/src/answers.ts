@@ -1,0 +1,59 @@
+import { Agent, EventLog, Key, Limit, Task } from "@waggle/core";
+import { z } from "zod";
+
+export const AgentAnswer = z.object({ agent: Agent.Info });
+export const RegisteredAnswer = z.object({
+  agent: Agent.Info,
+  /** Shown here and never again. */
+  token: z.string(),
+});
+export const AgentList = z.object({ items: z.array(Agent.Info), nextCursor: z.string().optional() });
+export const AssignmentsAnswer = z.object({ assignments: z.array(Task.Assignment) });
+export const CommandsAnswer = z.object({ commands: Agent.Commands });
+
+export const TaskAnswer = z.object({ task: Task.Info });
+export const TaskList = z.object({ items: z.array(Task.Info), nextCursor: z.string().optional() });
+export const EndedAnswer = z.object({
+  task: Task.Info,
+  /** With `take` in the request: the agent's next work. */
+  assignments: z.array(Task.Assignment).optional(),
+});
+export const BatchAnswer = z.object({
+  /** In the order of the request. */
+  results: z.array(z.union([TaskAnswer, z.object({ problem: z.record(z.string(), z.unknown()) })])),
+});
+export const EventList = z.object({ items: z.array(EventLog.Info), nextAfter: z.number() });
+export const Explanation = z.record(z.string(), z.unknown());
+export const RedriveAnswer = z.object({
+  redriven: z.number(),
+  skipped: z.array(z.object({ taskId: z.string(), code: z.string() })),
+});
+
+export const Health = z.object({
+  status: z.enum(["healthy", "degraded", "unhealthy", "no_agents"]),
+  version: z.string(),
+  uptimeSeconds: z.number(),
+  components: z.record(
+    z.string(),
+    z.object({ status: z.enum(["healthy", "degraded", "unhealthy"]), detail: z.string().optional() }),
+  ),
+});
+export type Health = z.output<typeof Health>;
+const counts = z.record(z.string(), z.number());
+export const FleetStatus = z.object({
+  version: z.string(),
+  uptimeSeconds: z.number(),
+  at: z.string(),
+  agents: z.object({ total: z.number(), byStatus: counts, byRole: counts, slots: z.number(), slotsInUse: z.number() }),
+  tasks: z.object({ byStatus: counts }),
+  queues: z.array(z.object({ capability: z.string(), waiting: z.number(), oldestSeconds: z.number() })),
+  totals: counts,
+});
+export const KeyAnswer = z.object({
+  ...Key.Info.shape,
+  /** Shown here and never again. */
+  key: z.string(),
+});
+export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
+export const LimitAnswer = z.object({ limit: Limit.Info });
+export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
