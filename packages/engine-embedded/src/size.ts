@@ -43,26 +43,19 @@ export function valueBytes(value: Value): number {
     return bytes;
   }
   const map = value as { readonly [name: string]: Value };
-  for (const name in map) bytes += 1 + nameBytes(name) + valueBytes(map[name] as Value);
+  for (const name in map) {
+    const part = map[name];
+    if (part !== undefined) bytes += 1 + nameBytes(name) + valueBytes(part);
+  }
   return bytes;
 }
 
-/** @returns -1 when an attribute is undefined: then the row needs `withoutUndefined` first */
+/** An attribute that is undefined is not there. */
 export function itemBytes(item: Item): number {
   let bytes = 0;
   for (const name in item) {
     const value = item[name];
-    if (value === undefined) return -1;
-    bytes += nameBytes(name) + valueBytes(value);
+    if (value !== undefined) bytes += nameBytes(name) + valueBytes(value);
   }
   return bytes;
-}
-
-export function withoutUndefined(item: Item): Item {
-  const kept: Record<string, Value> = {};
-  for (const name in item) {
-    const value = item[name];
-    if (value !== undefined) kept[name] = value;
-  }
-  return kept as unknown as Item;
 }

@@ -20,12 +20,12 @@ import type { Checkpoints } from "./checkpoint.ts";
 import { holds } from "./condition.ts";
 import type { Feed } from "./feed.ts";
 import type { Journal } from "./journal.ts";
-import { checkKey, sortForm } from "./key.ts";
+import { checkKey, sortForm, unsorted } from "./key.ts";
 import { type Counts, units } from "./meter.ts";
-import type { Rows, StoredRow, UpperBound } from "./rows.ts";
-import { itemBytes, nameBytes, valueBytes, withoutUndefined } from "./size.ts";
+import type { Rows, StoredRows, UpperBound } from "./rows.ts";
+import { itemBytes, nameBytes, valueBytes } from "./size.ts";
 import { Step } from "./step.ts";
-import { type Entry, type Partition, type Table, walk } from "./table.ts";
+import { type Entry, type Partition, type Table, walk, within } from "./table.ts";
 
 /** One write, decided but not yet done. */
 interface Prepared {
@@ -74,10 +74,6 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       if ("put" in write) {
         next = write.put;
         nextBytes = itemBytes(next);
-        if (nextBytes === -1) {
-          next = withoutUndefined(next);
-          nextBytes = itemBytes(next);
-        }
       } else if ("update" in write) {
         const changed = change(old, oldBytes, key, write.kind, write);
         next = changed.item;
@@ -121,6 +117,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       entry = table.insert(key.pk, key.sk);
       entry.stored = stored;
     }
+    if (next !== undefined && entry.item === undefined) table.revive(entry);
     entry.item = next;
     entry.bytes = bytes;
     // Made and deleted between two checkpoints: LMDB never hears of it.
@@ -205,56 +202,86 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       if (!reverse) low = sortForm(after) > sortForm(low) ? after : low;
       else if (high === undefined || sortForm(after) < upperOrder(high)) high = { text: after, prefix: false };
     }
-    const items: Item[] = [];
+    const items = merged(pk, low, high, reverse, limit, after);
     let bytes = 0;
-    for (const item of merged(pk, low, high, reverse)) {
-      if (item.sk === after) continue;
-      items.push(item);
-      bytes += itemBytes(item);
-      if (items.length === limit) break;
-    }
+    for (const item of items) bytes += itemBytes(item);
     counts.readUnits += units(bytes, 4096);
     const last = items.length === limit ? (items[limit - 1] as Item).sk : undefined;
     return last === undefined ? { items } : { items, last };
   }
 
-  /** Live rows between two bounds, both inclusive, from memory and LMDB; memory wins. */
-  function* merged(pk: string, from: string, to: UpperBound, reverse: boolean): Generator<Item> {
-    const low = sortForm(from);
+  /** Live rows between two bounds, both inclusive, from memory and LMDB; memory wins. At most `limit`, but for `after`. */
+  function merged(pk: string, from: string, to: UpperBound, reverse: boolean, limit: number, after?: string): Item[] {
+    const items: Item[] = [];
+    let low = sortForm(from);
     const high = to === undefined ? undefined : upperOrder(to);
-    if (high !== undefined && low > high) return;
     const partition = table.partition(pk);
+    let first = from;
+    if (partition !== undefined && !reverse && within(partition.dead, low)) {
+      if (partition.dead.to === undefined) return items;
+      low = partition.dead.to;
+      first = unsorted(low);
+    }
+    if (high !== undefined && low > high) return items;
     const inMemory = partition === undefined ? undefined : walk(partition, reverse ? high : low, reverse);
-    const stored = partition !== undefined && storedEmpty(partition) ? undefined : rows.range(pk, from, to, reverse);
+    const gap = partition?.notStored;
+    if (gap !== undefined && gap.checkpoint !== checkpoints().number()) gap.from = undefined;
+    // Up to there LMDB is known to have nothing: most lanes live and die in memory, and a cursor is dear.
+    let skipping = gap !== undefined && !reverse && within(gap, low);
+    let stored: StoredRows | undefined;
+    let row: string | undefined;
+    function openStored(): void {
+      skipping = false;
+      stored = rows.range(pk, first, to, reverse);
+      row = stored.next();
+      if (gap === undefined || reverse || (row === undefined && high !== undefined)) return;
+      gap.from = low;
+      gap.to = row;
+      gap.checkpoint = checkpoints().number();
+    }
+    if (!skipping) openStored();
+    let passed = 0;
     let entry = inMemory?.();
-    let row: StoredRow | undefined = stored?.next().value;
     for (;;) {
-      if (entry !== undefined && (reverse ? entry.order < low : high !== undefined && entry.order > high))
+      if (entry !== undefined && (reverse ? entry.order < low : high !== undefined && entry.order > high)) {
         entry = undefined;
-      if (entry === undefined && row === undefined) return;
-      if (
-        row === undefined ||
-        (entry !== undefined && (reverse ? entry.order >= row.order : entry.order <= row.order))
-      ) {
+      }
+      if (skipping && gap?.to !== undefined && (entry === undefined || entry.order >= gap.to)) {
+        if (high === undefined || gap.to <= high) openStored();
+        else skipping = false;
+      }
+      if (entry === undefined && row === undefined) break;
+      let item: Item | undefined;
+      if (row === undefined || (entry !== undefined && (reverse ? entry.order >= row : entry.order <= row))) {
         const current = entry as Entry;
-        if (row !== undefined && row.order === current.order) row = stored?.next().value;
-        if (current.item !== undefined) yield current.item;
+        if (row === current.order) row = stored?.next();
+        item = current.item;
         entry = inMemory?.();
       } else {
-        yield row.item();
-        row = stored?.next().value;
+        item = (stored as StoredRows).item();
+        row = stored?.next();
+      }
+      if (item === undefined) passed++;
+      else if (item.sk !== after) {
+        if (items.length === 0) bury(partition, low, sortForm(item.sk), reverse ? 0 : passed);
+        items.push(item);
+        if (items.length === limit) break;
       }
     }
+    stored?.close();
+    if (items.length === 0 && high === undefined && after === undefined) {
+      bury(partition, low, undefined, reverse ? 0 : passed);
+    }
+    return items;
   }
 
-  /** Lanes that live and die in memory need no look into LMDB. */
-  function storedEmpty(partition: Partition): boolean {
-    const { number } = checkpoints();
-    if (partition.probed !== number()) {
-      partition.probed = number();
-      partition.storedEmpty = !rows.hasPartition(partition.pk);
-    }
-    return partition.storedEmpty;
+  /** Remembers deleted rows that a query walked over. */
+  function bury(partition: Partition | undefined, low: string, to: string | undefined, passed: number): void {
+    if (partition === undefined || passed < 4) return;
+    const { dead } = partition;
+    // Grown from its end, it keeps its beginning.
+    if (dead.from === undefined || dead.to !== low) dead.from = low;
+    dead.to = to;
   }
 
   /** Runs a write now, or when memory has room for it. */
@@ -349,15 +376,16 @@ function change(
   if (old === undefined) {
     item = { pk: key.pk, sk: key.sk, kind };
     bytes = itemBytes(item as unknown as Item);
-  } else if (remove?.some((name) => old[name] !== undefined)) {
-    // Rebuilt rather than `delete`d from: V8 keeps objects that lost a property in a slow form.
-    item = {};
-    for (const name in old) {
-      const value = old[name] as Value;
-      if (remove.includes(name)) bytes -= nameBytes(name) + valueBytes(value);
-      else item[name] = value;
-    }
   } else item = { ...old } as Record<string, Value>;
+  if (remove !== undefined) {
+    for (const name of remove) {
+      const before = item[name];
+      if (before === undefined) continue;
+      bytes -= nameBytes(name) + valueBytes(before);
+      // Undefined rather than `delete`d: V8 keeps objects that lost a property in a slow form.
+      item[name] = undefined as never;
+    }
+  }
   if (set !== undefined) {
     for (const name in set) {
       const value = set[name] as Value;

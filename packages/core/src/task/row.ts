@@ -133,12 +133,9 @@ export function advance(
   const put = (name: string, value: unknown) => {
     if (value === undefined) {
       if (merged[name] === undefined) return;
-      delete merged[name];
       remove.push(name);
-    } else {
-      merged[name] = value;
-      set[name] = value as Value;
-    }
+    } else set[name] = value as Value;
+    merged[name] = value;
   };
   for (const name in changes) put(name, changes[name]);
   put("rev", row.rev + 1);
@@ -180,7 +177,16 @@ export function deadlineOf(row: Row): number | undefined {
 
 export const keyOf = (row: Row): RowKey => taskKey(row.tenant, row.id);
 
-const iso = (at: number) => new Date(at).toISOString();
+let isoAt = Number.NaN;
+let isoText = "";
+/** The times of one task, and of tasks made together, are often the same millisecond. */
+function iso(at: number): string {
+  if (at !== isoAt) {
+    isoText = new Date(at).toISOString();
+    isoAt = at;
+  }
+  return isoText;
+}
 
 /** The task as callers see it. */
 export function toInfo(row: Row): Info {
