@@ -1,0 +1,219 @@
+import { mkdir } from "node:fs/promises";
+import { basename, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { createClient } from "@waggle/sdk";
+import { toMaking } from "./fleet/made.ts";
+import { roster } from "./fleet/roster.ts";
+import { type Fleet, supervise } from "./fleet/supervise.ts";
+import { createTracker } from "./fleet/track.ts";
+import { GitError } from "./git.ts";
+import { help, parseOptions, UsageError } from "./options.ts";
+import { plural, seconds } from "./report/words.ts";
+import { repositoryOf } from "./repository.ts";
+import { cancelLeftovers, delegateReport } from "./run.ts";
+import { openServer, type Server } from "./server.ts";
+import { summary } from "./ui/summary.ts";
+import { liveUi, plainUi, type Ui } from "./ui/terminal.ts";
+import { paint, wantsColors } from "./ui/text.ts";
+import { diedText, healedText, requeuedText, type State } from "./ui/view.ts";
+
+const version = process.env.npm_package_version ?? "0.1.0";
+
+/** npm starts its scripts in the package's folder; a path typed elsewhere means what it means there. */
+const typedIn = process.env.INIT_CWD ?? process.cwd();
+const given = (path: string, fallback: string) => (path === fallback ? resolve(path) : resolve(typedIn, path));
+
+const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
+
+const usage = (message: string): never => {
+  process.stderr.write(`waggle: ${message} (--help tells the options)\n`);
+  process.exit(2);
+};
+
+const main = async () => {
+  const parsed = (() => {
+    try {
+      return parseOptions(process.argv.slice(2));
+    } catch (error) {
+      if (error instanceof UsageError) return usage(error.message);
+      throw error;
+    }
+  })();
+  if (parsed === "help") {
+    process.stdout.write(help);
+    return;
+  }
+  const options = parsed;
+  const repo = await repositoryOf(options.repo === undefined ? "." : resolve(typedIn, options.repo)).catch(
+    (error: unknown) => {
+      if (error instanceof GitError)
+        return usage(`--repo: ${error.message}${options.repo === undefined ? "; give one with --repo PATH" : ""}`);
+      throw error;
+    },
+  );
+  const dataDir = given(options.data, ".waggle");
+  const outDir = given(options.out, ".");
+  await mkdir(outDir, { recursive: true }).catch((error: unknown) => usage(`--out: ${reasonOf(error)}`));
+  await mkdir(dataDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => usage(`--data: ${reasonOf(error)}`));
+
+  const startedAt = Date.now();
+  const colors = paint(wantsColors(process.stdout, process.env));
+  const aborter = new AbortController();
+  let fleet: Fleet | undefined;
+  let server: Server | undefined;
+  let ui: Ui | undefined;
+  let leaving = false;
+  let written = false;
+
+  const shutDown = async (code: number) => {
+    leaving = true;
+    aborter.abort();
+    ui?.close();
+    await fleet?.stop();
+    await server?.stop();
+    process.exit(code);
+  };
+  const interrupted = () => {
+    if (leaving) {
+      fleet?.kill();
+      process.exit(130);
+    }
+    ui?.close();
+    process.stdout.write("\nStopping: agents finish what they have, then the server. Ctrl-C again stops at once.\n");
+    if (options.once && !written) process.stderr.write("waggle: stopped before the report was written\n");
+    void shutDown(options.once && !written ? 130 : 0);
+  };
+  process.on("SIGINT", interrupted);
+  process.on("SIGTERM", interrupted);
+
+  const opened = await openServer({
+    dataDir,
+    version,
+    ...(options.port === undefined ? {} : { port: options.port }),
+    log: (line) => ui?.say(`server: ${line}`, "bad"),
+  });
+  server = opened;
+  const client = createClient({ url: opened.url, key: opened.key });
+  // A fleet of another run on the same server keeps its names.
+  const suffix = opened.own ? "" : `.${process.pid}`;
+  if (opened.own) await cancelLeftovers(client);
+
+  const nameOf = (agentId: string) =>
+    [...(fleet?.processes.values() ?? [])].find((own) => own.agentId === agentId)?.name ?? agentId;
+  const tracker = createTracker({
+    nameOf,
+    now: Date.now,
+    changed: () => {
+      ui?.changed();
+      chaos();
+    },
+    requeued: (incident) => ui?.say(requeuedText(incident)),
+    healed: (incident) => ui?.say(healedText(incident), "good"),
+  });
+  const state: State = {
+    url: opened.url,
+    repo: basename(repo),
+    startedAt,
+    phase: "starting the fleet",
+    fleet: undefined,
+    tracker,
+    news: [],
+  };
+  const live = process.stdout.isTTY === true && process.env.TERM !== "dumb" && !options.plain;
+  ui = live ? liveUi(process.stdout, state, colors) : plainUi(process.stdout, state, colors);
+  ui.say(
+    `Waggle ${version} at ${opened.url} (data in ${relative(process.cwd(), dataDir) || dataDir})${opened.note ? `: ${opened.note}` : ""}`,
+  );
+
+  // One kill, at a moment when there is something to lose.
+  let killed = false;
+  const chaos = () => {
+    if (!options.chaos || killed || leaving || !fleet) return;
+    const { total, done } = tracker.count();
+    if (total < 5 || done < Math.max(2, total * 0.15)) return;
+    const victim = [...fleet.processes.values()]
+      .filter((own) => own.state === "ready" && own.agentId !== undefined && own.member.name !== "reporter")
+      .map((own) => ({ own, tasks: tracker.running(own.agentId!).length }))
+      .sort((a, b) => b.tasks - a.tasks)[0];
+    if (!victim || victim.tasks === 0) return;
+    killed = true;
+    ui?.say(`chaos: kill -9 ${victim.own.pid} (${victim.own.name})`, "bad");
+    process.kill(victim.own.pid, "SIGKILL");
+  };
+
+  fleet = supervise({
+    program: fileURLToPath(new URL("./agent.mjs", import.meta.url)),
+    suffix,
+    env: { WAGGLE_URL: opened.url, WAGGLE_API_KEY: opened.key, WAGGLE_DEMO_REPO: repo, WAGGLE_DEMO_OUT: outDir },
+    events: {
+      ready(own) {
+        const incident = tracker.back(own.agentId!, own.pid);
+        if (incident && incident.healedAt === undefined)
+          ui?.say(`${own.name} is back as pid ${own.pid} after ${seconds(Date.now() - incident.at)}`);
+        ui?.changed();
+      },
+      died(own, how) {
+        ui?.say(diedText(tracker.died(own.name, own.agentId ?? "", own.pid, how)), "bad");
+      },
+      gaveUp(own, reason) {
+        ui?.say(`${own.name} does not start: ${reason}`, "bad");
+      },
+      said(own, level, message) {
+        if (level === "error") ui?.say(`${own.name}: ${message}`, "bad");
+      },
+    },
+  });
+  state.fleet = fleet;
+  await fleet.ready;
+  const pids = [...fleet.processes.values()].map((own) => `${own.name} ${own.pid}`).join(", ");
+  ui.say(`${plural(roster.length, "agent")} registered in ${seconds(Date.now() - startedAt)}, each a process: ${pids}`);
+
+  state.phase = "planning";
+  const outcome = await delegateReport({
+    client,
+    tracker,
+    repo,
+    outDir,
+    signal: aborter.signal,
+    planned(plan) {
+      state.repo = plan.name;
+      state.commit = plan.commit;
+      ui?.say(
+        `${plan.name}${plan.commit ? ` at ${plan.commit.slice(0, 10)}` : " (no commits yet)"}: ${plural(plan.tasks.length, "task")} delegated, the report depends on all of them`,
+      );
+    },
+  });
+  if (leaving) return;
+  if (!outcome.report) {
+    ui.close();
+    process.stderr.write(`waggle: the report was not written: ${outcome.problem ?? "no reason given"}\n`);
+    await shutDown(1);
+    return;
+  }
+  written = true;
+  const agents = [];
+  for await (const agent of client.agents.all({ role: "demo" })) agents.push(agent);
+  const { tasks: made } = toMaking(outcome.tasks, agents, Date.now());
+  ui.close();
+  const ownData = options.data !== ".waggle";
+  const lines = summary(
+    {
+      made,
+      incidents: tracker.incidents,
+      report: outcome.report,
+      url: opened.url,
+      prefix: ownData ? `WAGGLE_DATA=${dataDir} ` : "",
+      stays: !options.once,
+      tookMs: Date.now() - startedAt,
+    },
+    process.stdout.columns || 120,
+    colors,
+  );
+  process.stdout.write(`${lines.join("\n")}\n`);
+  if (options.once) await shutDown(0);
+};
+
+main().catch((error: unknown) => {
+  process.stderr.write(`waggle: ${reasonOf(error)}\n`);
+  process.exit(1);
+});
