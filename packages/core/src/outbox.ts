@@ -18,7 +18,6 @@ import { tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
 import { held, type Row, terminal } from "./task/row.ts";
-import type { Status } from "./task/schema.ts";
 import { arm, type TimerEntry } from "./timer.ts";
 
 /** Kinds of rows whose changes the outbox and the projection work on. */

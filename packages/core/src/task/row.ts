@@ -177,15 +177,17 @@ export function deadlineOf(row: Row): number | undefined {
 
 export const keyOf = (row: Row): RowKey => taskKey(row.tenant, row.id);
 
-let isoAt = Number.NaN;
-let isoText = "";
-/** The times of one task, and of tasks made together, are often the same millisecond. */
+let second = Number.NaN;
+let secondText = "";
+/** RFC 3339 with milliseconds. Times of tasks come in bursts of the same second, whose text is made once. */
 function iso(at: number): string {
-  if (at !== isoAt) {
-    isoText = new Date(at).toISOString();
-    isoAt = at;
+  const whole = Math.floor(at / 1000);
+  if (whole !== second) {
+    secondText = new Date(whole * 1000).toISOString().slice(0, 20);
+    second = whole;
   }
-  return isoText;
+  const ms = Math.floor(at) - whole * 1000;
+  return `${secondText}${ms < 10 ? "00" : ms < 100 ? "0" : ""}${ms}Z`;
 }
 
 /** The task as callers see it. */

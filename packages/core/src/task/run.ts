@@ -10,6 +10,9 @@ import { held, type Row, terminal, toInfo } from "./row.ts";
 import type * as schema from "./schema.ts";
 
 export interface Ended {
+  readonly status: schema.Status;
+  readonly fence: number;
+  /** Made when it is asked for. */
   readonly task: schema.Info;
   /** The agent's next work, when it asked for some. */
   readonly assignments?: schema.Assignment[];
@@ -97,8 +100,8 @@ export async function complete(scope: Scope, id: string, input: z.output<typeof 
     ended: "completed",
     units: input.usage?.units,
   }));
-  if (resultBlob !== undefined && done.task.status === "completed") done.task.result = result as JsonText;
-  return done;
+  if (resultBlob === undefined || done.status !== "completed") return done;
+  return { ...done, task: { ...done.task, result: result as JsonText } };
 }
 
 /** The attempt failed: it is tried again as its policy says, or the task has failed. */
@@ -140,9 +143,17 @@ async function end(
     return decide(row, now);
   });
   const next = await goOn(scope, before, input.take);
-  if (input.take === undefined) return { task: toInfo(row) };
+  // A getter: a socket's reply names the task's status and has no use for the rest.
+  const ended = {
+    status: row.status,
+    fence: row.fence,
+    get task() {
+      return toInfo(row);
+    },
+  };
+  if (input.take === undefined) return ended;
   const assignments = next ? await Promise.all(next.tasks.map((task) => toAssignment(scope, task, next.member))) : [];
-  return { task: toInfo(row), assignments };
+  return Object.assign(ended, { assignments });
 }
 
 const defined = <T extends object>(value: T): { [K in keyof T]?: NonNullable<T[K]> } =>
