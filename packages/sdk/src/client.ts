@@ -354,7 +354,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
         method: "POST",
         path: "/v1/dead-letters/redrive",
         body,
-        once: true,
+        creates: true,
         ...how,
       }),
   };

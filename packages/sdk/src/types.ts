@@ -61,4 +61,4 @@ export interface Health {
 }
 
 /** `GET /v1/status`: the fleet and the queue in numbers. */
-export type Status = Awaited<ReturnType<typeof StatusReport.read>>;
+export type Status = Awaited<ReturnType<typeof StatusReport.read>> & { version: string; uptimeSeconds: number };

@@ -1,0 +1,121 @@
+import { relative, resolve } from "node:path";
+import { configPath, defaultPort, findConnection } from "@waggle/sdk";
+import { exit, Failure } from "../failure.ts";
+import { duration } from "../format.ts";
+import { type Io, painter } from "../io.ts";
+
+interface Options {
+  port?: number;
+  host: string;
+  data: string;
+  quiet?: boolean;
+}
+
+export async function dev(io: Io, options: Options, version: string): Promise<number> {
+  const from = performance.now();
+  const { startLocal } = await import("@waggle/local");
+  const dataDir = resolve(options.data);
+  const port = options.port ?? defaultPort;
+  const paint = painter(io.colour);
+  const stopped = io.interrupted();
+  let server: Awaited<ReturnType<typeof startLocal>>;
+  try {
+    server = await startLocal({
+      dataDir,
+      host: options.host,
+      port,
+      version,
+      log: (line) => io.err(`${line}\n`),
+    });
+  } catch (error) {
+    throw startFailure(error, port, dataDir);
+  }
+  const took = duration(performance.now() - from);
+  if (options.quiet) io.out(`${server.url}\n`);
+  else {
+    const folder = relative(process.cwd(), dataDir) || ".";
+    const shown = folder.startsWith("..") ? dataDir : folder;
+    io.out(`
+${paint("bold", "Waggle")} ${version} is ready in ${took}
+
+  ${paint("dim", "API")}   ${paint("cyan", server.url)}
+  ${paint("dim", "Docs")}  ${paint("cyan", `${server.url}/docs`)}
+  ${paint("dim", "Data")}  ${shown}
+  ${paint("dim", "Key")}   ${shown}/admin.key  (the command and the SDK find it by themselves)
+
+Next, in another terminal:
+
+  waggle agent run --name echo --capability echo -- cat
+  waggle delegate greet --requires echo --input '{"hello":"bees"}' --wait
+
+`);
+    warnElsewhere(io, server.url);
+  }
+  await new Promise<void>((done) => {
+    if (stopped.aborted) done();
+    else stopped.addEventListener("abort", () => done(), { once: true });
+  });
+  if (!options.quiet) io.err("\nStopping: finishing what is in flight; again to exit at once\n");
+  await server.stop();
+  return exit.ok;
+}
+
+/** Other commands may be set to speak to another server than the one just started. */
+function warnElsewhere(io: Io, url: string): void {
+  const { url: used, source } = findConnection();
+  if (used === url) return;
+  const how =
+    source.url === "environment"
+      ? "unset WAGGLE_URL"
+      : source.url === configPath()
+        ? "waggle config unset url"
+        : `export WAGGLE_URL=${url}`;
+  io.err(
+    `${painter(io.colour)("yellow", "Note:")} commands run here go to ${used}, not to this server. To change that: ${how}\n\n`,
+  );
+}
+
+function startFailure(error: unknown, port: number, dataDir: string): unknown {
+  const { code, message } = error as { code?: string; message?: string };
+  switch (code) {
+    case "EADDRINUSE":
+      return new Failure(
+        exit.failed,
+        `port ${port} is in use`,
+        "is a server running already? `waggle status` asks it. `waggle dev --port 0` takes a free port",
+      );
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+      return new Failure(
+        exit.usage,
+        `cannot listen on that --host: ${message}`,
+        "use 127.0.0.1, or 0.0.0.0 for every interface",
+      );
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return new Failure(
+        exit.refused,
+        message ?? code,
+        "choose a folder you may write (--data) and a port above 1023 (--port)",
+      );
+    case "ENOTDIR":
+    case "EEXIST":
+      return new Failure(exit.usage, `${dataDir} is not a folder`, "choose another with --data");
+    case "ENOSPC":
+      return new Failure(exit.failed, "the disk is full", "make room, or choose a folder elsewhere with --data");
+    case "store.locked":
+      return new Failure(
+        exit.refused,
+        message ?? code,
+        "another server works on this folder; stop it, or choose another folder with --data",
+      );
+    case "store.newer_format":
+      return new Failure(
+        exit.refused,
+        message ?? code,
+        "install the newer version that wrote it, or choose another folder with --data",
+      );
+  }
+  return error;
+}

@@ -1,0 +1,75 @@
+import type { WaggleEvent } from "@waggle/sdk";
+import { type CommonOptions, withClient } from "../context.ts";
+import { exit } from "../failure.ts";
+import { findTask } from "../find.ts";
+import { safe } from "../format.ts";
+import { colourOf, type Io, painter } from "../io.ts";
+import { newest } from "./get.ts";
+
+interface Options extends CommonOptions {
+  follow?: boolean;
+  tail?: number;
+  type?: string;
+  json?: boolean;
+}
+
+export const logs = (io: Io, text: string | undefined, options: Options): Promise<number> =>
+  withClient(io, options, async ({ client }) => {
+    const print = (event: WaggleEvent) =>
+      io.out(options.json ? `${JSON.stringify(event)}\n` : line(io, event, text === undefined));
+    const wanted = filter(options.type);
+    if (text === undefined) {
+      const past = await newest(client, options.tail ?? 20, options.type);
+      for (const event of past) print(event);
+      if (!options.follow) {
+        if (past.length === 0) io.err("Nothing has happened yet.\n");
+        return exit.ok;
+      }
+      const after = past.at(-1)?.sequence ?? (await newest(client, 1)).at(-1)?.sequence ?? 0;
+      const types = options.type === undefined ? {} : { types: options.type };
+      for await (const event of client.events.follow({ after, ...types, signal: io.interrupted() })) print(event);
+      return exit.ok;
+    }
+    const id = await findTask(client, text);
+    const past: WaggleEvent[] = [];
+    let after = 0;
+    for (;;) {
+      const page = await client.tasks.events(id, { after, limit: 200 });
+      past.push(...page.items.filter(wanted));
+      if (page.items.length === 0 || page.nextAfter <= after) break;
+      after = page.nextAfter;
+    }
+    for (const event of past.slice(-(options.tail ?? past.length) || past.length)) print(event);
+    if (!options.follow) return exit.ok;
+    const task = client.tasks.handle(await client.tasks.get(id));
+    if (past.some((event) => ends(event))) return exit.ok;
+    for await (const event of task.events({ after, signal: io.interrupted() })) if (wanted(event)) print(event);
+    return exit.ok;
+  });
+
+const ends = ({ type }: WaggleEvent) => /^task\.(completed|failed|cancelled|expired)$/.test(type);
+
+const filter = (types: string | undefined) => (event: WaggleEvent) =>
+  types === undefined ||
+  types
+    .split(",")
+    .some((type) => type === event.type || (type.endsWith("*") && event.type.startsWith(type.slice(0, -1))));
+
+function line(io: Io, event: WaggleEvent, withTask: boolean): string {
+  const paint = painter(io.colour);
+  const name = event.type.split(".").at(-1) ?? "";
+  const data = Object.entries(event.data)
+    .map(
+      ([key, value]) =>
+        `${key}=${typeof value === "string" ? (/^[\w.:/@-]+$/.test(value) ? value : JSON.stringify(value)) : JSON.stringify(value)}`,
+    )
+    .join(" ");
+  const parts = [
+    paint("dim", event.at),
+    paint(colourOf(name), event.type.padEnd(15)),
+    withTask ? (event.taskId ?? "") : "",
+    event.agentId ? paint("dim", `agent=${event.agentId}`) : "",
+    safe(data),
+  ];
+  return `${parts.filter((part) => part !== "").join(" ")}\n`;
+}

@@ -1,0 +1,67 @@
+import { findConnection, WaggleConnectionError } from "@waggle/sdk";
+import { type CommonOptions, formatOf, withClient } from "../context.ts";
+import { exit } from "../failure.ts";
+import { type Column, duration, fields, table } from "../format.ts";
+import { colourOf, type Io, painter } from "../io.ts";
+import { document } from "../print.ts";
+
+export const status = (io: Io, options: CommonOptions): Promise<number> =>
+  withClient(io, options, async ({ client, format }) => {
+    const [found, health] = await Promise.all([client.status.get(), client.status.health()]);
+    if (format === "json" || format === "yaml") {
+      await document(io, format, { health: health.status, ...found });
+      return exit.ok;
+    }
+    const paint = painter(io.colour);
+    const counts = (by: Record<string, number>) =>
+      Object.entries(by)
+        .filter(([, count]) => count > 0)
+        .map(([name, count]) => `${count} ${paint(colourOf(name), name)}`)
+        .join(", ") || "none";
+    const { agents, tasks, totals, queues } = found;
+    io.out(
+      fields(
+        [
+          [
+            "Server",
+            `${client.url}  ${paint(colourOf(health.status), health.status)}, version ${found.version}, up ${duration(found.uptimeSeconds * 1000)}`,
+          ],
+          ["Agents", counts(agents.byStatus)],
+          ["Slots", `${agents.slotsInUse} of ${agents.slots} in use`],
+          ["Tasks", counts(tasks.byStatus)],
+          [
+            "Ended",
+            `${totals.completed} completed, ${totals.failed} failed, ${totals.cancelled} cancelled, ${totals.expired} expired`,
+          ],
+        ],
+        io,
+      ),
+    );
+    const waiting = queues.filter((queue) => queue.waiting > 0);
+    if (waiting.length > 0) {
+      const columns: Column<(typeof waiting)[number]>[] = [
+        { title: "CAPABILITY", value: ({ capability }) => capability },
+        { title: "WAITING", value: ({ waiting }) => String(waiting), right: true },
+        { title: "OLDEST", value: ({ oldestSeconds }) => duration(oldestSeconds * 1000) },
+      ];
+      io.out(`\n${table(waiting, columns, io)}`);
+    }
+    return exit.ok;
+  });
+
+export const showVersion = (io: Io, options: CommonOptions, version: string): Promise<number> =>
+  withClient(io, options, async ({ client }) => {
+    const format = formatOf(options);
+    let server: string | undefined;
+    try {
+      server = (await client.status.health()).version;
+    } catch (error) {
+      if (!(error instanceof WaggleConnectionError)) throw error;
+    }
+    const url = findConnection(options).url;
+    if (format === "json" || format === "yaml")
+      await document(io, format, { command: version, server: server ?? null, url, node: process.versions.node });
+    else
+      io.out(`waggle ${version}\nserver ${server === undefined ? `not reached at ${url}` : `${server} at ${url}`}\n`);
+    return exit.ok;
+  });

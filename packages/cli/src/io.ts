@@ -1,0 +1,92 @@
+/** What a command sees of the world: the process, or a test. */
+export interface Io {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly stdin: AsyncIterable<Uint8Array | string>;
+  readonly stdinIsTty: boolean;
+  out(text: string): void;
+  err(text: string): void;
+  /** Standard output is a terminal. */
+  readonly tty: boolean;
+  readonly colour: boolean;
+  readonly columns: number;
+  now(): number;
+  /** Aborts on the first SIGINT or SIGTERM. */
+  interrupted(): AbortSignal;
+}
+
+/** https://no-color.org, and the de-facto FORCE_COLOR. */
+export const wantsColour = (env: Io["env"], tty: boolean): boolean =>
+  env.NO_COLOR ? false : env.FORCE_COLOR && env.FORCE_COLOR !== "0" ? true : tty && env.TERM !== "dumb";
+
+export function processIo(): Io {
+  const { env, stdout, stderr, stdin } = process;
+  // A reader that has seen enough (`waggle get tasks | head`) is no failure.
+  const gone = (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  };
+  stdout.on("error", gone);
+  stderr.on("error", gone);
+  let controller: AbortController | undefined;
+  return {
+    env,
+    stdin,
+    stdinIsTty: stdin.isTTY === true,
+    out: (text) => void stdout.write(text),
+    err: (text) => void stderr.write(text),
+    tty: stdout.isTTY === true,
+    colour: wantsColour(env, stdout.isTTY === true),
+    columns: stdout.columns ?? 120,
+    now: Date.now,
+    interrupted() {
+      if (!controller) {
+        const made = new AbortController();
+        controller = made;
+        const stop = () => (made.signal.aborted ? process.exit(130) : made.abort());
+        process.on("SIGINT", stop);
+        process.on("SIGTERM", stop);
+      }
+      return controller.signal;
+    },
+  };
+}
+
+type Colour = "bold" | "dim" | "red" | "green" | "yellow" | "blue" | "cyan";
+const codes: Record<Colour, readonly [number, number]> = {
+  bold: [1, 22],
+  dim: [2, 22],
+  red: [31, 39],
+  green: [32, 39],
+  yellow: [33, 39],
+  blue: [34, 39],
+  cyan: [36, 39],
+};
+export type Paint = (colour: Colour | undefined, text: string) => string;
+export const painter =
+  (on: boolean): Paint =>
+  (colour, text) =>
+    on && colour && text !== "" ? `\u001b[${codes[colour][0]}m${text}\u001b[${codes[colour][1]}m` : text;
+
+const colours: Record<string, Colour> = {
+  ready: "green",
+  busy: "cyan",
+  connecting: "yellow",
+  draining: "yellow",
+  paused: "yellow",
+  lost: "red",
+  stopped: "dim",
+  scheduled: "dim",
+  queued: "yellow",
+  assigned: "blue",
+  running: "cyan",
+  input_required: "yellow",
+  completed: "green",
+  failed: "red",
+  cancelled: "dim",
+  expired: "red",
+  healthy: "green",
+  degraded: "yellow",
+  no_agents: "yellow",
+  unhealthy: "red",
+};
+export const colourOf = (status: string): Colour | undefined => colours[status];
