@@ -9,7 +9,7 @@ beforeAll(async () => {
   server = await openServer();
   api = await server.tenant();
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 type Registered = { agent: Agent; token: string } & Problem;
 const register = (content: object) => api.post<Registered>("/v1/agents", content);

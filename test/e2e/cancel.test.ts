@@ -7,7 +7,7 @@ let server: TestServer;
 beforeAll(async () => {
   server = await openServer();
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 const requires = [{ capability: "x" }];
 const worker = async () => {

@@ -1,13 +1,14 @@
-import type { RegisterAgent } from "@waggle/sdk";
+import type { CreateTask, RegisterAgent } from "@waggle/sdk";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Api, openServer, type TestAgent, type TestServer } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
+import { connect, type Socket } from "../support/socket.ts";
 
 let server: TestServer;
 beforeAll(async () => {
   server = await openServer();
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 /** Agents by name in a tenant of their own, each having asked for work once. */
 async function fleet(agents: Readonly<Record<string, Partial<RegisterAgent>>>) {
@@ -17,21 +18,22 @@ async function fleet(agents: Readonly<Record<string, Partial<RegisterAgent>>>) {
   return { api, of: (name: string) => members.get(name) as TestAgent, members };
 }
 
-/** The name of the agent the task goes to. */
-async function winner(api: Api, members: ReadonlyMap<string, TestAgent>, task: object): Promise<string> {
-  const { id } = await api.delegate(task);
-  const assigned = await eventually("the task has an agent", async () => {
-    for (const agent of members.values()) {
-      for (const assignment of await agent.lease()) {
-        if (assignment.task.id === id) {
-          await agent.complete(assignment);
-          return agent.id;
-        }
+/** Connects every member; answers the name of the agent a task goes to, which then completes it. */
+async function race(api: Api, members: ReadonlyMap<string, TestAgent>) {
+  const sockets = new Map<string, Socket>();
+  for (const [name, agent] of members) sockets.set(name, await connect(agent));
+  return async (task: Partial<CreateTask>): Promise<string> => {
+    const { id } = await api.delegate(task);
+    const [name, socket, fence] = await eventually("the task has an agent", () => {
+      for (const [name, socket] of sockets) {
+        const assignment = socket.waiting.find(({ task }) => task.id === id);
+        if (assignment) return [name, socket, assignment.fence] as const;
       }
-    }
-    return;
-  });
-  return [...members].find(([, agent]) => agent.id === assigned)?.[0] ?? "";
+      return;
+    });
+    expect(await socket.ask({ op: "complete", taskId: id, fence })).toMatchObject({ ok: true });
+    return name;
+  };
 }
 
 test("a task goes only to an agent with every capability it requires, at the level it requires", async () => {
@@ -40,8 +42,9 @@ test("a task goes only to an agent with every capability it requires, at the lev
     narrow: { capabilities: [{ name: "code", level: 1 }] },
     right: { capabilities: [{ name: "code", level: 0.7 }, { name: "sql" }] },
   });
+  const winner = await race(api, members);
   const requires = [{ capability: "code", minLevel: 0.6 }, { capability: "sql" }];
-  for (let n = 0; n < 3; n++) expect(await winner(api, members, { requires })).toBe("right");
+  for (let n = 0; n < 3; n++) expect(await winner({ requires })).toBe("right");
 });
 
 test("a task nobody can do waits, says why, and goes to the first agent that can", async () => {
@@ -58,7 +61,8 @@ test("a task nobody can do waits, says why, and goes to the first agent that can
 
 test("a task without requirements goes to any agent", async () => {
   const { api, members } = await fleet({ only: { capabilities: [{ name: "whatever" }] } });
-  expect(await winner(api, members, {})).toBe("only");
+  const winner = await race(api, members);
+  expect(await winner({})).toBe("only");
 });
 
 describe("label selectors", () => {
@@ -98,10 +102,11 @@ describe("label selectors", () => {
       us: { capabilities: [], labels: { region: "us" } },
       eu: { capabilities: [], labels: { region: "eu" } },
     });
+    const winner = await race(api, members);
     const labels = [{ key: "region", op: "eq", value: "eu", required: false, weight: 5 } as const];
-    for (let n = 0; n < 3; n++) expect(await winner(api, members, { labels })).toBe("eu");
+    for (let n = 0; n < 3; n++) expect(await winner({ labels })).toBe("eu");
     const elsewhere = [{ key: "region", op: "eq", value: "mars", required: false, weight: 5 } as const];
-    expect(["us", "eu"]).toContain(await winner(api, members, { labels: elsewhere }));
+    expect(["us", "eu"]).toContain(await winner({ labels: elsewhere }));
   });
 });
 
@@ -121,7 +126,8 @@ test("a task for a role goes to agents of that role", async () => {
     reviewer: { capabilities: [], role: "reviewer" },
     writer: { capabilities: [], role: "writer" },
   });
-  for (let n = 0; n < 3; n++) expect(await winner(api, members, { role: "reviewer" })).toBe("reviewer");
+  const winner = await race(api, members);
+  for (let n = 0; n < 3; n++) expect(await winner({ role: "reviewer" })).toBe("reviewer");
 });
 
 test("best fit, the default, takes the agent best at what is required, and says so", async () => {
@@ -129,7 +135,8 @@ test("best fit, the default, takes the agent best at what is required, and says 
     good: { capabilities: [{ name: "code", level: 0.6 }] },
     best: { capabilities: [{ name: "code", level: 0.95 }] },
   });
-  expect(await winner(api, members, { requires: [{ capability: "code" }] })).toBe("best");
+  const winner = await race(api, members);
+  expect(await winner({ requires: [{ capability: "code" }] })).toBe("best");
   const [task] = (
     await api.get<{ items: { decision?: { strategy: string; score: number; reasons: string[] } }[] }>("/v1/tasks")
   ).body.items;
@@ -142,8 +149,9 @@ test("cheapest takes the agent that costs least", async () => {
     dear: { capabilities: [{ name: "code", level: 1, cost: 9 }] },
     cheap: { capabilities: [{ name: "code", level: 0.5, cost: 1 }] },
   });
-  const task = { requires: [{ capability: "code" }], strategy: "cheapest" };
-  for (let n = 0; n < 3; n++) expect(await winner(api, members, task)).toBe("cheap");
+  const winner = await race(api, members);
+  const task = { requires: [{ capability: "code" }], strategy: "cheapest" as const };
+  for (let n = 0; n < 3; n++) expect(await winner(task)).toBe("cheap");
 });
 
 test("least loaded takes the agent with the largest share of free slots", async () => {
@@ -151,12 +159,12 @@ test("least loaded takes the agent with the largest share of free slots", async 
     loaded: { capabilities: [{ name: "x" }], maxConcurrency: 4 },
     free: { capabilities: [{ name: "x" }], maxConcurrency: 4 },
   });
+  const winner = await race(api, members);
   await api.delegate({ agentId: of("loaded").id });
   await api.delegate({ agentId: of("loaded").id });
-  await of("loaded").take();
-  await of("loaded").take();
-  const task = { requires: [{ capability: "x" }], strategy: "least_loaded" };
-  for (let n = 0; n < 3; n++) expect(await winner(api, members, task)).toBe("free");
+  await eventually("one is half full", async () => (await api.agent(of("loaded").id)).running === 2);
+  const task = { requires: [{ capability: "x" }], strategy: "least_loaded" as const };
+  for (let n = 0; n < 3; n++) expect(await winner(task)).toBe("free");
 });
 
 test("round robin gives every agent its turn", async () => {
@@ -165,9 +173,10 @@ test("round robin gives every agent its turn", async () => {
     b: { capabilities: [{ name: "x" }] },
     c: { capabilities: [{ name: "x" }] },
   });
+  const winner = await race(api, members);
   const seen: string[] = [];
   for (let n = 0; n < 6; n++) {
-    seen.push(await winner(api, members, { requires: [{ capability: "x" }], strategy: "round_robin" }));
+    seen.push(await winner({ requires: [{ capability: "x" }], strategy: "round_robin" }));
   }
   expect([...seen.slice(0, 3)].sort()).toEqual(["a", "b", "c"]);
   expect([...seen.slice(3)].sort()).toEqual(["a", "b", "c"]);
@@ -179,9 +188,10 @@ test("tasks with one sticky key go to one agent", async () => {
     b: { capabilities: [{ name: "x" }] },
     c: { capabilities: [{ name: "x" }] },
   });
-  const task = { requires: [{ capability: "x" }], stickyKey: "session-1", strategy: "sticky" };
+  const winner = await race(api, members);
+  const task = { requires: [{ capability: "x" }], stickyKey: "session-1", strategy: "sticky" as const };
   const seen = new Set<string>();
-  for (let n = 0; n < 5; n++) seen.add(await winner(api, members, task));
+  for (let n = 0; n < 5; n++) seen.add(await winner(task));
   expect(seen.size).toBe(1);
 });
 

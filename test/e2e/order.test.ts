@@ -5,7 +5,7 @@ let server: TestServer;
 beforeAll(async () => {
   server = await openServer();
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 const requires = [{ capability: "x" }];
 /** Takes and completes `count` tasks one after another; the types in the order they came. */

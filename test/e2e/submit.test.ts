@@ -6,7 +6,7 @@ let server: TestServer;
 beforeAll(async () => {
   server = await openServer();
 });
-afterAll(() => server.stop());
+afterAll(() => server?.stop());
 
 type Batch = { results: ({ task: Task; problem?: undefined } | { task?: undefined; problem: Problem })[] } & Problem;
 type List = { items: Task[]; nextCursor?: string };
