@@ -1,5 +1,5 @@
 import { CommanderError } from "commander";
-import { exit, explainFailure } from "./failure.ts";
+import { exit } from "./failure.ts";
 import { type Io, painter, processIo } from "./io.ts";
 import * as parse from "./parse.ts";
 import { buildProgram } from "./program.ts";
@@ -21,6 +21,7 @@ export async function runCommand(argv: readonly string[], io: Io): Promise<numbe
   } catch (error) {
     // Commander has printed its own; its help exits with 0, a wrong command line with 1.
     if (error instanceof CommanderError) return error.exitCode === 0 ? exit.ok : exit.usage;
+    const { explainFailure } = await import("./explain.ts");
     const told = explainFailure(error);
     const paint = painter(io.colour);
     io.err(

@@ -1,6 +1,7 @@
 import type { Agent, Task } from "@waggle/sdk";
 import { type CommonOptions, type Context, withClient } from "../context.ts";
-import { exit, explainFailure, usage } from "../failure.ts";
+import { explainFailure } from "../explain.ts";
+import { exit, usage } from "../failure.ts";
 import { findAgent, findTask } from "../find.ts";
 import { colourOf, type Io, painter } from "../io.ts";
 import { document } from "../print.ts";
