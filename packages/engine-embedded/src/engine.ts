@@ -1,7 +1,6 @@
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
 import { type Clock, type Engine, isError, type QueueOptions, type Random, storeErrors } from "@waggle/core";
-import { Unpackr } from "msgpackr";
 import { createBlobs } from "./blobs.ts";
 import { createBus, deliveries } from "./bus.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
@@ -138,7 +137,6 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     feed,
     counts,
   });
-  const unpackr = new Unpackr({ useRecords: true });
   const resetListeners = new Set<() => void>();
 
   /** Memory from the last checkpoint and the log after it. */
@@ -152,7 +150,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     log.replay(marker.lsn, upTo, (firstLsn, payload) => {
       journal.lsn = firstLsn - 1;
       checkpoints.logged(payload.length);
-      replay(unpackr.unpack(payload) as unknown[]);
+      replay(JSON.parse(payload.toString()) as unknown[]);
     });
   }
 

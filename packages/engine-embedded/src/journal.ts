@@ -1,5 +1,4 @@
 import { storeErrors, type WaggleError } from "@waggle/core";
-import { Packr } from "msgpackr";
 import type { Log } from "./log.ts";
 
 export type Journal = ReturnType<typeof createJournal>;
@@ -26,7 +25,6 @@ export interface JournalHooks {
  * Each round: consumers react, then everything pending is written in one frame, then those who wait are told.
  */
 export function createJournal(log: Log, hooks: JournalHooks) {
-  const packr = new Packr({ useRecords: true });
   const resolved = Promise.resolve();
   let running = false;
   let scheduled = false;
@@ -106,9 +104,10 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     waiting = undefined;
     later = [];
     try {
-      const payload = packr.pack(steps);
-      const onDisk = hooks.framed(lsn, payload.length);
-      await log.append(payload, lsn);
+      // JSON: V8 writes it faster than any encoder in JavaScript writes its own form, and rows are JSON-shaped.
+      const bytes = log.stage(JSON.stringify(steps));
+      const onDisk = hooks.framed(lsn, bytes);
+      await log.append(bytes, lsn);
       journal.durable = lsn;
       const { done } = writing;
       writing = undefined;

@@ -16,6 +16,17 @@ export function sortForm(text: string): string {
   return moved;
 }
 
+/** The text behind a sort form. */
+export function unsorted(order: string): string {
+  if (!beyondBasic.test(order)) return order;
+  let text = "";
+  for (let i = 0; i < order.length; i++) {
+    const unit = order.charCodeAt(i);
+    text += String.fromCharCode(unit < 0xd800 ? unit : unit < 0xf800 ? unit + 0x800 : unit - 0x2000);
+  }
+  return text;
+}
+
 export function checkKey(key: Key): void {
   checkPart(key.pk, "partition", storeLimits.partitionKeyBytes);
   checkPart(key.sk, "sort", storeLimits.sortKeyBytes);

@@ -26,6 +26,8 @@ export interface LogOptions {
  */
 const headerBytes = 64;
 const frameBytes = 24;
+/** Frames are put together behind room for a segment's header. */
+const payloadAt = headerBytes + frameBytes;
 const magic = "WAGLOG1\n";
 
 interface Segment {
@@ -168,32 +170,41 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
     replay,
     lastLsn: () => lastLsn,
 
-    /** Resolves once the steps up to `last` are on disk. One call at a time. */
-    async append(payload: Uint8Array, last: number): Promise<void> {
+    /**
+     * Puts the payload of the next frame where it will be written from. @returns its bytes
+     */
+    stage(text: string): number {
+      const most = headerBytes + frameBytes + text.length * 3 + 8;
+      if (output.length < most) output = Buffer.allocUnsafeSlow(most * 2);
+      return output.write(text, payloadAt, "utf8");
+    },
+
+    /** Resolves once the steps up to `last`, staged before, are on disk. One call at a time. */
+    async append(payloadBytes: number, last: number): Promise<void> {
       if (unsure) {
-        output.fill(0, 0, frameBytes);
-        await files.write(fd, output, frameBytes, position);
+        await files.write(fd, Buffer.alloc(frameBytes), frameBytes, position);
         unsure = false;
       }
-      const need = (frameBytes + payload.length + 7) & ~7;
-      if (output.length < headerBytes + need) output = Buffer.allocUnsafeSlow((headerBytes + need) * 2);
+      const need = (frameBytes + payloadBytes + 7) & ~7;
       const current = segments[segments.length - 1];
-      if (fd === -1 || current === undefined || full || position + need > current.bytes)
+      if (fd === -1 || current === undefined || full || position + need > current.bytes) {
         await rotate(headerBytes + need);
-      const start = position === 0 ? headerBytes : 0;
-      output.writeUInt32LE(payload.length, start);
-      output.writeDoubleLE(lastLsn + 1, start + 8);
-      output.writeDoubleLE(last, start + 16);
-      output.set(payload, start + frameBytes);
-      output.writeUInt32LE(crc32(output.subarray(start + 8, start + frameBytes + payload.length), seed), start + 4);
+      }
+      output.writeUInt32LE(payloadBytes, headerBytes);
+      output.writeDoubleLE(lastLsn + 1, headerBytes + 8);
+      output.writeDoubleLE(last, headerBytes + 16);
+      output.writeUInt32LE(crc32(output.subarray(headerBytes + 8, payloadAt + payloadBytes), seed), headerBytes + 4);
+      // The header of a segment goes to disk with its first frame, in one write.
+      const start = position === 0 ? 0 : headerBytes;
+      const length = headerBytes + need - start;
       try {
-        await files.write(fd, output, start + need, position);
+        await files.write(fd, output.subarray(start), length, position);
       } catch (error) {
         if (position === 0) abandon();
         else unsure = true;
         throw error;
       }
-      position += start + need;
+      position += length;
       lastLsn = last;
       (segments[segments.length - 1] as Segment).lastLsn = last;
       if (spare === undefined && position > segmentBytes / 2) prepareSpare();

@@ -16,9 +16,13 @@ export interface ConsumerMark {
   readonly position: number;
 }
 
-export interface StoredRow {
-  readonly order: string;
+/** A cursor; to be closed when not read to its end. */
+export interface StoredRows {
+  /** Goes to the next row. @returns its sort key in sort form */
+  next(): string | undefined;
+  /** The row it stands at. */
   item(): Item;
+  close(): void;
 }
 
 export type Rows = ReturnType<typeof openRows>;
@@ -63,30 +67,37 @@ export function openRows(folder: string) {
   } as never);
   const plain = new Packr({ useRecords: false });
 
-  const decode = (bytes: Uint8Array): Item => packr.unpack(bytes) as Item;
+  function get(key: Key): Item | undefined {
+    const bytes = rows.getBinaryFast(key);
+    return bytes === undefined ? undefined : (packr.unpack(bytes, bytes.length) as Item);
+  }
 
   return {
-    get(key: Key): Item | undefined {
-      const bytes = rows.getBinaryFast(key);
-      return bytes === undefined ? undefined : (packr.unpack(bytes, bytes.length) as Item);
-    },
+    get,
     /** Rows of a partition in order, from `low` (inclusive) up to `high` (inclusive). */
-    *range(pk: string, low: string, high: UpperBound, reverse: boolean): Generator<StoredRow> {
+    range(pk: string, low: string, high: UpperBound, reverse: boolean): StoredRows {
       const lowest = sortForm(low);
-      const found = rows.getRange(
-        (reverse
-          ? { start: upperKey(pk, high, true), end: { pk, sk: "" }, reverse }
-          : { start: { pk, sk: low }, end: upperKey(pk, high, false) }) as never,
-      );
-      for (const { key, value } of found as unknown as Iterable<{ key: string; value: Uint8Array }>) {
-        const order = sortForm(key);
-        if (reverse && order < lowest) return;
-        yield { order, item: () => decode(value) };
-      }
-    },
-    hasPartition(pk: string): boolean {
-      for (const _ of rows.getKeys({ start: { pk, sk: "" }, end: afterPartition(pk), limit: 1 } as never)) return true;
-      return false;
+      // Keys only: most rows of a busy lane have changed in memory, and then nobody wants the stored ones.
+      const keys = rows
+        .getKeys(
+          (reverse
+            ? { start: upperKey(pk, high, true), end: { pk, sk: "" }, reverse }
+            : { start: { pk, sk: low }, end: upperKey(pk, high, false) }) as never,
+        )
+        [Symbol.iterator]();
+      let sk: string | undefined;
+      return {
+        next() {
+          const { done, value } = keys.next();
+          if (done) return undefined;
+          const order = sortForm(value as unknown as string);
+          if (reverse && order < lowest) return undefined;
+          sk = value as unknown as string;
+          return order;
+        },
+        item: () => get({ pk, sk: sk as string }) as Item,
+        close: () => void keys.return?.(),
+      };
     },
     encode: (item: Item): Uint8Array => packr.pack(item),
 

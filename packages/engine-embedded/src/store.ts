@@ -263,7 +263,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       }
       if (item === undefined) passed++;
       else if (item.sk !== after) {
-        if (items.length === 0) bury(partition, low, sortForm(item.sk), reverse ? 0 : passed);
+        if (items.length === 0 && after === undefined) bury(partition, low, sortForm(item.sk), reverse ? 0 : passed);
         items.push(item);
         if (items.length === limit) break;
       }
@@ -334,6 +334,13 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     /** Rows of a projection: visible at once, in LMDB with the next checkpoint, never in the log. */
     derive(writes: readonly Write[]): void {
       for (const write of writes) {
+        if ("put" in write) {
+          // What was there before is of no interest, so LMDB is not asked: it may hold a row, which is all that matters.
+          const bytes = itemBytes(write.put);
+          counts.writeUnits += units(bytes, 1024);
+          place(write.put, table.find(write.put.pk, write.put.sk), true, write.put, bytes);
+          continue;
+        }
         const { key, entry, stored, old, next, nextBytes } = prepare(write);
         counts.writeUnits += units(nextBytes, 1024);
         if (old !== undefined || next !== undefined) place(key, entry, stored, next, nextBytes);

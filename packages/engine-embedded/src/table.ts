@@ -27,11 +27,23 @@ export interface Partition {
   readonly chunks: Entry[][];
   index: Map<string, Entry> | undefined;
   count: number;
-  /** Checkpoint number for which `storedEmpty` was found out. */
-  probed: number;
-  /** LMDB has no row of this partition. */
-  storedEmpty: boolean;
+  /**
+   * No live row lies from `from` up to (not including) `to`, in memory or LMDB. A lane whose head was taken many times
+   * since the last checkpoint has as many deleted rows there; a query need not walk over them again.
+   */
+  readonly dead: Gap;
+  /** LMDB has no row there, as long as `checkpoint` is the last one. */
+  readonly notStored: Gap & { checkpoint: number };
 }
+
+/** From `from` up to, not including, `to`, in sort form; `to` undefined: no end. `from` undefined: nothing is known. */
+export interface Gap {
+  from: string | undefined;
+  to: string | undefined;
+}
+
+export const within = (gap: Gap, order: string): boolean =>
+  gap.from !== undefined && gap.from <= order && (gap.to === undefined || order < gap.to);
 
 const chunkSize = 256;
 /** Below this many rows a binary search beats keeping a Map. */
@@ -56,7 +68,14 @@ export function createTable() {
   function insert(pk: string, sk: string): Entry {
     let partition = partitions.get(pk);
     if (partition === undefined) {
-      partition = { pk, chunks: [], index: undefined, count: 0, probed: -1, storedEmpty: false };
+      partition = {
+        pk,
+        chunks: [],
+        index: undefined,
+        count: 0,
+        dead: { from: undefined, to: undefined },
+        notStored: { from: undefined, to: undefined, checkpoint: -1 },
+      };
       partitions.set(pk, partition);
     }
     const entry: Entry = {
@@ -98,7 +117,14 @@ export function createTable() {
     else chunk.splice(lowerBound(chunk, entry.order), 1);
   }
 
+  /** A row lives where none was known to. */
+  function revive(entry: Entry): void {
+    const dead = partitions.get(entry.pk)?.dead;
+    if (dead !== undefined && within(dead, entry.order)) dead.to = entry.order;
+  }
+
   return {
+    revive,
     partition: (pk: string): Partition | undefined => partitions.get(pk),
     find: (pk: string, sk: string): Entry | undefined => find(partitions.get(pk), sk),
     insert,
