@@ -1,0 +1,204 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { openServer, type TestServer } from "../support/api.ts";
+import { eventually } from "../support/eventually.ts";
+import { connect } from "../support/socket.ts";
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await openServer();
+});
+afterAll(() => server?.stop());
+
+const requires = [{ capability: "x" }];
+const worker = async (more: object = {}) => {
+  const api = await server.tenant();
+  return { api, agent: await api.register({ capabilities: [{ name: "x" }], maxConcurrency: 2, ...more }) };
+};
+
+test("work is pushed up to the free slots, and the next comes when one ends", async () => {
+  const { api, agent } = await worker();
+  const ids: string[] = [];
+  for (let n = 0; n < 3; n++) ids.push((await api.delegate({ requires, input: { n } })).id);
+  const socket = await connect(agent);
+  const [first, second] = [await socket.take(), await socket.take()];
+  expect([first.task.id, second.task.id]).toEqual(ids.slice(0, 2));
+  expect(first.task.input).toEqual({ n: 0 });
+  const { fence, task } = first;
+  expect(await socket.ask({ op: "start", taskId: task.id, fence })).toMatchObject({
+    ok: true,
+    task: { status: "running" },
+  });
+  expect(socket.waiting).toEqual([]);
+  const done = await socket.ask({ op: "complete", taskId: task.id, fence, result: { fine: true } });
+  expect(done).toMatchObject({ ok: true, task: { id: task.id, status: "completed" } });
+  expect((await socket.take()).task.id).toBe(ids[2]);
+  expect((await api.task(task.id)).result).toEqual({ fine: true });
+  await socket.close();
+});
+
+test("a stale fence is answered with task.lease_lost, as over HTTP", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires });
+  const socket = await connect(agent);
+  const { task, fence } = await socket.take();
+  const stale = await socket.ask({ op: "complete", taskId: task.id, fence: fence + 1 });
+  expect(stale).toMatchObject({ ok: false, problem: { status: 409, code: "task.lease_lost" } });
+  expect(await socket.ask({ op: "complete", taskId: task.id, fence })).toMatchObject({ ok: true });
+  await socket.close();
+});
+
+test("a cancel reaches the agent on its socket within a second", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires });
+  const socket = await connect(agent);
+  const { task, fence } = await socket.take();
+  await socket.ask({ op: "start", taskId: task.id, fence });
+  const began = performance.now();
+  await api.post(`/v1/tasks/${task.id}/cancel`, { reason: "enough" });
+  await socket.until(
+    "the cancel is pushed",
+    ({ op, cancel }) => op === "command" && cancel?.includes(task.id) === true,
+  );
+  expect(performance.now() - began).toBeLessThan(1000);
+  await socket.ask({ op: "fail", taskId: task.id, fence, error: { code: "cancelled", message: "" } });
+  expect((await api.task(task.id)).status).toBe("cancelled");
+  await socket.close();
+});
+
+test("pause and drain by an operator reach the agent on its socket", async () => {
+  const { api, agent } = await worker();
+  const socket = await connect(agent);
+  await api.post(`/v1/agents/${agent.id}/pause`);
+  await socket.until("the pause is pushed", ({ op, pause }) => op === "command" && pause === true);
+  await api.post(`/v1/agents/${agent.id}/resume`);
+  await socket.until("the resume is pushed", ({ op, pause }) => op === "command" && pause === false);
+  await api.post(`/v1/agents/${agent.id}/drain`);
+  await socket.until("the drain is pushed", ({ op, drain }) => op === "command" && drain === true);
+  await socket.close();
+});
+
+test("an agent that comes back goes on with what it holds, and is pushed again what it had not begun", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires });
+  const before = await connect(agent);
+  const begun = await before.take();
+  await before.ask({ op: "start", taskId: begun.task.id, fence: begun.fence });
+  before.drop();
+  await before.closed;
+  const later = await api.delegate({ requires });
+  const after = await connect(agent, [{ taskId: begun.task.id, fence: begun.fence }]);
+  expect((await after.take()).task.id).toBe(later.id);
+  const done = await after.ask({ op: "complete", taskId: begun.task.id, fence: begun.fence, result: "kept" });
+  expect(done).toMatchObject({ ok: true, task: { status: "completed" } });
+  await after.close();
+});
+
+test("what a returning agent no longer holds is given out again", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires });
+  const before = await connect(agent);
+  const begun = await before.take();
+  await before.ask({ op: "start", taskId: begun.task.id, fence: begun.fence });
+  before.drop();
+  await before.closed;
+  const after = await connect(agent, []);
+  const again = await after.take();
+  expect(again.task.id).toBe(begun.task.id);
+  expect(again.fence).toBeGreaterThan(begun.fence);
+  await after.close();
+});
+
+test("a second connection of one agent ends the first", async () => {
+  const { agent } = await worker();
+  const first = await connect(agent);
+  const second = await connect(agent);
+  await first.closed;
+  expect(await second.ask({ op: "heartbeat" })).toMatchObject({ ok: true });
+  await second.close();
+});
+
+test("an agent removed by force is told to stop, and its connection ends", async () => {
+  const { api, agent } = await worker();
+  const socket = await connect(agent);
+  await api.call("DELETE", `/v1/agents/${agent.id}?mode=force`);
+  await socket.until("the stop is pushed", ({ op, stop }) => op === "command" && stop === true);
+  await socket.closed;
+});
+
+test("work that is fenced off is revoked on the socket", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires, timeouts: { runSeconds: 0.5 }, retry: { maxAttempts: 1 } });
+  const socket = await connect(agent);
+  const { task, fence } = await socket.take();
+  await socket.ask({ op: "start", taskId: task.id, fence });
+  await socket.until("it is revoked", ({ revoked }) => revoked?.includes(task.id) === true);
+  await api.taskWhen(task.id, "failed");
+  await socket.close();
+});
+
+test("many frames in one message are each answered once", async () => {
+  const { api, agent } = await worker({ maxConcurrency: 20 });
+  for (let n = 0; n < 10; n++) await api.delegate({ requires });
+  const socket = await connect(agent);
+  const held = [];
+  for (let n = 0; n < 10; n++) held.push(await socket.take());
+  const frames = held.map(({ task, fence }, index) => ({ op: "complete", taskId: task.id, fence, re: 1000 + index }));
+  socket.sendText(JSON.stringify(frames));
+  const replies = await eventually("every frame is answered", () => {
+    const seen = socket.frames.filter(({ op, re }) => op === "reply" && (re ?? 0) >= 1000);
+    return seen.length >= 10 && seen;
+  });
+  expect(replies.map(({ re }) => re).sort()).toEqual(frames.map(({ re }) => re));
+  expect(replies.every(({ ok }) => ok)).toBe(true);
+  await socket.close();
+});
+
+test("progress and results keep their exact text", async () => {
+  const { api, agent } = await worker();
+  const { id } = await api.delegate({ requires });
+  const socket = await connect(agent);
+  const { fence } = await socket.take();
+  const exact = '{"a":1.0,"__proto__":{"x":1},"n":12345678901234567890}';
+  socket.sendText(`{"op":"complete","re":1,"taskId":"${id}","fence":${fence},"result":${exact}}`);
+  await socket.until("the reply", ({ op, re }) => op === "reply" && re === 1);
+  expect((await api.get(`/v1/tasks/${id}`)).text).toContain(`"result":${exact}`);
+  await socket.close();
+});
+
+test.each([
+  ["text that is no JSON", "{"],
+  ["an unknown operation", '{"op":"dance","re":7}'],
+  ["a field that is not known", '{"op":"heartbeat","re":7,"more":1}'],
+  ["a fence that is text", '{"op":"start","re":7,"taskId":"tsk_x","fence":"1"}'],
+])("%s is answered with a problem or a close, and the server lives on", async (_, text) => {
+  const { agent } = await worker();
+  const socket = await connect(agent);
+  socket.sendText(text);
+  const refused = socket.until(
+    "a refusal",
+    ({ op, ok, problem }) => op === "reply" && ok === false && problem?.status === 400,
+  );
+  await Promise.race([refused, socket.closed]);
+  expect((await server.admin.as(undefined).get("/health")).status).toBe(200);
+  await Promise.race([socket.close(), socket.closed]);
+  await refused.catch(() => {});
+});
+
+test("the socket is refused to another agent's token, to a client's key and to nobody's", async () => {
+  const { api, agent } = await worker();
+  const other = await api.register();
+  const status = (key: string | undefined) =>
+    new Promise<number>((resolve, reject) => {
+      const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
+      const url = `${api.url.replace(/^http/, "ws")}/v1/agents/${agent.id}/connect`;
+      const socket = new WebSocket(url, "waggle.v1", { headers });
+      socket.once("unexpected-response", (_, response) => resolve(response.statusCode ?? 0));
+      socket.once("open", () => reject(new Error("it was let in")));
+      socket.once("error", reject);
+    });
+  expect(await status(undefined)).toBe(401);
+  expect(await status("nonsense")).toBe(401);
+  expect([403, 404]).toContain(await status(other.token));
+  expect([403, 404]).toContain(await status(api.key));
+});
