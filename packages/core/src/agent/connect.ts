@@ -1,4 +1,4 @@
-import { open } from "../match/directory.ts";
+import { open, setConnection } from "../match/directory.ts";
 import { agentChannel, serveAgent, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
@@ -70,8 +70,7 @@ export async function connect(
     return true;
   };
   live.publish(replaced, { connectionId: options.connectionId });
-  member.connected = true;
-  directory.refresh(member);
+  await setConnection(scope.ports, scope.tenant, id, options.connectionId, true);
   const again = (await heldTasks(scope, id)).filter(
     (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
   );
@@ -83,9 +82,7 @@ export async function connect(
     agent: toInfo(member.row),
     commands: told,
     async disconnect() {
-      if (!close()) return;
-      member.connected = false;
-      directory.refresh(member);
+      if (close()) await setConnection(scope.ports, scope.tenant, id, options.connectionId, false);
     },
   };
 }

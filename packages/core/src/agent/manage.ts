@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import { createId } from "../id.ts";
-import { open } from "../match/directory.ts";
+import { open, setConnection } from "../match/directory.ts";
 import { agentChannel, serveAgent } from "../match/dispatch.ts";
 import type { Item, Write } from "../port/index.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
@@ -92,10 +92,8 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
         { delete: bearerKey(old.tokenHash) },
       ]);
       if (!result.ok) continue;
-      const member = directory.set(next);
-      member.connected = false;
-      member.wanted = 0;
-      directory.refresh(member);
+      directory.set(next);
+      await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
       scope.ports.live.publish(agentChannel(scope.tenant, old.id), {
         stop: true,
         reason: "another process registered under this name",

@@ -79,6 +79,29 @@ export function freeSlots(member: Member): number {
 }
 
 const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
+/** Agents with a live connection to this process: known apart from the directory, which may be made anew under them. */
+const connections = new WeakMap<Ports, Map<string, string>>();
+
+/** The agent's connection opened or closed. One that was replaced closes nothing; no id closes whichever there is. */
+export async function setConnection(
+  ports: Ports,
+  tenant: string,
+  agentId: string,
+  connectionId: string | undefined,
+  open_: boolean,
+): Promise<void> {
+  const own = connections.get(ports) ?? new Map<string, string>();
+  connections.set(ports, own);
+  const key = `${tenant}/${agentId}`;
+  if (open_) own.set(key, connectionId ?? "");
+  else if (connectionId === undefined || own.get(key) === connectionId) own.delete(key);
+  else return;
+  const directory = await open(ports, tenant);
+  const member = directory.members.get(agentId);
+  if (!member) return;
+  member.connected = open_;
+  directory.refresh(member);
+}
 
 export function open(ports: Ports, tenant: string): Promise<Directory> {
   const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
@@ -101,7 +124,7 @@ export function forget(ports: Ports): void {
 export const opened = (ports: Ports): string[] => [...(directories.get(ports)?.keys() ?? [])];
 
 async function load(ports: Ports, tenant: string): Promise<Directory> {
-  const directory = create();
+  const directory = create((id) => connections.get(ports)?.has(`${tenant}/${id}`) === true);
   for (let shard = 0; shard < agentShards; shard++) {
     for (let after: string | undefined; ; ) {
       const page = await ports.store.query({
@@ -153,7 +176,7 @@ export function taken(directory: Directory, key: string): void {
   if (pass > directory.virtualTime) directory.virtualTime = pass;
 }
 
-function create(): Directory {
+function create(isConnected: (id: string) => boolean): Directory {
   const byCapability = new Map<string, Member[]>();
   const everybody: Member[] = [];
   const listsOf = (member: Member): Member[][] => {
@@ -215,7 +238,7 @@ function create(): Directory {
           lastAssigned: 0,
           assigned: row.completed + row.failed,
           lastSeenAt: row.lastSeenAt ?? 0,
-          connected: false,
+          connected: isConnected(row.id),
           wanted: 0,
           cancels: undefined,
         }),
