@@ -114,8 +114,8 @@ const kindOf = (path: string, rules: readonly Rule[]): Kind => {
   for (const rule of rules) if (rule.pattern.test(path)) Object.assign(told, rule.set);
   const name = basename(path);
   if (told.binary || (told.binary === undefined && binaryExtensions.has(extension(path)))) return "binary";
-  if (lockOnly.has(name)) return "lock";
   if (told.vendored ?? vendored.test(path)) return "vendored";
+  if (lockOnly.has(name)) return "lock";
   if (told.generated ?? generated.test(path)) return "generated";
   return "source";
 };

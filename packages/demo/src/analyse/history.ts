@@ -132,7 +132,8 @@ export const readHistory = async (
       part.commits += 1;
       continue;
     }
-    const [added, deleted, path] = field.split("\t");
+    // A name may hold tabs as well.
+    const [, added, deleted, path] = /^([^\t]*)\t([^\t]*)\t([\s\S]*)$/.exec(field) ?? [];
     if (path === undefined) continue;
     const change = { added: Number(added) || 0, deleted: Number(deleted) || 0 };
     if (path !== "") changes.push({ path, ...change });

@@ -27,8 +27,10 @@ export const requeuedText = (incident: Incident) =>
   `${plural(incident.tasks.size, "task")} of ${incident.agent} went back to the queue after ${seconds(incident.requeuedAt! - incident.at)}`;
 /** The whole story in one sentence. */
 export const healedText = (incident: Incident) => {
-  const by = [...new Set([...incident.tasks.values()].filter((name) => name !== undefined))].sort();
-  const again = `it was back as pid ${incident.newPid} in ${seconds(incident.backAt! - incident.at)}`;
+  const by = [...new Set([...incident.tasks.values()].filter((name) => name !== undefined))]
+    .sort()
+    .map((name) => (name === incident.agent ? `${name} (now pid ${incident.newPid})` : name));
+  const again = `it was back${by.some((name) => name.includes("now pid")) ? "" : ` as pid ${incident.newPid}`} after ${seconds(incident.backAt! - incident.at)}`;
   if (incident.tasks.size === 0)
     return `healed: ${incident.agent} (pid ${incident.pid}) was ${incident.how} while idle; ${again}`;
   const its = incident.tasks.size === 1 ? "its task" : `its ${incident.tasks.size} tasks`;
@@ -64,12 +66,19 @@ export const screen = (state: State, size: { columns: number; rows: number }, co
   const processes = [...(state.fleet?.processes.values() ?? [])];
   const nameWidth = Math.min(22, Math.max(12, ...processes.map((own) => own.name.length)) + 1);
   lines.push(
-    colors.dim(cut(`  ${fit("AGENT", nameWidth)}${fit("PID", 9)}${fit("STATUS", 10)}${fit("DONE", 6)}NOW`, columns)),
+    colors.dim(cut(`  ${fit("AGENT", nameWidth)}${fit("PID", 9)}${fit("STATUS", 12)}${fit("DONE", 6)}NOW`, columns)),
   );
   for (const own of processes) {
     const tasks = own.agentId === undefined ? [] : tracker.running(own.agentId);
     const alive = own.state === "ready";
-    const status = !alive ? own.state : tasks.length > 0 ? `busy ${tasks.length}/${own.member.concurrency}` : "ready";
+    const status =
+      own.state === "gone"
+        ? "restarting"
+        : !alive
+          ? own.state
+          : tasks.length > 0
+            ? `busy ${tasks.length}/${own.member.concurrency}`
+            : "ready";
     const done = own.agentId === undefined ? 0 : tracker.done(own.agentId);
     const doing = tasks
       .map(
@@ -77,9 +86,9 @@ export const screen = (state: State, size: { columns: number; rows: number }, co
           `${task.type}${task.percent === undefined ? "" : ` ${Math.round(task.percent)}%`}${task.message ? ` ${task.message}` : ""}`,
       )
       .join("  │  ");
-    const state_ = fit(status, 10);
+    const state_ = fit(status, 12);
     lines.push(
-      `  ${colors.bold(fit(own.name, nameWidth))}${fit(String(own.pid), 9)}${!alive ? colors.red(state_) : tasks.length > 0 ? colors.honey(state_) : colors.green(state_)}${fit(String(done), 6)}${colors.dim(cut(doing, Math.max(0, columns - nameWidth - 27)))}`,
+      `  ${colors.bold(fit(own.name, nameWidth))}${fit(String(own.pid), 9)}${!alive ? colors.red(state_) : tasks.length > 0 ? colors.honey(state_) : colors.green(state_)}${fit(String(done), 6)}${colors.dim(cut(doing, Math.max(0, columns - nameWidth - 29)))}`,
     );
   }
   lines.push("");
