@@ -26,7 +26,8 @@ async function sdkClient({ url, key = "" }: Connection): Promise<Client> {
   };
 }
 
-const completedOf = (status: unknown) => (status as { tasks: { byStatus: Record<string, number> } }).tasks.byStatus.completed ?? 0;
+const completedOf = (status: unknown) =>
+  (status as { tasks: { byStatus: Record<string, number> } }).tasks.byStatus.completed ?? 0;
 
 /** The caller with nothing but node:http, to tell the server's share from the SDK's. */
 function httpClient({ url, key = "" }: Connection): Client {

@@ -27,7 +27,7 @@ export interface Server {
 export function serverCommand(dataDir: string, port: number): [string, string[]] {
   const [program, ...before] = process.env.WAGGLE_SERVER?.split(" ") ?? [
     process.execPath,
-    join(root, "packages/cli/dist/waggle.mjs"),
+    join(root, "packages/cli/bin/waggle.mjs"),
   ];
   return [program as string, [...before, "dev", "--host", "127.0.0.1", "--port", String(port), "--data", dataDir]];
 }
