@@ -1,0 +1,384 @@
+import { afterEach, expect, test } from "vitest";
+import { type AgentOptions, createAgent, NonRetryableError, type RunningAgent } from "../src/node.ts";
+import { eventually, type Frame, type Peer, startPeer } from "./peer.ts";
+
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+const cleanups: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+async function setUp(
+  handlers: AgentOptions["handlers"],
+  peerOptions: Parameters<typeof startPeer>[0] = {},
+  more: Partial<AgentOptions> = {},
+): Promise<{ peer: Peer; agent: RunningAgent }> {
+  const peer = await startPeer(peerOptions);
+  cleanups.push(() => peer.close());
+  const agent = createAgent({
+    name: "a",
+    url: peer.url,
+    key: "k",
+    concurrency: 10,
+    handlers,
+    log: quiet,
+    transport: "socket",
+    ...more,
+  });
+  cleanups.push(() => agent.stop({ graceSeconds: 0 }));
+  await agent.start();
+  return { peer, agent };
+}
+const of = (peer: Peer, op: string) => peer.frames().filter((frame) => frame.op === op);
+const deferred = <T = void>() => {
+  let resolve: (value: T) => void = () => {};
+  const promise = new Promise<T>((done) => {
+    resolve = done;
+  });
+  return { promise, resolve };
+};
+
+test("says hello first and records a result with its fence", async () => {
+  const { peer } = await setUp({ work: async (task) => ({ doubled: task.input * 2 }) });
+  peer.assign({ id: "tsk_1", fence: 4, input: 21 });
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  expect(peer.frames()[0]).toEqual({ op: "hello", holding: [] });
+  expect(of(peer, "complete")[0]).toMatchObject({ taskId: "tsk_1", fence: 4, result: { doubled: 42 } });
+});
+
+test("sends the outcomes of one turn as one message, and no start for quick tasks", async () => {
+  const { peer } = await setUp({ work: async () => 1 });
+  peer.assign(...Array.from({ length: 10 }, (_, i) => ({ id: `tsk_${i}` })));
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(10));
+  expect(peer.messages.filter((frames) => frames.some((frame) => frame.op === "complete"))).toHaveLength(1);
+  expect(of(peer, "start")).toEqual([]);
+});
+
+test("tells the start of a task that takes longer, once", async () => {
+  const gate = deferred();
+  const { peer } = await setUp({ work: () => gate.promise });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  expect(of(peer, "start")).toHaveLength(1);
+});
+
+test("fails an attempt with the error's code, message and whether it may be tried again", async () => {
+  const { peer } = await setUp({
+    plain: () => Promise.reject(new Error("no luck")),
+    coded: () => {
+      throw Object.assign(new Error("busy"), { code: "EBUSY", retryable: true });
+    },
+    final: async () => {
+      throw new NonRetryableError("bad input", { code: "input.bad" });
+    },
+  });
+  peer.assign(
+    { id: "tsk_1", type: "plain" },
+    { id: "tsk_2", type: "coded" },
+    { id: "tsk_3", type: "final" },
+    { id: "tsk_4", type: "unknown" },
+  );
+  await eventually(() => expect(of(peer, "fail")).toHaveLength(4));
+  const errors = Object.fromEntries(of(peer, "fail").map((frame) => [frame.taskId, frame.error]));
+  expect(errors).toEqual({
+    tsk_1: { code: "error", message: "no luck" },
+    tsk_2: { code: "EBUSY", message: "busy", retryable: true },
+    tsk_3: { code: "input.bad", message: "bad input", retryable: false },
+    tsk_4: { code: "handler.missing", message: expect.stringContaining("unknown") },
+  });
+});
+
+test("gives types without a handler of their own to the one named *", async () => {
+  const { peer } = await setUp({ "*": (task) => task.type });
+  peer.assign({ id: "tsk_1", type: "toString" });
+  await eventually(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "toString" }));
+});
+
+test("fails a task whose result is no JSON or too large, instead of losing it", async () => {
+  const { peer } = await setUp({
+    circular: () => {
+      const loop: Record<string, unknown> = {};
+      loop.self = loop;
+      return loop;
+    },
+    large: () => "x".repeat(1024 * 1024),
+  });
+  peer.assign({ id: "tsk_1", type: "circular" }, { id: "tsk_2", type: "large" });
+  await eventually(() => expect(of(peer, "fail")).toHaveLength(2));
+  expect(of(peer, "fail").map((frame) => (frame.error as { code: string }).code)).toEqual([
+    "result.invalid",
+    "result.too_large",
+  ]);
+});
+
+test("aborts the signal on cancel, and gives the task back when the handler heeds it", async () => {
+  const reason = deferred<unknown>();
+  const { peer } = await setUp({
+    work: (_task, { signal }) =>
+      new Promise((_, reject) => {
+        signal.addEventListener("abort", () => {
+          reason.resolve(signal.reason);
+          reject(signal.reason);
+        });
+      }),
+  });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  peer.send({ op: "command", cancel: ["tsk_1"] });
+  expect(await reason.promise).toMatchObject({ code: "task.cancelled" });
+  await eventually(() => expect(of(peer, "release")).toHaveLength(1));
+});
+
+test("stops work on a revoked task and never sends its outcome", async () => {
+  const gate = deferred();
+  const aborted = deferred<boolean>();
+  const { peer, agent } = await setUp({
+    work: async (_task, { signal }) => {
+      await gate.promise;
+      aborted.resolve(signal.aborted);
+      return "late";
+    },
+  });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  peer.send({ op: "command", revoked: ["tsk_1"] });
+  // Frames keep their order: once this one is answered, the command has been read.
+  peer.assign({ id: "tsk_2", type: "other" });
+  await eventually(() => expect(of(peer, "fail")).toHaveLength(1));
+  gate.resolve();
+  expect(await aborted.promise).toBe(true);
+  await agent.drain();
+  expect(of(peer, "complete")).toEqual([]);
+});
+
+test("learns from a refused start that it lost the task", async () => {
+  const aborted = deferred<unknown>();
+  await setUp(
+    {
+      work: (_task, { signal }) =>
+        new Promise<void>((done) =>
+          signal.addEventListener("abort", () => {
+            aborted.resolve(signal.reason);
+            done();
+          }),
+        ),
+    },
+    {
+      reply: (frame) =>
+        frame.op === "start" ? { ok: false, problem: { status: 409, code: "task.lease_lost" } } : { ok: true },
+    },
+  ).then(({ peer }) => peer.assign({ id: "tsk_1" }));
+  expect(await aborted.promise).toMatchObject({ code: "task.lease_lost" });
+});
+
+test("sends progress of one turn as one frame, the newest winning, details kept", async () => {
+  const gate = deferred();
+  const { peer } = await setUp({
+    work: async (_task, { progress }) => {
+      progress({ percent: 1, message: "one" }, { page: 1 });
+      progress({ percent: 2 });
+      await gate.promise;
+    },
+  });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "progress")).toHaveLength(1));
+  expect(of(peer, "progress")[0]).toMatchObject({
+    taskId: "tsk_1",
+    fence: 1,
+    progress: { percent: 2, message: "one" },
+    details: { page: 1 },
+  });
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+});
+
+test("hands a handler the details of the attempt before, and records usage", async () => {
+  const { peer } = await setUp({
+    work: (_task, { details, usage }) => {
+      usage({ tokens: 5 });
+      usage({ units: 2 });
+      return details;
+    },
+  });
+  peer.assign({ id: "tsk_1", details: { page: 3 } });
+  await eventually(() =>
+    expect(of(peer, "complete")[0]).toMatchObject({ result: { page: 3 }, usage: { tokens: 5, units: 2 } }),
+  );
+});
+
+test("reconnects, names what it still holds, and works on", async () => {
+  const gate = deferred();
+  let runs = 0;
+  const { peer } = await setUp({
+    work: () => {
+      runs++;
+      return gate.promise;
+    },
+  });
+  peer.assign({ id: "tsk_1", fence: 3 });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  peer.cut();
+  await eventually(() => expect(of(peer, "hello")).toHaveLength(2));
+  expect(of(peer, "hello")[1]).toEqual({ op: "hello", holding: [{ taskId: "tsk_1", fence: 3 }] });
+  // The server may push it again: the agent has it already.
+  peer.assign({ id: "tsk_1", fence: 3 });
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  expect(runs).toBe(1);
+});
+
+test("sends an outcome again after a reconnect until the server has confirmed it", async () => {
+  let cut = false;
+  const { peer } = await setUp(
+    { work: () => "done" },
+    {
+      reply: (frame, connection) => {
+        if (frame.op === "complete" && connection === 1) {
+          cut = true;
+          return undefined;
+        }
+        return { ok: true };
+      },
+    },
+  );
+  peer.assign({ id: "tsk_1", fence: 2 });
+  await eventually(() => expect(cut).toBe(true));
+  peer.cut();
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(2));
+  expect(of(peer, "hello")[1]?.holding).toEqual([{ taskId: "tsk_1", fence: 2 }]);
+  peer.cut();
+  await eventually(() => expect(of(peer, "hello")).toHaveLength(3));
+  expect(of(peer, "hello")[2]?.holding).toEqual([]);
+  expect(of(peer, "complete")).toHaveLength(2);
+});
+
+test("finishes an outcome that was ready while it was not connected", async () => {
+  const gate = deferred();
+  const { peer } = await setUp({ work: () => gate.promise.then(() => "late") });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  peer.cut();
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "late" }));
+});
+
+test("sends an outcome again when the server could not take it just then", async () => {
+  let refused = 0;
+  const { peer } = await setUp(
+    { work: () => 1 },
+    {
+      reply: (frame) =>
+        frame.op === "complete" && refused++ === 0
+          ? { ok: false, problem: { status: 503, code: "server.not_ready" } }
+          : { ok: true },
+    },
+  );
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(2));
+});
+
+test("fails a task whose outcome the server refuses for its content", async () => {
+  const { peer, agent } = await setUp(
+    { work: () => "deep" },
+    {
+      reply: (frame) =>
+        frame.op === "complete"
+          ? { ok: false, problem: { status: 400, code: "request.invalid", detail: "nested too deep" } }
+          : { ok: true },
+    },
+  );
+  peer.assign({ id: "tsk_1" });
+  await eventually(() =>
+    expect(of(peer, "fail")[0]).toMatchObject({ error: { code: "result.refused", retryable: false } }),
+  );
+  await agent.drain();
+});
+
+test("connects anew when heartbeats stay unanswered", async () => {
+  const { peer } = await setUp(
+    { work: () => 1 },
+    { leaseSeconds: 0.3, reply: (frame) => (frame.op === "heartbeat" ? undefined : { ok: true }) },
+  );
+  await eventually(() => expect(peer.connections()).toBeGreaterThan(1));
+});
+
+test("aborts what runs when the server is out of reach for longer than the lease", async () => {
+  const aborted = deferred<unknown>();
+  const { peer } = await setUp(
+    {
+      work: (_task, { signal }) =>
+        new Promise((_, reject) =>
+          signal.addEventListener("abort", () => {
+            aborted.resolve(signal.reason);
+            reject(signal.reason);
+          }),
+        ),
+    },
+    { leaseSeconds: 0.3, upgrade: (connection) => (connection === 1 ? 101 : 503) },
+  );
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  peer.cut();
+  expect(await aborted.promise).toMatchObject({ code: "task.lease_lost" });
+});
+
+test("obeys a cancel that comes with a heartbeat's answer", async () => {
+  const aborted = deferred<unknown>();
+  const { peer } = await setUp(
+    {
+      work: (_task, { signal }) =>
+        new Promise<void>((done) =>
+          signal.addEventListener("abort", () => {
+            aborted.resolve(signal.reason);
+            done();
+          }),
+        ),
+    },
+    { leaseSeconds: 0.3, reply: () => ({ ok: true, commands: { cancel: ["tsk_1"], pause: false, drain: false } }) },
+  );
+  peer.assign({ id: "tsk_1" });
+  expect(await aborted.promise).toMatchObject({ code: "task.cancelled" });
+});
+
+test("stops for good when the server says so, without connecting again", async () => {
+  const { peer, agent } = await setUp({ work: () => 1 });
+  peer.send({ op: "command", stop: true, reason: "the agent connected anew" });
+  expect(await agent.stopped).toBe("the agent connected anew");
+  expect(agent.state).toBe("stopped");
+  expect(peer.connections()).toBe(1);
+});
+
+test("does not start where it is turned away", async () => {
+  const peer = await startPeer({ upgrade: () => 401 });
+  cleanups.push(() => peer.close());
+  const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
+  await expect(agent.start()).rejects.toMatchObject({ status: 401 });
+  expect(agent.state).toBe("stopped");
+});
+
+test("on stop takes no new work, finishes what runs and leaves", async () => {
+  const gate = deferred();
+  const { peer, agent } = await setUp({ work: () => gate.promise });
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  const stopping = agent.stop();
+  await eventually(() => expect(of(peer, "drain")).toHaveLength(1));
+  expect(agent.state).toBe("draining");
+  gate.resolve();
+  await stopping;
+  const order = peer
+    .frames()
+    .map((frame: Frame) => frame.op)
+    .filter((op) => op !== "heartbeat");
+  expect(order).toEqual(["hello", "start", "drain", "complete", "stop"]);
+});
+
+test("on stop gives back what does not finish within the grace time", async () => {
+  const { peer, agent } = await setUp({ work: () => new Promise(() => {}) });
+  peer.assign({ id: "tsk_1", fence: 9 });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await agent.stop({ graceSeconds: 0 });
+  expect(of(peer, "release")).toMatchObject([{ taskId: "tsk_1", fence: 9 }]);
+});
