@@ -4,6 +4,7 @@ import type { Log } from "./log.ts";
 import type { Queues } from "./queue.ts";
 import type { Rows } from "./rows.ts";
 import type { Entry, Table } from "./table.ts";
+import { nextTurn } from "./turn.ts";
 
 export type Checkpoints = ReturnType<typeof createCheckpoints>;
 
@@ -154,5 +155,3 @@ export function createCheckpoints(options: {
     },
   };
 }
-
-export const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

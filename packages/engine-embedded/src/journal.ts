@@ -1,5 +1,6 @@
 import { storeErrors, type WaggleError } from "@waggle/core";
 import type { Log } from "./log.ts";
+import { nextTurn } from "./turn.ts";
 
 export type Journal = ReturnType<typeof createJournal>;
 
@@ -28,6 +29,8 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   const resolved = Promise.resolve();
   let running = false;
   let scheduled = false;
+  /** Something came up since the round under way began. */
+  let touched = false;
   let broken: WaggleError | undefined;
   let refusal: WaggleError | undefined;
   let waiting: Deferred | undefined;
@@ -46,6 +49,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
 
     /** Something is to be written or reacted to. */
     touch(): void {
+      touched = true;
       if (running || scheduled) return;
       scheduled = true;
       setImmediate(run);
@@ -86,10 +90,13 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     scheduled = false;
     running = true;
     for (;;) {
+      touched = false;
       const reacting = hooks.react();
       if (reacting !== undefined) await reacting;
-      if (journal.steps.length === 0) break;
-      await flush();
+      if (journal.steps.length > 0) await flush();
+      else if (!touched) break;
+      // Lets those who waited go on first, and reads what came in: one larger frame costs less than two.
+      await nextTurn();
     }
     running = false;
   }
