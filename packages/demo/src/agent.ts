@@ -88,6 +88,8 @@ let leaving = false;
 const leave = async (graceSeconds: number) => {
   if (leaving) return;
   leaving = true;
+  // With the server gone there is nobody to say goodbye to.
+  setTimeout(() => process.exit(0), graceSeconds * 1000 + 1000);
   await agent.stop({ graceSeconds }).catch(() => {});
   process.exit(0);
 };
