@@ -458,3 +458,39 @@ describe("a connection", () => {
     expect(socket.pushed).toContainEqual({ revoked: [task.id] });
   });
 });
+
+describe("a server that was away", () => {
+  test("gives agents a whole lease to be heard of again before it takes their work", async () => {
+    const id = await system.agent("a", { leaseSeconds: 10 });
+    const task = await system.task("x", { timeouts: { heartbeatSeconds: 8 } });
+    const { fence } = await system.lease(id);
+    await Task.start(system.as(id), task.id, { fence });
+    system = await system.reopen({ awaySeconds: 60 });
+    await system.pass(5);
+    expect((await system.get(task.id)).status).toBe("running");
+    await Task.heartbeat(system.as(id), task.id, { fence });
+    await Agent.seen(system.as(id), id);
+    await system.pass(5);
+    expect(await system.get(task.id)).toMatchObject({ status: "running", fence });
+    await system.pass(16);
+    expect((await Agent.get(system.admin, id)).status).toBe("lost");
+    expect((await system.get(task.id)).agentId).toBeUndefined();
+  });
+});
+
+describe("signatures people make up as they go", () => {
+  test("do not hide the tasks that wait under them, however many there are", async () => {
+    const many = 5000;
+    for (let i = 0; i < many; i += 100) {
+      const tasks = Array.from({ length: 100 }, (_, j) => ({ type: "x", requires: [{ capability: `c${i + j}` }] }));
+      const { results } = await Task.createBatch(system.admin, { tasks, atomic: false });
+      await system.quiet();
+      for (const result of results.slice(0, 99))
+        if ("task" in result) await Task.cancel(system.admin, result.task.id, {});
+    }
+    await system.quiet();
+    const id = await system.agent("a", { capabilities: [{ name: "c99" }, { name: "c4999" }], maxConcurrency: 2 });
+    expect((await system.lease(id)).task.requires).toEqual([{ capability: "c99" }]);
+    expect((await system.lease(id)).task.requires).toEqual([{ capability: "c4999" }]);
+  });
+});

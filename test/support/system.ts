@@ -11,6 +11,7 @@ import {
   type Scope,
   systemScope,
   Task,
+  wasAway,
 } from "@waggle/core";
 import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
@@ -57,7 +58,8 @@ export interface System {
   get(id: string): Promise<Task.Info>;
   /** Leases, expecting exactly one assignment. */
   lease(agentId: string): Promise<Task.Assignment>;
-  reopen(): Promise<System>;
+  /** Stops and starts again, `awaySeconds` later. */
+  reopen(options?: { awaySeconds: number }): Promise<System>;
   close(): Promise<void>;
 }
 
@@ -71,6 +73,7 @@ export async function openSystem(
   const errors: unknown[] = [];
   const onError = (_: string, error: unknown) => errors.push(error);
   engine.onReset(() => forget(ports));
+  wasAway(ports);
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
     engine.changes.project("views", outboxKinds, projection(ports)),
@@ -130,8 +133,9 @@ export async function openSystem(
       await system.quiet();
       return assignment;
     },
-    async reopen() {
+    async reopen({ awaySeconds } = { awaySeconds: 0 }) {
       await stop();
+      clock.advance(awaySeconds * 1000);
       return openSystem({ dataDir, clock });
     },
     async close() {

@@ -6,7 +6,7 @@ export * from "./id.ts";
 export * from "./json.ts";
 export { Key } from "./key/index.ts";
 export { Limit } from "./limit/index.ts";
-export { forget } from "./match/directory.ts";
+export { forget, wasAway } from "./match/directory.ts";
 export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, project, readDispatch, relay } from "./outbox.ts";
 export { compilePattern, matches } from "./pattern.ts";

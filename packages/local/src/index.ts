@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
-import { type Engine, forget, Key, outboxKinds, sweep } from "@waggle/core";
+import { type Engine, forget, Key, outboxKinds, sweep, wasAway } from "@waggle/core";
 import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
@@ -39,6 +39,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   const onError = (component: string, error: unknown) =>
     log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
   engine.onReset(() => forget(ports));
+  wasAway(ports);
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
     engine.changes.project("views", outboxKinds, projection(ports)),

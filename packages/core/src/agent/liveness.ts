@@ -1,6 +1,6 @@
 import type { z } from "zod";
 import { isError } from "../error.ts";
-import { open } from "../match/directory.ts";
+import { backSince, open } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
@@ -74,12 +74,11 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       return undefined;
     }
     if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
-    // Heard of since the lease was last written.
-    const heardUntil = (member?.lastSeenAt ?? 0) + row.leaseSeconds * 1000;
+    // Heard of since the lease was last written; or nobody could be heard of, because the server was away.
+    const heardUntil = Math.max(member?.lastSeenAt ?? 0, backSince(scope.ports)) + row.leaseSeconds * 1000;
     if (heardUntil > now)
       return (
         await change(scope, id, (current) => ({
-          lastSeenAt: member?.lastSeenAt,
           expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
         }))
       ).deadlineAt;

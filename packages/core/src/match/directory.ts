@@ -58,6 +58,8 @@ export interface Directory {
   /** The highest pass taken so far: a fair key that comes new starts here. */
   virtualTime: number;
   readonly passes: Map<string, number>;
+  /** Remembers the pass given to a fair key; those the virtual time has passed are forgotten. */
+  setPass(key: string, pass: number): void;
   assignments: number;
   set(row: AgentRow.Row): Member;
   remove(id: string): void;
@@ -103,6 +105,11 @@ export async function setConnection(
   directory.refresh(member);
 }
 
+const starts = new WeakMap<Ports, number>();
+/** The server was away until now: agents get a whole lease to be heard of again, attempts a whole heartbeat time. */
+export const wasAway = (ports: Ports): void => void starts.set(ports, ports.clock.now());
+export const backSince = (ports: Ports): number => starts.get(ports) ?? 0;
+
 export function open(ports: Ports, tenant: string): Promise<Directory> {
   const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
   directories.set(ports, tenants);
@@ -145,10 +152,16 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
   for (let after: string | undefined; ; ) {
     const page = await ports.store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
     for (const item of page.items) {
+      const page = await ports.store.query({ pk: lanePartition(tenant, item.sk), limit: 1 });
+      const head = page.items[0]?.sk;
+      if (head === undefined) {
+        await ports.store.write({ delete: { pk, sk: item.sk } });
+        continue;
+      }
       const lane = directory.lane(item.sk, item.need as unknown as Need);
       lane.registered = true;
-      const head = await readHead(ports, tenant, lane);
-      if (head) floor = Math.min(floor, passOf(head));
+      lane.head = head;
+      floor = Math.min(floor, passOf(head));
     }
     if (page.last === undefined) break;
     after = page.last;
@@ -177,6 +190,19 @@ export function taken(directory: Directory, key: string): void {
 }
 
 function create(isConnected: (id: string) => boolean): Directory {
+  let passesKept = 10_000;
+  let lanesKept = 4096;
+  /** Signatures people make up as they go must not pile up: empty lanes are dropped, and made again when needed. */
+  const dropEmptyLanes = () => {
+    const kept = directory.registry.filter((lane) => lane.head !== null);
+    for (const lane of directory.registry) if (lane.head === null) directory.lanes.delete(lane.id);
+    directory.registry.splice(0, directory.registry.length, ...kept);
+    for (const member of directory.members.values()) {
+      member.lanes = [];
+      member.laneCount = 0;
+    }
+    lanesKept = Math.max(4096, kept.length * 2);
+  };
   const byCapability = new Map<string, Member[]>();
   const everybody: Member[] = [];
   const listsOf = (member: Member): Member[][] => {
@@ -206,6 +232,12 @@ function create(isConnected: (id: string) => boolean): Directory {
     bound: new Map(),
     virtualTime: 0,
     passes: new Map(),
+    setPass(key, pass) {
+      directory.passes.set(key, pass);
+      if (directory.passes.size < passesKept) return;
+      for (const [other, at] of directory.passes) if (at <= directory.virtualTime) directory.passes.delete(other);
+      passesKept = Math.max(10_000, directory.passes.size * 2);
+    },
     assignments: 0,
     set(row) {
       const known = directory.members.get(row.id);
@@ -262,6 +294,7 @@ function create(isConnected: (id: string) => boolean): Directory {
     lane(id, need) {
       let lane = directory.lanes.get(id);
       if (!lane) {
+        if (directory.registry.length >= lanesKept) dropEmptyLanes();
         lane = { id, need, head: undefined, registered: false, reason: undefined };
         directory.lanes.set(id, lane);
         if (need.agentId === undefined) directory.registry.push(lane);

@@ -203,10 +203,7 @@ async function passFor(scope: Scope, directory: Directory, row: Row): Promise<{ 
   if (last === undefined)
     last = ((await scope.ports.store.get(fairKey(scope.tenant, name)))?.pass as number | undefined) ?? 0;
   const pass = Math.max(last, directory.virtualTime) + 1;
-  if (directory.passes.size > 10_000) {
-    for (const [other, at] of directory.passes) if (at <= directory.virtualTime) directory.passes.delete(other);
-  }
-  directory.passes.set(name, pass);
+  directory.setPass(name, pass);
   return {
     key: parkedKey(row.priority, pass, row.id),
     write: { put: { ...fairKey(scope.tenant, name), kind: "fair", pass } },

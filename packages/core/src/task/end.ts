@@ -1,6 +1,6 @@
 import { heldTasks } from "../agent/commands.ts";
 import { isError } from "../error.ts";
-import { open } from "../match/directory.ts";
+import { backSince, open } from "../match/directory.ts";
 import { agentChannel, readTask } from "../match/dispatch.ts";
 import { taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -90,8 +90,12 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
 export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
   const unit = Math.random();
   try {
-    const { row, before } = await change(scope, id, (row, now) => due(row, now, unit));
-    if (row === before) return row.deadlineAt;
+    const { row, before } = await change(scope, id, (row, now) => due(row, now, unit, backSince(scope.ports)));
+    if (row === before) {
+      const now = scope.ports.clock.now();
+      // A deadline that is past and was spared (the server was away) is looked at again soon.
+      return row.deadlineAt !== undefined && row.deadlineAt <= now ? now + 1000 : row.deadlineAt;
+    }
     if (held.has(before.status) && !held.has(row.status)) {
       revoke(scope, before);
       await goOn(scope, before);
@@ -103,7 +107,7 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
   }
 }
 
-function due(row: Row, now: number, unit: number): Decision | undefined {
+function due(row: Row, now: number, unit: number, awayUntil: number): Decision | undefined {
   if (row.deadlineAt === undefined || row.deadlineAt > now) return undefined;
   const { timeouts } = row;
   const over = (from: number | undefined, seconds: number | undefined) =>
@@ -140,7 +144,7 @@ function due(row: Row, now: number, unit: number): Decision | undefined {
           { unit },
         );
       }
-      if (over(row.beatAt ?? row.startedAt, timeouts?.heartbeatSeconds)) {
+      if (over(Math.max(row.beatAt ?? row.startedAt ?? now, awayUntil), timeouts?.heartbeatSeconds)) {
         return failed(
           row,
           {
