@@ -10,14 +10,14 @@ import {
   type Scope,
 } from "@waggle/core";
 import { type Context, Hono } from "hono";
-import { TrieRouter } from "hono/router/trie-router";
 import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
-import { invalid, problemType, toProblem } from "./problem.ts";
+import { parse, problemType, toProblem } from "./problem.ts";
 import { type QueryReader, queryReader } from "./query.ts";
 import type { Answer, Call, Route, Shared } from "./route.ts";
+import { createRouter } from "./router.ts";
 import { routes } from "./routes/index.ts";
 
 export interface AppOptions {
@@ -54,7 +54,7 @@ export function createApp(options: AppOptions): App {
   };
   const failedAuth = createFailedAuth(ports.clock);
   const context = { options, shared, failedAuth };
-  const hono = new Hono<Env>({ router: new TrieRouter() });
+  const hono = new Hono<Env>({ router: createRouter() });
   for (const route of routes) hono.on(route.method, honoPath(route.path), pipeline(route, context));
   const paths = allowedByPath();
   hono.notFound((c) => fallback(c, paths, context));
@@ -186,9 +186,7 @@ async function readBody(route: Route, request: Inbound): Promise<{ raw: unknown;
     }
     raw = readJson(text, route.payloads ?? noPayloads);
   }
-  const result = route.body?.safeParse(raw, { reportInput: true });
-  if (result?.success) return { raw, parsed: result.data };
-  throw invalid(result?.error.issues ?? []);
+  return { raw, parsed: route.body === undefined ? undefined : parse(route.body, raw) };
 }
 
 const noPayloads: readonly string[] = [];

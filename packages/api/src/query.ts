@@ -1,6 +1,6 @@
 import { requestErrors } from "@waggle/core";
 import type { z } from "zod";
-import { invalid } from "./problem.ts";
+import { parse } from "./problem.ts";
 
 export type QueryReader = (search: string) => unknown;
 
@@ -13,7 +13,7 @@ export function queryReader(schema: z.ZodType | undefined): QueryReader {
     if (search === "") {
       if (schema === undefined) return undefined;
       // Defaults are values, not functions: one parse serves every call.
-      empty ??= check(schema, {});
+      empty ??= parse(schema, {});
       return empty;
     }
     const values: Record<string, string> = Object.create(null);
@@ -30,14 +30,8 @@ export function queryReader(schema: z.ZodType | undefined): QueryReader {
       if (numbers.has(name) && !/^-?\d{1,15}(\.\d{1,9})?$/.test(value)) throw wrong(name, "is not a number");
       values[name] = value;
     }
-    return schema === undefined ? undefined : check(schema, { ...values });
+    return schema === undefined ? undefined : parse(schema, { ...values });
   };
-}
-
-function check(schema: z.ZodType, values: object): unknown {
-  const result = schema.safeParse(values, { reportInput: true });
-  if (result.success) return result.data;
-  throw invalid(result.error.issues);
 }
 
 function decode(text: string): string {

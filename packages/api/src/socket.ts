@@ -5,7 +5,7 @@ import { Agent, isError, isId, jsonLimits, Key, readJson, requestErrors, type Sc
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { type App, authenticate, requestIdOf } from "./app.ts";
 import { bearerOf } from "./auth.ts";
-import { invalid, problemType, toProblem } from "./problem.ts";
+import { parse, problemType, toProblem } from "./problem.ts";
 import { declared } from "./routes/common.ts";
 
 const protocol = "waggle.v1";
@@ -219,14 +219,14 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   const working = new Map<string, Promise<void>>();
   const frame = (value: unknown) => {
     counts.framesIn++;
-    const parsed = Agent.AgentFrame.safeParse(value);
-    if (!parsed.success) {
+    let data: Agent.AgentFrame;
+    try {
+      data = parse(Agent.AgentFrame, value);
+    } catch (thrown) {
       const re = (value as { re?: unknown } | null)?.re;
-      const { issues } = Agent.AgentFrame.safeParse(value, { reportInput: true }).error ?? parsed.error;
-      refused(Number.isSafeInteger(re) ? (re as number) : undefined, invalid(issues));
+      refused(Number.isSafeInteger(re) ? (re as number) : undefined, thrown);
       return;
     }
-    const { data } = parsed;
     const subject = "taskId" in data ? data.taskId : data.op === "heartbeat" ? undefined : "";
     const before = data.op === "stop" ? Promise.all(working.values()) : subject !== undefined && working.get(subject);
     inFlight++;
