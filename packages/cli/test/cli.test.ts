@@ -1,0 +1,527 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startLocal } from "@waggle/local";
+import type { Command } from "commander";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { parse as parseYaml } from "yaml";
+import { candidates } from "../src/command/completion.ts";
+import { processIo } from "../src/io.ts";
+import * as parse from "../src/parse.ts";
+import { buildProgram } from "../src/program.ts";
+import { begin, eventually, waggle } from "./support.ts";
+
+let dir: string;
+let server: Awaited<ReturnType<typeof startLocal>>;
+beforeAll(async () => {
+  dir = mkdtempSync(join(tmpdir(), "waggle-cli-"));
+  server = await startLocal({ dataDir: join(dir, "data"), port: 0, version: "0.1.0" });
+});
+afterAll(async () => {
+  await server.stop();
+  rmSync(dir, { recursive: true, force: true });
+});
+beforeEach(() => {
+  Object.assign(process.env, {
+    WAGGLE_URL: server.url,
+    WAGGLE_API_KEY: server.adminKey,
+    WAGGLE_CONFIG: join(dir, "config.json"),
+    WAGGLE_DATA: join(dir, "data"),
+  });
+});
+
+const json = async (...argv: string[]) => {
+  const { code, out, err } = await waggle(...argv, "-o", "json");
+  expect({ code, err }).toEqual({ code: 0, err: "" });
+  return JSON.parse(out);
+};
+let made = 0;
+/** An agent that runs this shell script, with a capability of its own. */
+async function withAgent<T>(
+  script: string,
+  run: (can: string, agent: ReturnType<typeof begin>) => Promise<T>,
+  more: string[] = [],
+): Promise<T> {
+  const can = `can-${++made}`;
+  const agent = begin([
+    "agent",
+    "run",
+    "--name",
+    `agent-${made}`,
+    "--capability",
+    can,
+    ...more,
+    "--",
+    "sh",
+    "-c",
+    script,
+  ]);
+  try {
+    await eventually(() => expect(agent.err()).toContain("is ready"));
+    return await run(can, agent);
+  } finally {
+    agent.interrupt();
+    await agent.done;
+  }
+}
+
+describe("the command line", () => {
+  const program = buildProgram(processIo(), parse, "0.1.0", () => {});
+  const all = (command: Command, path: string[]): { path: string[]; command: Command }[] =>
+    command.commands
+      .filter((sub) => !sub.name().startsWith("_"))
+      .flatMap((sub) => [{ path: [...path, sub.name()], command: sub }, ...all(sub, [...path, sub.name()])]);
+
+  test("prints help and exits with 0 when given nothing", async () => {
+    const { code, out } = await waggle();
+    expect(code).toBe(0);
+    expect(out).toContain("Exit codes: 0 ok");
+  });
+
+  test.each(all(program, []).map(({ path }) => path.join(" ")))("explains %s with --help", async (path) => {
+    const { code, out, err } = await waggle(...path.split(" "), "--help");
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toContain(`waggle ${path}`);
+  });
+
+  test.each([
+    ["an unknown command", ["gte", "tasks"], "Did you mean get"],
+    ["an unknown option", ["get", "tasks", "--wach"], "Did you mean --watch"],
+    ["a missing argument", ["describe", "task"], "missing required argument"],
+    ["a bad number", ["delegate", "x", "--priority", "99"], "0 to 9"],
+    ["a bad duration", ["delegate", "x", "--delay", "later"], "not a duration"],
+    ["a bad format", ["get", "tasks", "-o", "xml"], "table, wide, json, yaml"],
+    ["an unknown noun", ["get", "bees"], "agents, tasks"],
+    ["a filter the list does not know", ["get", "limits", "--status", "failed"], "--status"],
+    ["input that is no JSON", ["delegate", "x", "--input", "hello"], "not JSON"],
+    ["a program that does not exist", ["agent", "run", "--name", "x", "--", "no-such-program"], "no program"],
+    ["a status that is none", ["get", "tasks", "--status", "happy"], "status"],
+  ])("exits with 2 for %s and says what is right", async (_, argv, said) => {
+    const { code, err } = await waggle(...argv);
+    expect(code).toBe(2);
+    expect(err).toContain(said);
+  });
+
+  test.each([
+    ["get", "task", "tsk_0000000000000000000000"],
+    ["describe", "agent", "nobody-of-this-name"],
+    ["cancel", "tsk_0000000000000000000000"],
+    ["config", "get", "output"],
+  ])("exits with 3 when there is no such thing: %s %s %s", async (...argv) => {
+    const { code, err } = await waggle(...argv.filter(Boolean));
+    expect(code).toBe(3);
+    expect(err).toContain("→");
+  });
+
+  test("exits with 4 when the server refuses", async () => {
+    const { key } = await json("key", "create", "--role", "reader");
+    expect(await waggle("delegate", "x", "--key", key)).toMatchObject({
+      code: 4,
+      err: expect.stringContaining("role"),
+    });
+    expect(await waggle("get", "tasks", "--key", `wgk_${"x".repeat(27)}`)).toMatchObject({
+      code: 4,
+      err: expect.stringContaining("WAGGLE_API_KEY"),
+    });
+    const { id } = await json("delegate", "x", "--requires", "nobody");
+    expect(await waggle("retry", id)).toMatchObject({ code: 4, err: expect.stringContaining("task.not_retryable") });
+  });
+
+  test("exits with 5 when there is no server, and says how to start one", async () => {
+    const { code, err } = await waggle("get", "tasks", "--url", "http://127.0.0.1:9");
+    expect(code).toBe(5);
+    expect(err).toContain("waggle dev");
+    expect(err).not.toMatch(/\n\s+at /);
+  });
+});
+
+describe("tasks", () => {
+  test("are delegated with everything asked for", async () => {
+    writeFileSync(join(dir, "input.json"), '{"from":"a file"}');
+    const task = await json(
+      ...["delegate", "work", "--input", `@${join(dir, "input.json")}`, "--requires", "nobody:0.5", "--priority", "9"],
+      ...[
+        "--label",
+        "memory>=16",
+        "--prefer",
+        "zone=eu",
+        "--tag",
+        "t1",
+        "--tag",
+        "t2",
+        "--description",
+        "words",
+        "--delay",
+        "1h",
+      ],
+      ...["--run-timeout", "10m", "--attempts", "2", "--limit", "model=3", "--fair-key", "me", "--metadata", '{"m":1}'],
+    );
+    expect(task).toMatchObject({
+      type: "work",
+      status: "scheduled",
+      input: { from: "a file" },
+      priority: 9,
+      requires: [{ capability: "nobody", minLevel: 0.5 }],
+      labels: [
+        { key: "memory", op: "gte", value: 16, required: true },
+        { key: "zone", op: "eq", value: "eu", required: false },
+      ],
+      tags: ["t1", "t2"],
+      timeouts: { runSeconds: 600 },
+      retry: { maxAttempts: 2 },
+      concurrency: [{ key: "model", limit: 3 }],
+      fairKey: "me",
+      metadata: { m: 1 },
+    });
+  });
+
+  test("take their input from standard input", async () => {
+    const { done } = begin(["delegate", "x", "--requires", "nobody", "--input", "-", "-o", "json"], {
+      stdin: '{"a":[1]}',
+    });
+    expect(JSON.parse((await done).out)).toMatchObject({ input: { a: [1] } });
+  });
+
+  test("are found by the end of their id, and refused when it fits several", async () => {
+    const { id } = await json("delegate", "x", "--requires", "nobody");
+    expect((await json("get", "task", id.slice(-8))).id).toBe(id);
+    await json("delegate", "x", "--requires", "nobody");
+    const several = await waggle("get", "task", id.slice(0, 8));
+    expect(several).toMatchObject({ code: 2, err: expect.stringContaining("fits") });
+  });
+
+  test("are listed as a table, as JSON and as YAML", async () => {
+    const { id } = await json("delegate", "listed", "--requires", "nobody", "--tag", "listed");
+    const items = await eventually(async () => {
+      const { items } = await json("get", "tasks", "--tag", "listed");
+      expect(items).toHaveLength(1);
+      return items;
+    });
+    expect(items[0].id).toBe(id);
+    const table = await waggle("get", "tasks", "--tag", "listed");
+    expect(table.out.split("\n")[0]).toMatch(/^ID +TYPE +STATUS/);
+    expect(table.out).toContain(id);
+    const yaml = await waggle("get", "tasks", "--tag", "listed", "-o", "yaml");
+    expect(parseYaml(yaml.out)).toEqual({ items });
+  });
+
+  test("are described and explained", async () => {
+    const { id } = await json("delegate", "described", "--requires", "nobody", "--input", '{"deep":{"er":1}}');
+    const described = await waggle("describe", "task", id);
+    expect(described.out).toMatch(/Status: +queued/);
+    expect(described.out).toContain('"er": 1');
+    expect((await waggle("explain", id)).out).toContain("no agent");
+    expect((await waggle("explain", "task", id)).code).toBe(0);
+  });
+
+  test("are cancelled, several at once, one failure leaving the others alone", async () => {
+    const one = await json("delegate", "x", "--requires", "nobody");
+    const two = await json("delegate", "x", "--requires", "nobody");
+    const { code, out, err } = await waggle("cancel", one.id, "tsk_0000000000000000000000", two.id, "--reason", "over");
+    expect(code).toBe(3);
+    expect(out.match(/cancelled/g)).toHaveLength(2);
+    expect(err).toContain("tsk_0000000000000000000000");
+    expect((await json("get", "task", one.id)).error.message).toBe("over");
+    expect((await waggle("retry", one.id)).out).toContain("queued");
+  });
+
+  test("are watched: what changes is printed as it changes", async () => {
+    const watching = begin(["get", "tasks", "--tag", "watched", "--watch", "-o", "json"]);
+    const { id } = await json("delegate", "x", "--requires", "nobody", "--tag", "watched");
+    await eventually(() => expect(watching.out()).toContain('"queued"'));
+    await waggle("cancel", id);
+    await eventually(() => expect(watching.out()).toContain('"cancelled"'));
+    watching.interrupt();
+    expect((await watching.done).code).toBe(0);
+  });
+});
+
+describe("any program is an agent", () => {
+  test("its output is the result, its input the task's", async () => {
+    await withAgent("cat", async (can) => {
+      const { code, out } = await waggle(
+        "delegate",
+        "echo",
+        "--requires",
+        can,
+        "--input",
+        '{"hello":"bees"}',
+        "--wait",
+      );
+      expect({ code, out }).toEqual({ code: 0, out: '{"hello":"bees"}\n' });
+    });
+  });
+
+  test("it is told about its task by its environment", async () => {
+    await withAgent('printf "%s %s %s" "$WAGGLE_TASK_TYPE" "$WAGGLE_ATTEMPT" "$WAGGLE_AGENT_NAME"', async (can) => {
+      const task = await json("delegate", "kind", "--requires", can, "--wait");
+      expect(task.result).toBe(`kind 1 agent-${made}`);
+    });
+  });
+
+  test("its failure is the task's, with exit code and the last of stderr, and exits with 1", async () => {
+    await withAgent("echo one >&2; echo the disk is full >&2; exit 7", async (can) => {
+      const { code, err } = await waggle("delegate", "fails", "--requires", can, "--attempts", "1", "--wait");
+      expect(code).toBe(1);
+      expect(err).toContain("the disk is full");
+      expect(err).toContain("exit.7");
+    });
+  });
+
+  test("an exit code declared fatal ends the task without another attempt", async () => {
+    await withAgent(
+      "exit 65",
+      async (can) => {
+        const { done } = begin(["delegate", "fatal", "--requires", can, "--wait", "-o", "json"]);
+        expect(JSON.parse((await done).out)).toMatchObject({
+          status: "failed",
+          attempt: 1,
+          error: { code: "exit.65", retryable: false },
+        });
+      },
+      ["--fatal", "64,65"],
+    );
+  });
+
+  test("its ::progress lines are the task's progress", async () => {
+    await withAgent("echo '::progress 40 halfway' >&2; sleep 30", async (can) => {
+      const { id } = await json("delegate", "slow", "--requires", can);
+      await eventually(async () =>
+        expect((await json("get", "task", id)).progress).toEqual({ percent: 40, message: "halfway" }),
+      );
+      await waggle("cancel", id);
+    });
+  });
+
+  test("it gets SIGTERM on cancel and may tidy up", async () => {
+    const file = join(dir, `tidied-${made}`);
+    await withAgent(
+      `trap 'echo tidy > ${file}; exit 1' TERM; echo '::progress 1' >&2; sleep 30 & wait`,
+      async (can) => {
+        const { id } = await json("delegate", "cancelled", "--requires", can);
+        await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+        await waggle("cancel", id, "--reason", "enough");
+        await eventually(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
+        expect(readFileSync(file, "utf8")).toBe("tidy\n");
+      },
+    );
+  });
+
+  test("it gets SIGKILL when it does not heed SIGTERM", async () => {
+    await withAgent(
+      "trap '' TERM; echo '::progress 1' >&2; while true; do sleep 0.05; done",
+      async (can) => {
+        const { id } = await json("delegate", "stubborn", "--requires", can);
+        await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+        await waggle("cancel", id);
+        await eventually(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
+      },
+      ["--kill-after", "100ms"],
+    );
+  });
+
+  test("it is stopped after its longest run", async () => {
+    await withAgent(
+      "sleep 30",
+      async (can) => {
+        const { done } = begin(["delegate", "long", "--requires", can, "--attempts", "1", "--wait", "-o", "json"]);
+        expect(JSON.parse((await done).out).error.code).toBe("program.timeout");
+      },
+      ["--timeout", "200ms"],
+    );
+  });
+
+  test("it finishes what it runs when it is told to stop, and exits with 0", async () => {
+    let id = "";
+    let agent: ReturnType<typeof begin> | undefined;
+    await withAgent("echo '::progress 1' >&2; sleep 0.5; echo done", async (can, running) => {
+      agent = running;
+      ({ id } = await json("delegate", "last", "--requires", can));
+      await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+    });
+    expect((await agent?.done)?.code).toBe(0);
+    expect(await json("get", "task", id)).toMatchObject({ status: "completed", result: "done" });
+  });
+});
+
+describe("agents", () => {
+  test("are found by name, described, paused, resumed, drained and deleted", async () => {
+    await withAgent("cat", async () => {
+      const name = `agent-${made}`;
+      expect((await json("get", "agent", name)).name).toBe(name);
+      expect((await waggle("describe", "agent", name)).out).toMatch(/Slots: +0 of 1 in use/);
+      expect((await waggle("pause", name)).out).toContain("paused");
+      expect((await waggle("resume", "agent", name)).out).toContain("ready");
+      expect((await waggle("drain", name)).out).toContain("draining");
+      expect((await waggle("delete", "agent", name, "--force")).out).toContain("stopped");
+    });
+  });
+
+  test("that are deleted end, and say why", async () => {
+    await withAgent("cat", async (_can, agent) => {
+      await waggle("delete", "agent", `agent-${made}`, "--force");
+      expect(await agent.done).toMatchObject({ code: 4, err: expect.stringContaining("the server ended this agent") });
+    });
+  });
+});
+
+describe("looking around", () => {
+  test("events are listed from the newest, and from a sequence number", async () => {
+    const { items } = await json("get", "events", "-n", "3");
+    expect(items).toHaveLength(3);
+    const next = await json("get", "events", "--after", String(items[0].sequence), "-n", "2");
+    expect(next.items).toEqual(items.slice(1));
+    const created = await json("get", "events", "--type", "task.created", "-n", "2");
+    expect(created.items.map((event: { type: string }) => event.type)).toEqual(["task.created", "task.created"]);
+  });
+
+  test("logs follow one task to its end", async () => {
+    const { id } = await json("delegate", "logged", "--requires", "nobody");
+    const following = begin(["logs", "-f", id]);
+    await eventually(() => expect(following.out()).toContain("task.queued"));
+    await waggle("cancel", id);
+    const { code, out } = await following.done;
+    expect(code).toBe(0);
+    expect(out.trimEnd().split("\n").at(-1)).toContain("task.cancelled");
+  });
+
+  test("logs of everything go on until interrupted", async () => {
+    const following = begin(["logs", "-f", "--json", "-n", "1"]);
+    await eventually(() => expect(following.out()).not.toBe(""));
+    const { id } = await json("delegate", "anything", "--requires", "nobody");
+    await eventually(() => expect(following.out()).toContain(id));
+    following.interrupt();
+    expect((await following.done).code).toBe(0);
+  });
+
+  test("status tells of fleet and queue", async () => {
+    expect((await waggle("status")).out).toMatch(/Tasks: +.*queued/);
+    expect(await json("status")).toMatchObject({ version: "0.1.0", agents: { total: expect.any(Number) } });
+  });
+
+  test("version tells of both sides, and of a server that is not there", async () => {
+    expect((await waggle("version")).out).toContain(`server 0.1.0 at ${server.url}`);
+    const alone = await waggle("version", "--url", "http://127.0.0.1:9");
+    expect(alone).toMatchObject({ code: 0, out: expect.stringContaining("not reached") });
+  });
+
+  test("doctor finds what is wrong and says what to do", async () => {
+    const { checks } = await json("doctor");
+    const state = Object.fromEntries(checks.map((check: { name: string; state: string }) => [check.name, check.state]));
+    expect(state).toMatchObject({
+      node: "ok",
+      "data folder": "ok",
+      server: "ok",
+      versions: "ok",
+      clock: "ok",
+      key: "ok",
+    });
+    const wrongKey = await waggle("doctor", "--key", `wgk_${"x".repeat(27)}`);
+    expect(wrongKey).toMatchObject({ code: 1, out: expect.stringContaining("✗ key") });
+    const gone = await waggle("doctor", "--url", "http://127.0.0.1:9");
+    expect(gone).toMatchObject({ code: 5, out: expect.stringContaining("waggle dev") });
+  });
+});
+
+describe("administering", () => {
+  test("limits are set and listed", async () => {
+    expect(await json("limit", "set", "openai", "--concurrency", "10", "--rate", "100/1m")).toMatchObject({
+      key: "openai",
+      concurrency: 10,
+      rate: { limit: 100, perSeconds: 60 },
+    });
+    expect((await waggle("get", "limits")).out).toMatch(/openai +10 +100 per 1m/);
+    expect((await waggle("limit", "set", "openai")).code).toBe(2);
+  });
+
+  test("a key is printed alone on standard output, works, and is void once revoked", async () => {
+    const { out } = await waggle("key", "create", "--role", "client", "--name", "ci");
+    const key = out.trim();
+    expect((await waggle("get", "tasks", "--key", key)).code).toBe(0);
+    const { items } = await json("get", "keys");
+    const { id } = items.find((entry: { name?: string }) => entry.name === "ci");
+    expect((await waggle("key", "revoke", id)).code).toBe(0);
+    expect((await waggle("get", "tasks", "--key", key)).code).toBe(4);
+  });
+
+  test("dead letters are listed and redriven", async () => {
+    await withAgent("exit 1", async (can) => {
+      const { id } = JSON.parse(
+        (await begin(["delegate", "dead", "--requires", can, "--attempts", "1", "--wait", "-o", "json"]).done).out,
+      );
+      await eventually(async () => expect((await waggle("get", "dead-letters")).out).toContain(id));
+      expect((await waggle("redrive", id)).out).toBe("1 redriven\n");
+      expect((await waggle("redrive")).code).toBe(2);
+    });
+  });
+
+  test("settings are kept for their owner alone, listed without the key, and forgotten", async () => {
+    delete process.env.WAGGLE_URL;
+    delete process.env.WAGGLE_API_KEY;
+    expect((await waggle("config", "set", "url", server.url)).code).toBe(0);
+    expect((await begin(["config", "set", "key"], { stdin: `${server.adminKey}\n` }).done).code).toBe(0);
+    expect(statSync(join(dir, "config.json")).mode & 0o777).toBe(0o600);
+    expect((await waggle("get", "tasks")).code).toBe(0);
+    const { out } = await waggle("config", "list");
+    expect(out).toContain(server.url);
+    expect(out).not.toContain(server.adminKey);
+    expect((await waggle("config", "get", "url")).out).toBe(`${server.url}\n`);
+    expect((await waggle("config", "set", "output", "xml")).code).toBe(2);
+    expect((await waggle("config", "set", "output", "json")).code).toBe(0);
+    expect(JSON.parse((await waggle("get", "limits")).out)).toHaveProperty("items");
+    for (const name of ["url", "key", "output"]) expect((await waggle("config", "unset", name)).code).toBe(0);
+    expect((await waggle("config", "get", "url")).code).toBe(3);
+  });
+});
+
+describe("completion", () => {
+  const program = buildProgram(processIo(), parse, "0.1.0", () => {});
+  const of = (...words: string[]) => candidates(program, words);
+
+  test("offers commands, nouns, options and their values", async () => {
+    expect(await of("de")).toEqual(["dev", "delegate", "describe", "delete"]);
+    expect(await of("get", "")).toEqual(["agents", "tasks", "events", "dead-letters", "limits", "keys"]);
+    expect(await of("get", "tasks", "--o")).toEqual(["--output"]);
+    expect(await of("get", "tasks", "-o", "")).toEqual(["table", "wide", "json", "yaml"]);
+    expect(await of("get", "tasks", "--status", "c")).toEqual(["completed", "cancelled"]);
+    expect(await of("key", "")).toEqual(["create", "revoke"]);
+  });
+
+  test("offers the names of agents and the ids of tasks", async () => {
+    await withAgent("cat", async () => expect(await of("drain", `agent-${made}`)).toContain(`agent-${made}`));
+    const { id } = await json("delegate", "x", "--requires", "nobody");
+    expect(await of("cancel", "tsk_")).toContain(id);
+  });
+
+  test("offers nothing, and fails at nothing, without a server", async () => {
+    process.env.WAGGLE_URL = "http://127.0.0.1:9";
+    expect(await of("cancel", "")).toEqual([]);
+  });
+
+  test.each(["bash", "zsh", "fish"])("prints a script for %s", async (shell) => {
+    const { code, out } = await waggle("completion", shell);
+    expect(code).toBe(0);
+    expect(out).toContain("waggle __complete");
+  });
+});
+
+describe("waggle dev", () => {
+  test("serves a folder, tells the address, and stops in order", async () => {
+    const data = join(dir, "dev");
+    const dev = begin(["dev", "--port", "0", "--data", data, "--quiet"]);
+    const url = await eventually(() => {
+      expect(dev.out()).toMatch(/^http:\/\/127\.0\.0\.1:\d+\n$/);
+      return dev.out().trim();
+    });
+    const key = readFileSync(join(data, "admin.key"), "utf8").trim();
+    expect(statSync(join(data, "admin.key")).mode & 0o777).toBe(0o600);
+    expect((await waggle("delegate", "kept", "--url", url, "--key", key)).code).toBe(0);
+    const second = await waggle("dev", "--port", "0", "--data", data);
+    expect(second).toMatchObject({ code: 4, err: expect.stringContaining("another server") });
+    const taken = await waggle("dev", "--port", new URL(url).port, "--data", join(dir, "other"));
+    expect(taken).toMatchObject({ code: 1, err: expect.stringContaining("in use") });
+    dev.interrupt();
+    expect((await dev.done).code).toBe(0);
+    expect((await waggle("get", "tasks", "--url", url, "--key", key)).code).toBe(5);
+  });
+});
