@@ -48,6 +48,21 @@ test.concurrent("a run that takes too long ends, is tried again, and its late re
   expect((await agent.complete(again, "quick")).body.task.status).toBe("completed");
 });
 
+test.concurrent("a run that takes too long is tried again after its back-off", async () => {
+  const { api, agent } = await worker();
+  const retry = { maxAttempts: 2, initialSeconds: 1, factor: 1 };
+  const { id } = await api.delegate({ requires, timeouts: { runSeconds: 0.3 }, retry });
+  await agent.start(await agent.take());
+  const again = await agent.take();
+  expect([again.task.id, again.task.attempt]).toEqual([id, 2]);
+});
+
+test.concurrent("a task that was delayed still expires when nobody starts it in time", async () => {
+  const api = await server.tenant();
+  const { id } = await api.delegate({ requires, delaySeconds: 0.5, timeouts: { queueSeconds: 0.5 } });
+  await api.taskWhen(id, "expired", 1 + late);
+});
+
 test.concurrent("a task whose every run takes too long fails", async () => {
   const { api, agent } = await worker();
   const { id } = await api.delegate({ requires, timeouts: { runSeconds: 0.3 }, retry: { maxAttempts: 1 } });
