@@ -12,11 +12,14 @@ import { openEmbedded } from "../src/index.ts";
 const dataDir = mkdtempSync(join(process.argv[2] ?? tmpdir(), "waggle-bench-"));
 const say = (name: string, value: number, unit: string) =>
   console.log(JSON.stringify({ name, value: Number(value.toFixed(4)), unit }));
-const quantile = (sorted: readonly number[], q: number): number => sorted[Math.floor(q * (sorted.length - 1))] as number;
+const quantile = (sorted: readonly number[], q: number): number =>
+  sorted[Math.floor(q * (sorted.length - 1))] as number;
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-let engine = await openEmbedded({ dataDir });
-let { store, queues } = engine.ports;
+const flush =
+  process.env.CHECKPOINT_BYTES === undefined ? {} : { checkpointBytes: Number(process.env.CHECKPOINT_BYTES) };
+let engine = await openEmbedded({ dataDir, flush });
+const { store, queues } = engine.ports;
 const input = JSON.stringify({ text: "x".repeat(180) });
 const taskRow = (n: number) => {
   const id = `tsk_01jd${String(n).padStart(18, "0")}`;
@@ -64,23 +67,44 @@ async function life(n: number): Promise<void> {
   const [message] = await queues.dispatch.receive({ max: 1 });
   await store.query({ pk: lane.pk, limit: 1 });
   await store.transact([
-    { update: key, kind: "task", set: { state: "assigned", agent: "agt_1", updatedAt: n }, add: { fence: 1 }, if: { equals: { state: "queued" } } },
+    {
+      update: key,
+      kind: "task",
+      set: { state: "assigned", agent: "agt_1", updatedAt: n },
+      add: { fence: 1 },
+      if: { equals: { state: "queued" } },
+    },
     { update: { pk: "default#agent#agt_1", sk: "agent" }, kind: "agent", add: { busy: 1 }, set: { seenAt: n } },
     { delete: lane },
   ]);
   await queues.dispatch.ack([message!.receipt]);
   await store.settled();
   await store.transact([
-    { update: key, kind: "task", set: { state: "completed", result: input, updatedAt: n + 1 }, remove: ["agent"], if: { equals: { fence: 1 } } },
+    {
+      update: key,
+      kind: "task",
+      set: { state: "completed", result: input, updatedAt: n + 1 },
+      remove: ["agent"],
+      if: { equals: { fence: 1 } },
+    },
     { update: { pk: "default#agent#agt_1", sk: "agent" }, kind: "agent", add: { busy: -1 }, set: { seenAt: n } },
   ]);
   await store.batchWrite([
-    { put: { pk: `default#event#${n % 4}`, sk: `${row.id}#1`, kind: "event", type: "task.completed", at: n, data: { task: row.id } } },
+    {
+      put: {
+        pk: `default#event#${n % 4}`,
+        sk: `${row.id}#1`,
+        kind: "event",
+        type: "task.completed",
+        at: n,
+        data: { task: row.id },
+      },
+    },
     { put: { pk: `default#index#done`, sk: row.id, kind: "index", task: row.id } },
   ]);
   await store.settled();
 }
-const total = 40_000;
+const total = Number(process.env.LIVES ?? 40_000);
 let next = 10_000;
 const end = next + total;
 const cpu = process.cpuUsage();
@@ -107,7 +131,7 @@ let t = performance.now();
 await engine.close();
 say("close", performance.now() - t, "ms");
 t = performance.now();
-engine = await openEmbedded({ dataDir });
+engine = await openEmbedded({ dataDir, flush });
 say("open after a clean stop", performance.now() - t, "ms");
 await engine.close();
 rmSync(dataDir, { recursive: true, force: true });

@@ -14,6 +14,9 @@ import { type Counts, units } from "./meter.ts";
 /** The queue that carries matched events to their targets, so that none is lost in a crash and a slow target holds nobody up. */
 export const deliveries = "~bus";
 
+/** A target that throws gets the event this often, over about three minutes; EventBridge goes on for a day. */
+export const deliveryOptions = { maxReceives: 8, visibilitySeconds: 60 };
+
 const eventBytes = 256 * 1024;
 
 interface Rule {
@@ -29,16 +32,24 @@ export function createBus(options: {
 }): Bus {
   const { queue, feed, journal, counts } = options;
   const rules = new Map<string, Rule>();
+  const deleted = new Set<string>();
   let consuming = false;
 
   function consume(): void {
     if (consuming) return;
     consuming = true;
-    feed.consume(deliveries as never, { batch: 1, concurrency: 16 }, async ([message]) => {
-      const { rule, event } = (message as Message).body as unknown as { rule: string; event: BusEvent };
-      // A rule deleted meanwhile wants nothing any more.
-      await rules.get(rule)?.target(event);
-      return { failed: [] };
+    feed.consume(deliveries as never, { batch: 1, concurrency: 16 }, async (messages) => {
+      const { id, body, receives } = messages[0] as Message;
+      const { rule, event } = body as unknown as { rule: string; event: BusEvent };
+      const again = receives < deliveryOptions.maxReceives ? [id] : [];
+      // After a restart its rule may not be there yet.
+      if (!rules.has(rule)) return { failed: deleted.has(rule) ? [] : again };
+      try {
+        await rules.get(rule)?.target(event);
+        return { failed: [] };
+      } catch {
+        return { failed: again };
+      }
     });
   }
 
@@ -63,11 +74,13 @@ export function createBus(options: {
       if (found.length > 0) await queue.send(found);
     },
     async putRule(name, pattern, target) {
+      deleted.delete(name);
       rules.set(name, { matches: compilePattern(pattern), target });
       consume();
     },
     async deleteRule(name) {
       rules.delete(name);
+      deleted.add(name);
     },
   };
 }

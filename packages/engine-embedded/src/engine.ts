@@ -2,7 +2,7 @@ import * as fs from "node:fs";
 import { join, resolve } from "node:path";
 import { type Clock, type Engine, isError, type QueueOptions, type Random, storeErrors } from "@waggle/core";
 import { createBlobs } from "./blobs.ts";
-import { createBus, deliveries } from "./bus.ts";
+import { createBus, deliveries, deliveryOptions } from "./bus.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
 import { systemClock, systemRandom } from "./clock.ts";
 import { createFeed } from "./feed.ts";
@@ -24,7 +24,7 @@ export interface EmbeddedOptions {
   readonly random?: Random;
   readonly queues?: { readonly [Name in "dispatch" | "timers"]?: Partial<QueueOptions> };
   readonly flush?: {
-    /** Changed bytes after which rows move from the log into the table on disk. Default 8 MiB. */
+    /** Changed bytes after which rows move from the log into the table on disk. Default 4 MiB. */
     readonly checkpointBytes?: number;
     /** The same after this time. Default 30 s. */
     readonly checkpointSeconds?: number;
@@ -126,7 +126,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     queues: {
       dispatch: { ...queueOptions, ...options.queues?.dispatch },
       timers: { ...queueOptions, ...options.queues?.timers },
-      [deliveries]: { maxReceives: 8, visibilitySeconds: 60 },
+      [deliveries]: deliveryOptions,
     },
   });
   const core: StoreCore = createStore({
@@ -208,7 +208,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     queues,
     feed,
     clock,
-    everyBytes: flush.checkpointBytes ?? 8 * 1024 * 1024,
+    everyBytes: flush.checkpointBytes ?? 4 * 1024 * 1024,
     everyMs: (flush.checkpointSeconds ?? 30) * 1000,
   });
 

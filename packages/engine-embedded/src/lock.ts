@@ -16,7 +16,7 @@ export function lockFolder(folder: string): () => void {
   let fd: number;
   if (process.platform === "linux") {
     fd = fs.openSync(path, O_RDWR | O_CREAT, 0o600);
-    const { status, error } = spawnSync("flock", ["--exclusive", "--nonblock", "3"], {
+    const { status, error } = spawnSync("flock", ["-x", "-n", "3"], {
       stdio: ["ignore", "ignore", "ignore", fd],
     });
     if (error !== undefined || status === null || status > 1) {

@@ -192,7 +192,6 @@ export function createQueues(options: {
 
   function take(queue: QueueState, max: number, visibilitySeconds: number): Message[] {
     const messages: Message[] = [];
-    let bytes = 0;
     while (messages.length < max) {
       const held = queue.ready.shift();
       if (held === undefined) break;
@@ -202,9 +201,8 @@ export function createQueues(options: {
         visibilitySeconds === Number.POSITIVE_INFINITY ? visibilitySeconds : clock.now() + visibilitySeconds * 1000;
       move(queue, held, "flight");
       messages.push({ id: held.id, body: held.body, receives: held.receives, receipt: `${held.receives}.${held.id}` });
-      bytes++;
     }
-    if (bytes > 0) counts.queueRequests++;
+    if (messages.length > 0) counts.queueRequests++;
     return messages;
   }
 

@@ -37,6 +37,8 @@ export function valueBytes(value: Value): number {
   if (typeof value === "string") return textBytes(value);
   if (typeof value === "number") return numberBytes(value);
   if (value === null || typeof value === "boolean") return 1;
+  // Anything else would make the log unreadable, or the write of a whole frame fail.
+  if (typeof value !== "object") throw new TypeError(`a row cannot hold a ${typeof value}`);
   let bytes = 3;
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) bytes += 1 + valueBytes(value[i]);
