@@ -13,7 +13,7 @@ import { type Context, Hono } from "hono";
 import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
-import { createMetrics, type Metrics } from "./metrics.ts";
+import { createMetrics } from "./metrics.ts";
 import { parse, problemType, toProblem } from "./problem.ts";
 import { type QueryReader, queryReader } from "./query.ts";
 import type { Answer, Call, Route, Shared } from "./route.ts";
@@ -297,5 +297,3 @@ export function requestIdOf(request: Pick<Inbound, "header">, ports: Ports): str
   if (given !== undefined && /^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$/.test(given)) return given;
   return createId("req", ports.clock.now(), ports.random);
 }
-
-export type { Metrics };

@@ -8,9 +8,9 @@ html { scroll-behavior: smooth; scroll-padding-top: 4rem; }
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 body { margin: 0; background: var(--bg); color: var(--ink); font: 15px/1.55 system-ui, sans-serif; }
 a { color: var(--accent); }
-code, pre, textarea, .path { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 13px; }
 code { background: var(--code); border-radius: 4px; padding: 0 4px; }
 input, textarea, button, select { font: inherit; color: inherit; background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 4px 8px; }
+code, pre, textarea, .path { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 13px; }
 button { cursor: pointer; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
 header { position: sticky; top: 0; z-index: 1; display: flex; gap: 12px; align-items: center; padding: 8px 20px; background: var(--panel); border-bottom: 1px solid var(--line); }
@@ -40,6 +40,7 @@ details.call[open] > summary { border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 td, th { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-top: 1px solid var(--line); }
 th { font-weight: 600; white-space: nowrap; }
+td { white-space: pre-line; }
 td input { width: 100%; }
 pre, textarea { background: var(--code); border: 1px solid var(--line); border-radius: 8px; padding: 10px; margin: 6px 0; overflow: auto; max-height: 28rem; width: 100%; white-space: pre-wrap; overflow-wrap: anywhere; }
 textarea { min-height: 9rem; resize: vertical; }
