@@ -50,6 +50,7 @@ export const ran = (task: Task, now: number): string =>
     : duration((task.finishedAt ? Date.parse(task.finishedAt) : now) - Date.parse(task.startedAt));
 
 const note = (task: Task): string => {
+  if (task.status === "completed") return "";
   if (task.status === "failed" || task.status === "expired" || task.status === "cancelled")
     return task.error?.message ?? "";
   if (task.progress)

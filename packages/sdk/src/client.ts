@@ -13,7 +13,7 @@ export interface ClientOptions {
   key?: string;
   /** The longest silence of the server before a try counts as failed. Default 30. */
   timeoutSeconds?: number;
-  /** Tries after the first on 429, 502, 503, 504 and network errors. Default 6. */
+  /** Tries after the first on 429, 502, 503, 504 and network errors. Default 8. */
   retries?: number;
   /** Joins tasks created in one turn of the event loop into one request. Default true. */
   coalesce?: boolean;

@@ -6,7 +6,7 @@ export interface RetryPolicy {
   readonly initialMs: number;
   readonly maxMs: number;
 }
-export const defaultRetry: RetryPolicy = { retries: 6, initialMs: 100, maxMs: 5_000 };
+export const defaultRetry: RetryPolicy = { retries: 8, initialMs: 100, maxMs: 2_000 };
 
 /**
  * Full jitter: anything between nothing and the exponential step, which spreads a crowd best

@@ -32,7 +32,9 @@ type ServerFrame =
 
 /** The server's limit of one message is 1 MiB. */
 const maxMessageChars = 300 * 1024;
-const reconnect = { retries: Number.POSITIVE_INFINITY, initialMs: 50, maxMs: 5_000 };
+/** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
+const soon = { retries: 10, initialMs: 50, maxMs: 1_000 };
+const later = { retries: Number.POSITIVE_INFINITY, initialMs: 1_000, maxMs: 10_000 };
 
 /** Answers to the upgrade that another try will not change. */
 const isFinal = (status: number) => status >= 400 && status < 500 && status !== 408 && status !== 425 && status !== 429;
@@ -47,9 +49,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   let draining = false;
   let out: string[] = [];
   let re = 0;
-  const pending = new Map<number, (reply: Reply) => void>();
-  /** The newest frame that carries a job's outcome; replies to older ones do not count. */
-  const sent = new Map<Job, number>();
+  /** Who waits for which reply; a job waits for that of its outcome. */
+  const pending = new Map<number, Job | ((reply: Reply) => void)>();
   let leaseMs = options.leaseSeconds * 1000;
   /** When the last confirmed sign of life was sent: the lease counts from here. */
   let confirmedAt = now();
@@ -78,10 +79,9 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     if (!live) return;
     if (out.push(frame) === 1) process.nextTick(flush);
   };
-  const ask = (members: string, answered: (reply: Reply) => void) => {
-    pending.set(++re, answered);
+  const ask = (members: string, whom: Job | ((reply: Reply) => void)) => {
+    pending.set(++re, whom);
     push(`{"re":${re},${members}}`);
-    return re;
   };
   const on = (op: string, job: Job) => `"op":"${op}","taskId":"${job.task.id}","fence":${job.fence}`;
 
@@ -108,27 +108,16 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     outcome(job) {
       const { outcome } = job;
       if (!live || !outcome) return;
-      const number = ask(
-        outcome.members === "" ? on(outcome.op, job) : `${on(outcome.op, job)},${outcome.members}`,
-        (reply) => {
-          if (sent.get(job) !== number) return;
-          sent.delete(job);
-          answered(job, reply);
-        },
-      );
-      sent.set(job, number);
+      const members = on(outcome.op, job);
+      ask(outcome.members === "" ? members : `${members},${outcome.members}`, job);
     },
   });
   const answered = (job: Job, { ok, problem }: Reply) => {
     if (ok) return work.settled(job);
     const status = problem?.status ?? 500;
     if (status >= 500 || status === 429 || problem?.code === "task.conflict") {
-      setTimeout(
-        () => {
-          if (live && !sent.has(job)) work.resendOne(job);
-        },
-        100 + options.random() * 900,
-      );
+      // A reconnect meanwhile sends it as well; the server takes it once.
+      setTimeout(() => live && work.resendOne(job), 100 + options.random() * 900);
     } else if (status === 404 || status === 409 || status === 401) {
       log.warn(`the outcome of ${job.task.id} was not taken: ${problem?.detail ?? problem?.code}`);
       work.settled(job);
@@ -144,7 +133,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         const answer = frame.re === undefined ? undefined : pending.get(frame.re);
         if (answer) {
           pending.delete(frame.re as number);
-          answer(frame);
+          if (typeof answer === "function") answer(frame);
+          else answered(answer, frame);
         } else if (!frame.ok) log.warn(`the server refused a frame: ${frame.problem?.detail ?? frame.problem?.code}`);
         return;
       }
@@ -254,10 +244,10 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     live = false;
     out = [];
     pending.clear();
-    sent.clear();
     beat = undefined;
     if (which.readyState !== WebSocket.CLOSED) which.terminate();
-    const waitMs = backoffMs(failures++, reconnect, options.random);
+    const waitMs = backoffMs(failures, failures < soon.retries ? soon : later, options.random);
+    failures++;
     if (failures === 1 || failures % 10 === 0) log.warn(`not connected: ${why}; trying again`, { tries: failures });
     retryTimer = setTimeout(connect, waitMs);
   };
