@@ -231,6 +231,26 @@ describe("timeouts", () => {
   });
 });
 
+describe("a deadline that follows from another", () => {
+  test("is kept: the back-off after a run timeout ends", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x", { timeouts: { runSeconds: 5 }, retry: { initialSeconds: 60, maxSeconds: 60 } });
+    await run(agent);
+    await system.pass(6);
+    const { status, scheduledAt } = await system.get(task.id);
+    if (status === "scheduled")
+      await system.pass((Date.parse(scheduledAt as string) - system.clock.now()) / 1000 + 0.5);
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
+  test("is kept: a task that was delayed still expires when nobody starts it", async () => {
+    const task = await system.task("x", { delaySeconds: 5, timeouts: { queueSeconds: 10 } });
+    await system.pass(6);
+    expect((await system.get(task.id)).status).toBe("queued");
+    await system.pass(10);
+    expect((await system.get(task.id)).status).toBe("expired");
+  });
+});
+
 describe("cancel", () => {
   test("ends a waiting task at once, and a scheduled one", async () => {
     const queued = await system.task("x");

@@ -100,7 +100,8 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       revoke(scope, before);
       await goOn(scope, before);
     }
-    return undefined;
+    // The timer that fired is spent, and the outbox arms none for a deadline later than the one it knew.
+    return row.deadlineAt;
   } catch (error) {
     if (isError(error, notFound)) return undefined;
     throw error;
