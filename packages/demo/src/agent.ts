@@ -2,6 +2,8 @@ import { createAgent, createClient, type Task } from "@waggle/sdk";
 import { handlers } from "./fleet/handlers.ts";
 import { toMaking } from "./fleet/made.ts";
 import { roster } from "./fleet/roster.ts";
+import { GitError } from "./git.ts";
+import type { Undone } from "./report/report.ts";
 
 /** One agent, a process of its own: `node agent.mjs KIND NAME`, where KIND is a member of the roster. Started by the supervisor. */
 const [kind = "", name = kind] = process.argv.slice(2);
@@ -38,8 +40,9 @@ const agent = createAgent({
   labels: { kind, pid: process.pid },
   capabilities: Object.entries(member.levels).map(([capability, level]) => ({ name: capability, level })),
   concurrency: member.concurrency,
-  // A process that is killed is missed after this; one that is started again is fenced at once.
-  leaseSeconds: 3,
+  // One that is killed is started again, and that fences what it held at once; this is for a supervisor that is gone
+  // too. Shorter, and a machine with too much to do loses agents that are merely late.
+  leaseSeconds: 10,
   log: { debug: () => {}, info: () => {}, warn: log("warn"), error: log("error") },
   handlers: Object.fromEntries(
     member.stages.map((stage) => [
@@ -52,7 +55,7 @@ const agent = createAgent({
           fetched ??= dependencies();
           return fetched;
         };
-        return handlers[stage](
+        const work = handlers[stage](
           task.input,
           {
             signal: context.signal,
@@ -79,6 +82,12 @@ const agent = createAgent({
             },
           },
         );
+        if (stage === "plan" || stage === "report") return work;
+        return work.catch((error: unknown): Undone => {
+          // What git refuses twice it will refuse again. One part less is better than no report.
+          if (!(error instanceof GitError) || context.attempt < 2) throw error;
+          return { undone: error.message };
+        });
       },
     ]),
   ),

@@ -19,7 +19,7 @@ export type Outcome = {
 
 const policy = {
   // A process may be killed more than once without the work being given up.
-  retry: { maxAttempts: 12, initialSeconds: 0.1, factor: 2, maxSeconds: 2 },
+  retry: { maxAttempts: 8, initialSeconds: 0.1, factor: 2, maxSeconds: 2 },
   timeouts: { queueSeconds: 600, runSeconds: 900 },
 };
 

@@ -378,6 +378,15 @@ describe("duplicates", () => {
     });
     expect((await find(made)).clones[0]).toMatchObject({ lines: 12 });
   });
+  it("does not take repeated documentation for repeated code", async () => {
+    const made = repository();
+    const docs = lines(15, (n) => `    word ${n} of a long story`);
+    made.commit({
+      "a.py": `def a():\n    """\n${docs}    """\n    return 1\n`,
+      "b.py": `def b():\n    """\n${docs}    """\n    return 2\n`,
+    });
+    expect((await find(made)).clones).toEqual([]);
+  });
   it("counts three copies as one finding with three places", async () => {
     const made = repository();
     made.commit({

@@ -7,10 +7,10 @@ import { runInline } from "../src/fleet/inline.ts";
 import { toMade } from "../src/fleet/made.ts";
 import { plan } from "../src/plan.ts";
 import { squarify } from "../src/report/charts.ts";
-import { linker } from "../src/report/html.ts";
-import { cell, span } from "../src/report/markdown.ts";
+import { linker, toHtml } from "../src/report/html.ts";
+import { cell, span, toMarkdown } from "../src/report/markdown.ts";
 import { escapeHtml } from "../src/report/markup.ts";
-import type { Report } from "../src/report/report.ts";
+import { assemble, type Report } from "../src/report/report.ts";
 import { repositoryOf } from "../src/repository.ts";
 import { bob, lines, makeRepository, type Repository } from "./repository.ts";
 
@@ -124,6 +124,31 @@ describe("the report", () => {
     const { html } = await report(shallow);
     expect(html).toContain("shallow clone");
     expect(html).toContain("1 submodules were left out");
+  });
+  it("makes do with a partial clone, and says what it lacks", async () => {
+    const made = repository();
+    made.git(["config", "uploadpack.allowFilter", "true"]);
+    for (let i = 0; i < 3; i += 1)
+      made.commit({ "src/a.ts": lines(10, (n) => `a${n * i}();`), [`b${i}.ts`]: `b${i}();\n` });
+    const partial = join(made.root, "partial");
+    made.git(["clone", "-q", "--filter=blob:none", `file://${made.path}`, partial]);
+    const { html, results } = await report(partial);
+    expect(html).toContain("partial clone");
+    expect(results.get("history-1")?.result).toMatchObject({ commits: 3, files: { "src/a.ts": [3, 0, 0, [0, 3]] } });
+  });
+  it("goes without a part that git would not do, and says so", async () => {
+    const made = repository();
+    made.commit({ "a.ts": "a();\n" });
+    const commit = await made.head();
+    const whole = await assemble({
+      repo: made.path,
+      commit,
+      name: "x",
+      results: { "large-files": [{ undone: "bad object" }], languages: [{ undone: "no" }] },
+      making: { at: Date.now(), tasks: [], agents: [] },
+    });
+    expect(toHtml(whole)).toContain("large-files could not be done: bad object");
+    expect(toMarkdown(whole)).toContain("languages could not be done: no");
   });
   it("looks at the whole repository when started in a folder of it", async () => {
     const made = repository();
@@ -250,7 +275,7 @@ describe("charts", () => {
         { at: at(1), status: "queued", attempt: 0 },
         { at: at(2), status: "assigned", attempt: 1, agentId: "a" },
         { at: at(3), status: "running", attempt: 1, agentId: "a" },
-        { at: at(5), status: "queued", attempt: 1 },
+        { at: at(5), status: "queued", attempt: 1, reason: "retry after agent.lost" },
         { at: at(6), status: "assigned", attempt: 2, agentId: "b" },
         { at: at(9), status: "completed", attempt: 2, agentId: "b" },
       ],
@@ -265,8 +290,8 @@ describe("charts", () => {
       startedAt: 3000,
       finishedAt: 9000,
       attempts: [
-        { agent: "one", from: 3000, to: 5000, lost: true },
-        { agent: "two", from: 6000, to: 9000, lost: false },
+        { agent: "one", from: 3000, to: 5000, end: "lost" },
+        { agent: "two", from: 6000, to: 9000, end: "done" },
       ],
     });
   });

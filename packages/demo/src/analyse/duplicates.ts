@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { type File, isTestPath, listFiles, readSources, type Slice, slice } from "../files.ts";
 import type { Run } from "../git.ts";
-import type { Language } from "../language.ts";
+import { countLines, type Language } from "../language.ts";
 
 /**
  * Copies are found as in "Winnowing: Local Algorithms for Document Fingerprinting" (Schleimer, Wilkerson, Aiken; SIGMOD
@@ -27,6 +27,14 @@ export type Clone = { lines: number; places: Place[]; sample: string; test: bool
 export type Share = { lines: number; duplicated: number };
 export type Duplicates = { clones: Clone[]; groups: number; source: Share; tests: Share; notes: string[] };
 
+export const emptyDuplicates: Duplicates = {
+  clones: [],
+  groups: 0,
+  source: { lines: 0, duplicated: 0 },
+  tests: { lines: 0, duplicated: 0 },
+  notes: [],
+};
+
 const wanted = (file: File) =>
   file.kind === "source" &&
   file.language !== undefined &&
@@ -36,37 +44,25 @@ type Significant = { text: string; line: number };
 
 /** Lines that carry meaning: no blank or comment lines, lone brackets or imports (which are alike everywhere). */
 export const significantLines = (text: string, language: Language | undefined): Significant[] => {
-  const marks = [
-    "//",
-    "/*",
-    "*",
-    ...(language?.line ?? []).map((mark) => mark.trim()),
-    ...(language?.block ?? []).map(([open]) => open),
-  ];
-  if (language?.name === "C" || language?.name === "C++") marks.push("#include");
   const lines: Significant[] = [];
   let importing = false;
-  for (const [index, row] of text.split(/\r\n|\n|\r/).entries()) {
-    const trimmed = row.trim().replace(/\s+/g, " ");
+  countLines(text, language, (line, code) => {
+    const trimmed = code.trim().replace(/\s+/g, " ");
     if (importing) {
       importing = !/["'`)];?$/.test(trimmed);
-      continue;
+      return;
     }
     if (/^(import|export)\s*\{[^}]*$/.test(trimmed) || /^(from \S+ )?import \($/.test(trimmed)) {
       importing = true;
-      continue;
+      return;
     }
-    if (trimmed === "" || !/[\p{L}\p{N}]/u.test(trimmed) || marks.some((mark) => trimmed.startsWith(mark))) continue;
-    if (
-      /^(import\b|from \S+ import\b|export (\*|\{.*\}) from\b|package\b|using [\w.]+;|use [\w:{}, ]+;|require\b|end$|else$|#include\b)/.test(
-        trimmed,
-      )
-    )
-      continue;
-    lines.push({ text: trimmed.slice(0, 400), line: index + 1 });
-  }
-  return lines.slice(0, maxCodeLines);
+    if (lines.length >= maxCodeLines || !/[\p{L}\p{N}]/u.test(trimmed) || plumbing.test(trimmed)) return;
+    lines.push({ text: trimmed.slice(0, 400), line });
+  });
+  return lines;
 };
+const plumbing =
+  /^(import\b|from \S+ import\b|export (\*|\{.*\}) from\b|package\b|using [\w.]+;|use [\w:{}, ]+;|require\b|end$|else$|#include\b)/;
 
 /** FNV-1a over UTF-16 units: quick, and collisions only cost a look, for every match is checked on the text itself. */
 const hash = (text: string, seed = 0x811c9dc5) => {

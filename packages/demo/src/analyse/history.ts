@@ -1,5 +1,5 @@
 import { listFiles } from "../files.ts";
-import { gitFields, gitText, type Run } from "../git.ts";
+import { GitError, gitFields, gitText, type Run } from "../git.ts";
 
 /** The part of history looked at: the year before the newest commit, or all of it when that year was quiet. */
 export type Window = { since?: number; commits: number; capped: boolean; label: string };
@@ -12,6 +12,8 @@ export type HistoryPart = {
   commits: number;
   /** Commits that touched so many files that they say nothing about any one of them. */
   sweeping: number;
+  /** Old contents are not in this clone: changes were counted, not lines. */
+  partial?: boolean;
 };
 export type Author = { name: string; commits: number; lines: number; share: number; bot: boolean };
 export type Hotspot = {
@@ -76,27 +78,32 @@ export const readHistory = async (
   run: Run = {},
 ): Promise<HistoryPart> => {
   const part: HistoryPart = { authors: [], files: {}, renames: [], commits: 0, sweeping: 0 };
-  if (input.commit === undefined || input.count === 0) return part;
-  run.progress?.(5, `${input.count} commits`);
-  const { fields } = await gitFields(
-    input.repo,
-    [
-      "log",
-      "-z",
-      "--no-merges",
-      "--numstat",
-      "-M",
-      "-l400",
-      "--no-textconv",
-      "--no-ext-diff",
-      "--format=%x01%aN",
-      ...(input.since === undefined ? [] : [`--since=@${input.since}`]),
-      `--skip=${input.skip}`,
-      `--max-count=${input.count}`,
-      input.commit,
-    ],
-    { signal: run.signal },
-  );
+  const { repo, since, skip, count, commit } = input;
+  if (commit === undefined || count === 0) return part;
+  run.progress?.(5, `${count} commits`);
+  const log = (...how: string[]) =>
+    gitFields(
+      repo,
+      [
+        "log",
+        "-z",
+        "--no-merges",
+        ...how,
+        "--no-textconv",
+        "--no-ext-diff",
+        "--format=%x01%aN",
+        ...(since === undefined ? [] : [`--since=@${since}`]),
+        `--skip=${skip}`,
+        `--max-count=${count}`,
+        commit,
+      ],
+      { signal: run.signal },
+    );
+  const { fields } = await log("--numstat", "-M", "-l400").catch((cause: unknown) => {
+    if (!(cause instanceof GitError)) throw cause;
+    part.partial = true;
+    return log("--name-only", "--no-renames");
+  });
   const authorIndex = new Map<string, number>();
   const files = new Map<string, [number, number, number, Map<number, number>]>();
   // A file's name in an older commit, to its name in the newest commit of this part.
@@ -118,7 +125,8 @@ export const readHistory = async (
       row[0] += 1;
       row[1] += change.added;
       row[2] += change.deleted;
-      row[3].set(author, (row[3].get(author) ?? 0) + change.added + change.deleted);
+      // Where lines are not known, a change weighs one.
+      row[3].set(author, (row[3].get(author) ?? 0) + (part.partial ? 1 : change.added + change.deleted));
     }
     changes = [];
   };
@@ -130,6 +138,10 @@ export const readHistory = async (
       author = authorIndex.get(name) ?? authorIndex.size;
       authorIndex.set(name, author);
       part.commits += 1;
+      continue;
+    }
+    if (part.partial) {
+      if (field !== "") changes.push({ path: field, added: 0, deleted: 0 });
       continue;
     }
     // A name may hold tabs as well.
@@ -241,6 +253,8 @@ export const mergeHistory = async (
   const touched = authors.reduce((sum, author) => sum + author.lines, 0);
   const notes: string[] = [];
   if (input.window.capped) notes.push(`Only the newest ${input.window.commits} commits were read.`);
+  if (input.parts.some((part) => part.partial))
+    notes.push("This is a partial clone: where old contents are missing, changes were counted, not lines.");
   if (sweeping > 0)
     notes.push(
       `${sweeping} commits that touched more than ${maxFilesOfACommit} files each count for their author, not for the files.`,

@@ -97,13 +97,13 @@ export const mergeLanguages = (parts: readonly Languages[]): Omit<Languages, "li
   return { languages: [...rows.values()].sort((a, b) => b.code - a.code || b.lines - a.lines), other };
 };
 
-/** Lines of every source file, put together from the slices (which must be all of them, in order). */
-export const linesByPath = (files: readonly File[], parts: readonly Languages[]) => {
+/** Lines of every source file, put together from the slices (all of them, in order; undefined for one that is missing). */
+export const linesByPath = (files: readonly File[], parts: readonly (Languages | undefined)[]) => {
   const lines = new Map<string, number>();
   parts.forEach((part, index) => {
     const sources = slice(files, { index, of: parts.length }).filter((file) => file.kind === "source");
     sources.forEach((file, at) => {
-      lines.set(file.path, part.lines[at] ?? 0);
+      lines.set(file.path, part?.lines[at] ?? 0);
     });
   });
   return lines;

@@ -16,6 +16,18 @@ export type Large = {
   notes: string[];
 };
 
+export const emptyLarge: Large = {
+  largest: [],
+  oversized: 0,
+  binaries: [],
+  binaryBytes: 0,
+  ghosts: [],
+  ghostBytes: 0,
+  historyBytes: 0,
+  packBytes: 0,
+  notes: [],
+};
+
 const maxObjects = 400_000;
 
 /** What weighs: in the tree, and in the history behind it. */
@@ -70,26 +82,30 @@ export const findLarge = async (
   run.progress?.(30, `${objects} objects in history`);
   const bytes = await gitPipe(
     repo,
-    ["rev-list", "--objects", "--no-object-names", "--all", commit],
+    ["rev-list", "--objects", "--no-object-names", "--missing=allow-any", "--all", commit],
     ["cat-file", "--batch-check=%(objecttype) %(objectname) %(objectsize) %(objectsize:disk)"],
     { signal },
   );
   run.progress?.(80, "weighing");
   const here = new Set(listing.files.map((file) => file.oid));
   const ghosts: { oid: string; bytes: number; packed: number }[] = [];
+  let missing = 0;
   for (const row of bytes.toString("latin1").split("\n")) {
     const [type, oid, size, packed] = row.split(" ");
+    if (oid === "missing") missing += 1;
     if (type !== "blob") continue;
     answer.historyBytes += Number(size);
     if (here.has(oid!)) continue;
     answer.ghostBytes += Number(packed);
     if (Number(size) > 100_000) ghosts.push({ oid: oid!, bytes: Number(size), packed: Number(packed) });
   }
+  if (missing > 0)
+    answer.notes.push(`This is a partial clone: ${missing} objects of its history are not here and were not weighed.`);
   const top = ghosts.sort((a, b) => b.packed - a.packed).slice(0, 500);
   if (top.length > 0) {
     const byPath = new Map<string, Large["ghosts"][number]>();
     const wanted = new Map(top.map((ghost) => [ghost.oid, ghost]));
-    const names = await gitText(repo, ["rev-list", "--objects", "--all", commit], { signal });
+    const names = await gitText(repo, ["rev-list", "--objects", "--missing=allow-any", "--all", commit], { signal });
     for (const row of names.split("\n")) {
       const ghost = wanted.get(row.slice(0, row.indexOf(" ")));
       if (!ghost) continue;

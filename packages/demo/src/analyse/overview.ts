@@ -85,6 +85,33 @@ const manifests: Readonly<Record<string, string>> = {
   "pubspec.yaml": "pub",
 };
 
+export const emptyOverview = (name: string): Overview => ({
+  name,
+  shallow: false,
+  commits: 0,
+  merges: 0,
+  contributors: 0,
+  activeContributors: 0,
+  branches: 0,
+  tags: 0,
+  files: 0,
+  bytes: 0,
+  submodules: 0,
+  symlinks: 0,
+  weeks: [],
+  ci: [],
+  community: {
+    contributing: false,
+    changelog: false,
+    security: false,
+    codeOwners: false,
+    editorConfig: false,
+    codeOfConduct: false,
+  },
+  packages: [],
+  notes: [],
+});
+
 /** What a newcomer asks first: how old, how busy, by how many, under which licence, with what around it. */
 export const overview = async (
   input: { repo: string; commit?: string | undefined; name: string },
@@ -104,33 +131,13 @@ export const overview = async (
     .split("\n")
     .filter(Boolean);
   const base: Overview = {
-    name: input.name,
+    ...emptyOverview(input.name),
     ...(remote && /^\w+(:\/\/|@)/.test(remote) ? { remote } : {}),
     ...(branch ? { branch } : {}),
     shallow: (await text("rev-parse", "--is-shallow-repository")) === "true",
-    commits: 0,
-    merges: 0,
-    contributors: 0,
-    activeContributors: 0,
     branches: new Set(branches).size,
     tags: tags.length,
     ...(tags[0] ? { latestTag: tags[0] } : {}),
-    files: 0,
-    bytes: 0,
-    submodules: 0,
-    symlinks: 0,
-    weeks: [],
-    ci: [],
-    community: {
-      contributing: false,
-      changelog: false,
-      security: false,
-      codeOwners: false,
-      editorConfig: false,
-      codeOfConduct: false,
-    },
-    packages: [],
-    notes: [],
   };
   if (commit === undefined) {
     base.notes.push("The repository has no commit yet, so there is nothing to measure.");

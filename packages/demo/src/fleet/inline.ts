@@ -34,7 +34,7 @@ export const runInline = async (repo: string, outDir: string, run: Run = {}) => 
       readyAt: startedAt,
       startedAt,
       finishedAt,
-      attempts: [{ agent: "inline", from: startedAt, to: finishedAt, lost: false }],
+      attempts: [{ agent: "inline", from: startedAt, to: finishedAt, end: "done" }],
     });
   }
   return {

@@ -8,21 +8,23 @@ export const toMade = (task: Task, names: ReadonlyMap<string, string>, now: numb
   const attempts: Attempt[] = [];
   const nameOf = (id: string | undefined) => (id === undefined ? "" : (names.get(id) ?? id));
   let open: (Attempt & { number: number }) | undefined;
-  const close = (to: number, lost: boolean) => {
-    if (open) attempts.push({ agent: open.agent, from: open.from, to, lost });
+  const close = (to: number, end: Attempt["end"]) => {
+    if (open) attempts.push({ agent: open.agent, from: open.from, to, end });
     open = undefined;
   };
   for (const entry of task.history) {
     const at = Date.parse(entry.at);
     if (entry.status === "assigned" || entry.status === "running") {
       const agent = nameOf(entry.agentId ?? task.agentId);
-      if (open && (open.number !== entry.attempt || open.agent !== agent)) close(at, true);
+      if (open && (open.number !== entry.attempt || open.agent !== agent)) close(at, "lost");
       // From here on it ran, where a start was told at all.
       if (open && entry.status === "running") open.from = at;
-      open ??= { agent, from: at, to: at, lost: false, number: entry.attempt };
-    } else close(at, entry.status === "queued" || entry.status === "scheduled");
+      open ??= { agent, from: at, to: at, end: "done", number: entry.attempt };
+    } else if (entry.status === "queued" || entry.status === "scheduled")
+      close(at, /agent\.lost|released|replaced/.test(entry.reason ?? "") ? "lost" : "failed");
+    else close(at, entry.status === "completed" ? "done" : "failed");
   }
-  close(now, false);
+  close(now, "done");
   const queued = task.history.find((entry) => entry.status === "queued")?.at ?? task.createdAt;
   const last = attempts.at(-1);
   return {
@@ -42,12 +44,14 @@ export const toMade = (task: Task, names: ReadonlyMap<string, string>, now: numb
 export const toMaking = (tasks: readonly Task[], agents: readonly Agent[], now: number, server?: string): Making => {
   const names = new Map(agents.map((agent) => [agent.id, agent.name]));
   const made = tasks.map((task) => toMade(task, names, now));
-  const took = new Set(made.flatMap((task) => task.attempts.map((attempt) => attempt.agent)));
+  // Agents of earlier runs had the same names; those of this one are known by what they were given.
+  const took = new Set(tasks.flatMap((task) => task.history.map((entry) => entry.agentId)));
   return {
     at: now,
     tasks: made,
     agents: agents
-      .filter((agent) => took.has(agent.name))
+      .filter((agent) => took.has(agent.id))
+      .sort((a, b) => a.name.localeCompare(b.name))
       .map((agent) => ({
         name: agent.name,
         capabilities: agent.capabilities.map((own) =>

@@ -127,12 +127,20 @@ export const yearChart = (years: readonly { year: number; lines: number }[]): Ht
   ).slice(-25);
   const total = all.reduce((sum, row) => sum + row.lines, 0);
   const most = Math.max(1, ...all.map((row) => row.lines));
-  const step = Math.min(120, 1000 / all.length);
-  return h`<svg viewBox="0 0 ${fixed(Math.max(360, step * all.length))} 130" class="years" role="img" aria-label="Lines by the year they were written">${all.map(
+  const step = Math.min(72, 520 / all.length);
+  return h`<svg viewBox="0 0 520 130" class="years" role="img" aria-label="Lines by the year they were written">${all.map(
     (row, index) => {
       const height = Math.max(1.5, (row.lines / most) * 84);
-      const x = index * step + 2;
-      return h`<rect class="week" x="${fixed(x)}" y="${fixed(104 - height)}" width="${fixed(step - 6)}" height="${fixed(height)}" rx="2"><title>${row.year}: ${plural(row.lines, "line")}</title></rect><text x="${fixed(x + (step - 6) / 2)}" y="121" text-anchor="middle">${String(row.year)}</text><text x="${fixed(x + (step - 6) / 2)}" y="${fixed(98 - height)}" text-anchor="middle" class="small">${row.lines > 0 && step > 40 ? `${Math.round((row.lines / total) * 100)} %` : ""}</text>`;
+      const x = index * step + 1;
+      const middle = fixed(x + (step - 5) / 2);
+      const label =
+        step >= 38
+          ? String(row.year)
+          : step >= 24 || (all.length - 1 - index) % 2 === 0
+            ? `’${String(row.year).slice(2)}`
+            : "";
+      const share = row.lines > 0 && step >= 38 ? `${Math.round((row.lines / total) * 100)} %` : "";
+      return h`<rect class="week" x="${fixed(x)}" y="${fixed(104 - height)}" width="${fixed(step - 5)}" height="${fixed(height)}" rx="2"><title>${row.year}: ${plural(row.lines, "line")}</title></rect><text x="${middle}" y="121" text-anchor="middle">${label}</text><text x="${middle}" y="${fixed(98 - height)}" text-anchor="middle" class="small">${share}</text>`;
     },
   )}</svg>`;
 };
@@ -189,7 +197,7 @@ export const fleetChart = (making: Making): Html => {
       if (lane < 0) lane = ends.push(0) - 1;
       ends[lane] = run.to;
       const x = place(run.from);
-      return h`<rect x="${fixed(x)}" y="${fixed(y + 3 + lane * row)}" width="${fixed(Math.max(2, place(run.to) - x - 0.8))}" height="${row - 3}" rx="2" fill="${run.lost ? "url(#lost)" : (stageColors[run.task.type] ?? "#888888")}"><title>${run.task.type}: ${run.task.description}, ${seconds(run.to - run.from)}${run.lost ? ", lost with its process and given to another" : ""}</title></rect>`;
+      return h`<rect x="${fixed(x)}" y="${fixed(y + 3 + lane * row)}" width="${fixed(Math.max(2, place(run.to) - x - 0.8))}" height="${row - 3}" rx="2" fill="${run.end !== "done" ? "url(#lost)" : (stageColors[run.task.type] ?? "#888888")}"><title>${run.task.type}: ${run.task.description}, ${seconds(run.to - run.from)}${run.end === "lost" ? ", lost with its process and given out again" : run.end === "failed" ? ", failed and tried again" : ""}</title></rect>`;
     });
     const height = Math.max(1, ends.length) * row + 6;
     const band = h`<rect class="band" x="${left}" y="${y}" width="${width}" height="${height - 2}" rx="3"/><text x="${left - 8}" y="${fixed(y + height / 2 + 3)}" text-anchor="end">${agent.name}</text>${bars}`;
@@ -217,7 +225,7 @@ export const ganttChart = (making: Making): Html => {
       const label = `${task.type} · ${task.agent || "waiting"}`;
       return h`<g><text x="${left - 8}" y="${y + 10}" text-anchor="end" class="small">${label.length > 44 ? `${label.slice(0, 43)}…` : label}</text><rect class="wait" x="${fixed(place(task.readyAt))}" y="${y + 6}" width="${fixed(Math.max(0, place(start) - place(task.readyAt)))}" height="3"/>${task.attempts.map(
         (attempt) =>
-          h`<rect x="${fixed(place(attempt.from))}" y="${y + 2}" width="${fixed(Math.max(2, place(attempt.to) - place(attempt.from)))}" height="${row - 4}" rx="2" fill="${attempt.lost ? "#d94f4f" : (stageColors[task.type] ?? "#888888")}"/>`,
+          h`<rect x="${fixed(place(attempt.from))}" y="${y + 2}" width="${fixed(Math.max(2, place(attempt.to) - place(attempt.from)))}" height="${row - 4}" rx="2" fill="${attempt.end !== "done" ? "#d94f4f" : (stageColors[task.type] ?? "#888888")}"/>`,
       )}${title}</g>`;
     },
   )}</svg>`;

@@ -301,7 +301,7 @@ const makingSection = (report: Report) => {
   const from = Math.min(...making.tasks.map((task) => task.createdAt));
   const work = ran.reduce((sum, task) => sum + ((task.finishedAt ?? making.at) - task.startedAt!), 0);
   const lost = making.tasks.flatMap((task) =>
-    task.attempts.filter((attempt) => attempt.lost).map((attempt) => ({ task, attempt })),
+    task.attempts.filter((attempt) => attempt.end === "lost").map((attempt) => ({ task, attempt })),
   );
   const types = [...new Set(making.tasks.map((task) => task.type))];
   return h`<section id="making"><h2>How this was made</h2>

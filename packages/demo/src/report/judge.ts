@@ -1,3 +1,4 @@
+import { languageNamed } from "../language.ts";
 import type { Report } from "./report.ts";
 import { age, bytes, count, percent, plural } from "./words.ts";
 
@@ -22,8 +23,10 @@ const day = 86_400_000;
 /** Opinions, each from a number the report shows. The thresholds are common rules of thumb, not laws. */
 export const judge = (report: Report): Judgment => {
   const { overview, languages, ownership, todos, locks, duplicates, tests, large } = report;
-  const code = languages.languages.reduce((sum, row) => sum + row.code, 0);
-  const main = languages.languages[0];
+  // Data and prose are counted in their table, but nobody would call them code.
+  const written = languages.languages.filter((row) => ["code", "markup"].includes(languageNamed(row.name)?.kind ?? ""));
+  const code = written.reduce((sum, row) => sum + row.code, 0);
+  const main = written[0];
   const programming = tests.rows.reduce((sum, row) => sum + row.sourceCode + row.testCode, 0);
   const cards: Card[] = [];
   cards.push({

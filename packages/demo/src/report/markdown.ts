@@ -156,7 +156,7 @@ export const toMarkdown = (report: Report): string => {
   if (report.notes.length > 0)
     blocks.push("## What this report does not know", report.notes.map((note) => `- ${cell(note)}`).join("\n"));
   if (making.tasks.length > 0) {
-    const lost = making.tasks.flatMap((task) => task.attempts.filter((attempt) => attempt.lost));
+    const lost = making.tasks.flatMap((task) => task.attempts.filter((attempt) => attempt.end === "lost"));
     blocks.push(
       "## How this was made",
       `${plural(making.agents.length, "agent")} did ${plural(making.tasks.length, "task")} in ${seconds(making.at - Math.min(...making.tasks.map((task) => task.createdAt)))}.${
