@@ -28,7 +28,8 @@ interface Import {
 function sources(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
-    if (entry.isDirectory()) return ["node_modules", "dist", "results"].includes(entry.name) ? [] : sources(path);
+    if (entry.isDirectory())
+      return entry.name.startsWith(".") || ["node_modules", "dist"].includes(entry.name) ? [] : sources(path);
     return /\.(ts|tsx|mjs)$/.test(entry.name) ? [path] : [];
   });
 }
