@@ -197,6 +197,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     async recover() {
       await checkpoints.idle();
       load(journal.durable);
+      feed.loaded();
       for (const listener of resetListeners) listener();
       queues.wake();
     },

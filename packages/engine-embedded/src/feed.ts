@@ -17,7 +17,7 @@ interface Consumer {
   kinds: readonly string[];
   /** Every change of its kinds up to this step was handled. */
   position: number;
-  /** The position the log knows. */
+  /** The position the log knows; -1: none. */
   logged: number;
   pending: Pending[];
   /** The batch its handler has now. */
@@ -151,6 +151,14 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     }
   }
 
+  /** Logged before the first change it is to be given: a recovery collects changes for consumers it knows. */
+  function log(consumer: Consumer): void {
+    journal().steps.push(Step.Position, consumer.name, consumer.kinds, consumer.position);
+    journal().lsn++;
+    journal().touch();
+    consumer.logged = consumer.position;
+  }
+
   function start(
     name: string,
     kinds: readonly string[],
@@ -158,12 +166,14 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     projection: boolean,
   ): () => Promise<void> {
     let consumer = consumers.get(name);
+    if (consumer?.handler !== undefined) throw new Error(`the change feed has a consumer ${name} already`);
     if (consumer === undefined) {
       consumer = add(name, { kinds: [...kinds], position: journal().lsn });
-      // So that it is known after a restart even when it handled nothing yet.
-      consumer.logged = -1;
-    } else if (consumer.handler !== undefined) throw new Error(`the change feed has a consumer ${name} already`);
-    consumer.kinds = [...kinds];
+      log(consumer);
+    } else if (consumer.kinds.join() !== kinds.join()) {
+      consumer.kinds = [...kinds];
+      log(consumer);
+    }
     consumer.handler = handler;
     consumer.projection = projection;
     watch();
@@ -209,11 +219,7 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     },
     logPositions(): void {
       for (const consumer of consumers.values()) {
-        if (consumer.position === consumer.logged || (consumer.projection && consumer.logged !== -1)) continue;
-        const { steps } = journal();
-        steps.push(Step.Position, consumer.name, consumer.kinds, consumer.position);
-        journal().lsn++;
-        consumer.logged = consumer.position;
+        if (consumer.position !== consumer.logged && !consumer.projection) log(consumer);
       }
     },
     replayPosition(name: string, kinds: readonly string[], position: number): void {
@@ -294,7 +300,9 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
         consumer.pending = [];
         consumer.inHand = [];
         consumer.spilled = [];
-        consumer.position = -1;
+        // Nothing is for it until the log says where it begins.
+        consumer.position = Number.POSITIVE_INFINITY;
+        consumer.logged = -1;
       }
       for (const [name, mark] of Object.entries(marks)) {
         const consumer = consumers.get(name);
@@ -312,6 +320,15 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
         consumer.pending.push(pendingOf(record.lsn, record.key, record.old ?? undefined, record.new ?? undefined));
       }
       watch();
+    },
+    /** Consumers whose beginning was in a frame that failed begin now: all that came after them failed as well. */
+    loaded(): void {
+      for (const consumer of consumers.values()) {
+        if (consumer.logged !== -1) continue;
+        consumer.pending = [];
+        consumer.position = journal().lsn;
+        log(consumer);
+      }
     },
     async stop(): Promise<void> {
       for (const consumer of consumers.values()) {

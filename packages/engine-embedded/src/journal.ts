@@ -138,7 +138,6 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     journal.frame++;
     try {
       await hooks.recover();
-      journal.lsn = journal.durable;
       broken = undefined;
     } catch (second) {
       // Nothing more can be said about what is stored: stay shut until opened anew.

@@ -1,7 +1,7 @@
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Change, Condition, Item, Scalar, Value, Write } from "@waggle/core";
+import type { Change, Condition, Delete, Item, Put, Scalar, Value, Write } from "@waggle/core";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { type EmbeddedEngine, openEmbedded } from "./index.ts";
@@ -150,8 +150,15 @@ async function compare(commands: readonly Command[]): Promise<void> {
     engine.changes.consume("images", ["seen"], async (changes) => {
       for (const change of changes) watch(change);
     });
+    engine.changes.project("mirror", ["seen"], async (changes) =>
+      changes.map(({ key, new: row }): Put | Delete => {
+        const place = { pk: "mirror", sk: mirrorOf(key) };
+        return row?.kind === "seen" ? { put: { ...place, kind: "copy", row: row as never } } : { delete: place };
+      }),
+    );
     return engine;
   };
+  const mirrorOf = (key: { pk: string; sk: string }) => `${partitions.indexOf(key.pk)}.${sortKeys.indexOf(key.sk)}`;
   function watch(change: Change): void {
     const id = idOf(change.key);
     const before = images.get(id);
@@ -230,6 +237,11 @@ async function compare(commands: readonly Command[]): Promise<void> {
         expect(row?.kind === "seen" ? row : undefined).toEqual(item);
       }
     }
+    await store.projected();
+    const copies = (await store.query({ pk: "mirror", limit: 1000 })).items.map((copy) => copy.row as unknown as Item);
+    const seen = [...model.values()].filter((row) => row.kind === "seen");
+    const sorted = (rows: Item[]) => rows.sort((a, b) => byBytes(mirrorOf(a), mirrorOf(b)));
+    expect(sorted(copies)).toEqual(sorted(seen));
     for (const row of model.values()) {
       if (row.kind === "seen") expect(images.get(idOf(row))?.item).toEqual(row);
     }
