@@ -5,7 +5,6 @@ import { getRequestListener } from "@hono/node-server";
 import { type ErrorKind, requestErrors } from "@waggle/core";
 import { type AppOptions, createApp } from "./app.ts";
 import { problemType, toProblem } from "./problem.ts";
-import { createSockets } from "./socket.ts";
 
 export interface ServerOptions extends Omit<AppOptions, "closing"> {
   /** `127.0.0.1` unless given. */
@@ -43,12 +42,10 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   // Every long poll and stream listens.
   setMaxListeners(0, closing.signal);
   const app = createApp({ ...options, closing: closing.signal });
-  const sockets = createSockets({ ...app, onError: options.onError });
   const { maxHeadersCount, maxConnections, ...timeouts } = limits;
   const server = createHttpServer({ ...timeouts, noDelay: true }, getRequestListener(app.hono.fetch));
   server.maxHeadersCount = maxHeadersCount;
   server.maxConnections = maxConnections;
-  server.on("upgrade", sockets.upgrade);
   server.on("clientError", refuse);
   const host = options.host ?? "127.0.0.1";
   await new Promise<void>((resolve, reject) => {
@@ -58,6 +55,14 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       resolve();
     });
   });
+  // Loaded once the server listens: a start should not wait for it.
+  const sockets = import("./socket.ts").then(({ createSockets }) =>
+    createSockets({ ...app, onError: options.onError }),
+  );
+  server.on("upgrade", (request, socket, head) => {
+    socket.on("error", () => {});
+    void sockets.then(({ upgrade }) => upgrade(request, socket, head));
+  });
   const { port } = server.address() as AddressInfo;
   let closed: Promise<void> | undefined;
   return {
@@ -65,7 +70,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     close({ graceSeconds = 10 } = {}) {
       closed ??= shut(server, graceSeconds * 1000, () => {
         closing.abort();
-        return sockets.close(graceSeconds * 1000);
+        return sockets.then((edge) => edge.close(graceSeconds * 1000));
       });
       return closed;
     },

@@ -64,7 +64,6 @@ export function createSockets(app: SocketOptions): Sockets {
     };
     const requestId = requestIdOf({ header }, ports);
     const alive = () => !socket.destroyed;
-    socket.on("error", () => {});
     try {
       if (shared.closing.aborted) throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
       const path = (request.url ?? "").split("?", 1)[0] as string;

@@ -1,4 +1,4 @@
-import { openApi, routes } from "@waggle/api";
+import { routes } from "@waggle/api";
 import { errorKinds } from "@waggle/core";
 import { beforeAll, describe, expect, test } from "vitest";
 import { good, startApi, type TestApi } from "./support.ts";
@@ -85,7 +85,6 @@ test("every route says who may call it, and answers something", () => {
     expect(Object.keys(route.responses).length, route.id).toBeGreaterThan(0);
     expect(route.summary.length, route.id).toBeGreaterThan(5);
   }
-  expect(openApi("1", routes).openapi).toBe("3.1.0");
 });
 
 test("the docs page carries all it needs and may load nothing from elsewhere", async () => {

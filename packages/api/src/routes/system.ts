@@ -1,8 +1,6 @@
 import { EventLog, Key, Limit, Status } from "@waggle/core";
 import { EventList, FleetStatus, Health, KeyAnswer, KeyList, LimitAnswer, LimitList } from "../answers.ts";
-import { docsPage } from "../docs/index.ts";
 import { family, labels } from "../metrics.ts";
-import { openApiText } from "../openapi.ts";
 import { admins, everyone, json, operators, type Param, type Route, route, type Shared } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
 import { declared, idParam, Page } from "./common.ts";
@@ -74,6 +72,7 @@ const limitKey: Param = {
 };
 const keyNotFound = declared("key.not_found");
 
+// The document and the page are loaded when they are first asked for: a start should not wait for them.
 export const systemRoutes: readonly Route[] = [
   route({
     method: "GET",
@@ -243,7 +242,10 @@ export const systemRoutes: readonly Route[] = [
     roles: "public",
     responses: { 200: { description: "The document", type: "application/json" } },
     errors: [],
-    handler: async ({ shared }) => json(openApiText(shared.version, shared.routes)),
+    async handler({ shared }) {
+      const { openApiText } = await import("../openapi.ts");
+      return json(openApiText(shared.version, shared.routes));
+    },
   }),
   route({
     method: "GET",
@@ -254,6 +256,6 @@ export const systemRoutes: readonly Route[] = [
     roles: "public",
     responses: { 200: { description: "The page", type: "text/html" } },
     errors: [],
-    handler: async () => docsPage(),
+    handler: async () => (await import("../docs/index.ts")).docsPage(),
   }),
 ];
