@@ -39,7 +39,7 @@ const lanes = 6;
 
 const server = await startServer();
 // The SDK sends a submit again under one idempotency key until it is answered.
-const client = createClient({ url: server.url, key: server.key, retries: 100 });
+const client = createClient({ url: server.url, key: server.key, retrySeconds: 100 });
 let over = false;
 
 const agents: { process: Process; name: string }[] = [];

@@ -19,7 +19,7 @@ export interface Context {
 /** Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would. */
 export async function withClient<T>(io: Io, options: CommonOptions, run: (context: Context) => Promise<T>): Promise<T> {
   const client = createClient({
-    retries: 2,
+    retrySeconds: 1,
     ...(options.url !== undefined && { url: options.url }),
     ...(options.key !== undefined && { key: options.key }),
   });

@@ -45,7 +45,7 @@ const findRunning = async (dataDir: string) => {
     const { url } = JSON.parse(await readFile(join(dataDir, "server.json"), "utf8")) as { url?: unknown };
     const key = (await readFile(join(dataDir, "admin.key"), "utf8")).trim();
     if (typeof url !== "string" || key === "") return undefined;
-    const client = createClient({ url, key, retries: 0, timeoutSeconds: 2 });
+    const client = createClient({ url, key, retrySeconds: 0, timeoutSeconds: 2 });
     try {
       // With the key: another program's server on that port would not know it.
       await client.status.get();

@@ -13,8 +13,8 @@ export interface ClientOptions {
   key?: string;
   /** The longest silence of the server before a try counts as failed. Default 30. */
   timeoutSeconds?: number;
-  /** Tries after the first on 429, 502, 503, 504 and network errors. Default 8. */
-  retries?: number;
+  /** How long it tries again on 429, 502, 503, 504 and network errors. Default 30; 0 never tries again. */
+  retrySeconds?: number;
   /** Joins tasks created in one turn of the event loop into one request. Default true. */
   coalesce?: boolean;
   /** Sent with every call, e.g. a `traceparent`. */
@@ -48,8 +48,10 @@ export interface Platform {
   readonly waits: number;
   readonly random: () => number;
   readonly sleep: Sleep;
+  /** A monotonic clock, in ms. */
+  readonly now: () => number;
 }
-export const commonPlatform = { random: Math.random, sleep } as const;
+export const commonPlatform = { random: Math.random, sleep, now: () => performance.now() } as const;
 
 type Query = Record<string, string | number | boolean | undefined>;
 interface Call extends CreateOptions {
@@ -69,7 +71,10 @@ interface Call extends CreateOptions {
 export type Client = ReturnType<typeof buildClient>;
 
 export function buildClient(options: ClientOptions, platform: Platform) {
-  const policy: RetryPolicy = { ...defaultRetry, ...(options.retries !== undefined && { retries: options.retries }) };
+  const policy: RetryPolicy = {
+    ...defaultRetry,
+    ...(options.retrySeconds !== undefined && { forMs: options.retrySeconds * 1000 }),
+  };
   const timeoutMs = (options.timeoutSeconds ?? 30) * 1000;
   let opened: { transport: Transport; url: string; headers: Record<string, string> } | undefined;
   // Resolved at the first call, so that making a client never fails.
@@ -126,6 +131,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       signal: request.signal,
       random: platform.random,
       sleep: platform.sleep,
+      now: platform.now,
     });
   }
 
@@ -134,6 +140,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     { after = 0, types, signal }: FollowOptions = {},
   ): AsyncGenerator<W.WaggleEvent, void, undefined> {
     let last = after;
+    let failingSince: number | undefined;
     for (let tried = 0; ; tried++) {
       const { transport, headers } = open();
       try {
@@ -149,6 +156,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
           for await (const chunk of stream.chunks) text += chunk;
           throw toApiError(stream.status, text, stream.header);
         }
+        failingSince = undefined;
         for await (const message of parseSse(stream.chunks)) {
           const sequence = Number(message.id);
           // A server may begin again at the last event it knows was read.
@@ -159,7 +167,8 @@ export function buildClient(options: ClientOptions, platform: Platform) {
         }
       } catch (error) {
         if (signal?.aborted) return;
-        if (tried >= policy.retries || !mayRetry(error, true)) throw error;
+        failingSince ??= platform.now();
+        if (platform.now() - failingSince >= policy.forMs || !mayRetry(error, true)) throw error;
       }
       try {
         await platform.sleep(backoffMs(tried, policy, platform.random), signal);

@@ -11,6 +11,7 @@ const refused = new WaggleConnectionError("client.unreachable", "refused", { cod
 function trial(failures: unknown[], options: { repeatable?: boolean; random?: number } = {}) {
   const waits: number[] = [];
   let calls = 0;
+  let now = 0;
   const outcome = withRetry(
     async () => {
       const failure = failures[calls++];
@@ -23,7 +24,9 @@ function trial(failures: unknown[], options: { repeatable?: boolean; random?: nu
       random: () => options.random ?? 0.5,
       sleep: async (ms) => {
         waits.push(ms);
+        now += ms;
       },
+      now: () => now,
     },
   );
   return outcome.then(
@@ -45,9 +48,21 @@ test("does not try again what cannot get better", async () => {
   }
 });
 
-test("gives up after its tries with the last error", async () => {
-  const outcome = await trial(Array.from({ length: 20 }, () => api(503)));
-  expect(outcome).toMatchObject({ error: { status: 503 }, calls: defaultRetry.retries + 1 });
+test("gives up after its time, lucky or not, with the last error", async () => {
+  for (const random of [0.01, 0.5, 0.99]) {
+    const { error, waits } = (await trial(
+      Array.from({ length: 10_000 }, () => api(503)),
+      { random },
+    )) as { error: WaggleApiError; waits: number[] };
+    expect(error).toMatchObject({ status: 503 });
+    const waited = waits.reduce((sum, ms) => sum + ms, 0);
+    expect(waited).toBeLessThanOrEqual(defaultRetry.forMs);
+    expect(waited).toBeGreaterThan(defaultRetry.forMs - defaultRetry.maxMs);
+  }
+});
+
+test("does not wait for a server that asks for more time than there is", async () => {
+  expect(await trial([api(429, "request.rate_limited", 3600)])).toMatchObject({ error: { status: 429 }, calls: 1 });
 });
 
 test("waits at least as long as the server asks", async () => {
@@ -83,7 +98,14 @@ test("stops waiting when the caller aborts, with the caller's reason", async () 
       controller.abort(reason);
       throw api(503);
     },
-    { policy: defaultRetry, repeatable: true, signal: controller.signal, random: Math.random, sleep: async () => {} },
+    {
+      policy: defaultRetry,
+      repeatable: true,
+      signal: controller.signal,
+      random: Math.random,
+      sleep: async () => {},
+      now: () => 0,
+    },
   );
   await expect(outcome).rejects.toBe(reason);
 });

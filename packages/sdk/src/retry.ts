@@ -1,18 +1,24 @@
 import { WaggleApiError, WaggleConnectionError } from "./error.ts";
 
-export interface RetryPolicy {
-  /** Tries after the first one. */
-  readonly retries: number;
+export interface Steps {
   readonly initialMs: number;
   readonly maxMs: number;
 }
-export const defaultRetry: RetryPolicy = { retries: 8, initialMs: 100, maxMs: 2_000 };
+/**
+ * A time and not a number of tries ends it: with full jitter, a few tries of the unlucky one among many are over before
+ * a server has restarted.
+ */
+export interface RetryPolicy extends Steps {
+  /** After this no new try begins. */
+  readonly forMs: number;
+}
+export const defaultRetry: RetryPolicy = { forMs: 30_000, initialMs: 100, maxMs: 2_000 };
 
 /**
  * Full jitter: anything between nothing and the exponential step, which spreads a crowd best
  * (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
  */
-export const backoffMs = (tried: number, policy: RetryPolicy, random: () => number): number =>
+export const backoffMs = (tried: number, policy: Steps, random: () => number): number =>
   random() * Math.min(policy.maxMs, policy.initialMs * 2 ** Math.min(tried, 30));
 
 /** Codes of connection errors at which nothing can have reached the server. */
@@ -48,7 +54,7 @@ export const sleep: Sleep = (ms, signal) =>
     signal?.addEventListener("abort", aborted, { once: true });
   });
 
-/** Runs a call until it succeeds, may not be repeated, or the tries are used up. */
+/** Runs a call until it succeeds, may not be repeated, or the time for it is over. */
 export async function withRetry<T>(
   call: () => Promise<T>,
   options: {
@@ -57,16 +63,21 @@ export async function withRetry<T>(
     readonly signal?: AbortSignal | undefined;
     readonly random: () => number;
     readonly sleep: Sleep;
+    readonly now: () => number;
   },
 ): Promise<T> {
+  let until: number | undefined;
   for (let tried = 0; ; tried++) {
     try {
       return await call();
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
-      if (tried >= options.policy.retries || !mayRetry(error, options.repeatable)) throw error;
+      if (!mayRetry(error, options.repeatable)) throw error;
+      // Counted from the first failure: a long poll may have waited long before it.
+      until ??= options.now() + options.policy.forMs;
       const wait = backoffMs(tried, options.policy, options.random);
       const asked = error instanceof WaggleApiError ? (error.retryAfterSeconds ?? 0) * 1000 : 0;
+      if (options.now() + asked + wait > until) throw error;
       // The server's own wish is the least; jitter comes on top, so that those it turned away do not return as one.
       await options.sleep(asked + wait, options.signal);
     }

@@ -236,7 +236,7 @@ test("says no key, wrong key and unreachable apart", async () => {
   const stranger = createClient({ url: server.url, key: `wgk_${"x".repeat(27)}` });
   await expect(stranger.tasks.list()).rejects.toMatchObject({ status: 401, code: "auth.required" });
   stranger.close();
-  const nowhere = createClient({ url: "http://127.0.0.1:9", key: "k", retries: 0 });
+  const nowhere = createClient({ url: "http://127.0.0.1:9", key: "k", retrySeconds: 0 });
   await expect(nowhere.tasks.list()).rejects.toMatchObject({
     code: "client.unreachable",
     message: expect.stringContaining("ECONNREFUSED"),

@@ -118,7 +118,7 @@ export async function candidates(program: Command, words: readonly string[]): Pr
 
 /** Names of agents, ids of the newest tasks. A shell waits for this: what does not come soon is left out. */
 async function names(what: "agent" | "task"): Promise<string[]> {
-  const client = createClient({ retries: 0, timeoutSeconds: 0.5 });
+  const client = createClient({ retrySeconds: 0, timeoutSeconds: 0.5 });
   try {
     if (what === "agent") return (await take(client.agents.all(), 200)).map(({ name }) => name);
     return (await client.tasks.list({ limit: 50 })).items.map(({ id }) => id);

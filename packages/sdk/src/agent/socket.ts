@@ -33,8 +33,8 @@ type ServerFrame =
 /** The server's limit of one message is 1 MiB. */
 const maxMessageChars = 300 * 1024;
 /** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
-const soon = { retries: 10, initialMs: 50, maxMs: 1_000 };
-const later = { retries: Number.POSITIVE_INFINITY, initialMs: 1_000, maxMs: 10_000 };
+const soon = { tries: 10, initialMs: 50, maxMs: 1_000 };
+const later = { initialMs: 1_000, maxMs: 10_000 };
 
 /** Answers to the upgrade that another try will not change. */
 const isFinal = (status: number) => status >= 400 && status < 500 && status !== 408 && status !== 425 && status !== 429;
@@ -246,7 +246,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     pending.clear();
     beat = undefined;
     if (which.readyState !== WebSocket.CLOSED) which.terminate();
-    const waitMs = backoffMs(failures, failures < soon.retries ? soon : later, options.random);
+    const waitMs = backoffMs(failures, failures < soon.tries ? soon : later, options.random);
     failures++;
     if (failures === 1 || failures % 10 === 0) log.warn(`not connected: ${why}; trying again`, { tries: failures });
     retryTimer = setTimeout(connect, waitMs);
