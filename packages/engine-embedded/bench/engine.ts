@@ -1,10 +1,10 @@
 /**
- * What the engine costs: `npm run bench:engine` builds and runs it, or
+ * What the engine costs:
  * `npx esbuild packages/engine-embedded/bench/engine.ts --bundle --platform=node --format=esm --conditions=source
  *  --external:lmdb --external:msgpackr --outfile=node_modules/.bench.mjs && node node_modules/.bench.mjs [folder]`.
  * One JSON line a figure.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { constants, cpSync, mkdtempSync, openSync, rmSync, writeFileSync, write as writeRaw } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openEmbedded } from "../src/index.ts";
@@ -14,7 +14,6 @@ const say = (name: string, value: number, unit: string) =>
   console.log(JSON.stringify({ name, value: Number(value.toFixed(4)), unit }));
 const quantile = (sorted: readonly number[], q: number): number =>
   sorted[Math.floor(q * (sorted.length - 1))] as number;
-const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 const flush =
   process.env.CHECKPOINT_BYTES === undefined ? {} : { checkpointBytes: Number(process.env.CHECKPOINT_BYTES) };
@@ -44,6 +43,12 @@ for (let n = 0; n < 300; n++) {
   await store.write({ put: taskRow(n) });
   await store.settled();
 }
+// The floor: the bare synced write of 500 bytes into a file of full length, taken in turn with the engine's.
+const rawPath = `${dataDir}-raw`;
+writeFileSync(rawPath, Buffer.alloc(8 * 2 ** 20), { flush: true } as never);
+const raw = openSync(rawPath, constants.O_RDWR | constants.O_DSYNC);
+const block = Buffer.alloc(500, 1);
+const bare: number[] = [];
 const isolated: number[] = [];
 for (let n = 0; n < 1000; n++) {
   await new Promise((resolve) => setTimeout(resolve, 2));
@@ -51,8 +56,16 @@ for (let n = 0; n < 1000; n++) {
   await store.write({ put: taskRow(1000 + n), if: { exists: false } });
   await store.settled();
   isolated.push(performance.now() - started);
+  await new Promise((resolve) => setTimeout(resolve, 2));
+  const bareStarted = performance.now();
+  await new Promise((resolve) => writeRaw(raw, block, 0, block.length, n * block.length, resolve));
+  bare.push(performance.now() - bareStarted);
 }
 isolated.sort((a, b) => a - b);
+bare.sort((a, b) => a - b);
+rmSync(rawPath);
+say("bare synced write p50", quantile(bare, 0.5), "ms");
+say("bare synced write p99", quantile(bare, 0.99), "ms");
 say("isolated write to settled p50", quantile(isolated, 0.5), "ms");
 say("isolated write to settled p99", quantile(isolated, 0.99), "ms");
 
@@ -126,8 +139,16 @@ say("row writes a second", (9 * total) / seconds, "1/s");
 say("main thread per row write", (active.active * 1000) / (9 * total), "µs");
 say("process CPU per row write", (used.user + used.system) / (9 * total), "µs");
 say("peak resident memory", peak / 2 ** 20, "MiB");
-await turn();
+// What a kill now would leave.
+await engine.ports.store.settled();
+const killed = `${dataDir}-killed`;
+cpSync(dataDir, killed, { recursive: true });
 let t = performance.now();
+const recovered = await openEmbedded({ dataDir: killed, flush });
+say("open after a kill", performance.now() - t, "ms");
+await recovered.close();
+rmSync(killed, { recursive: true, force: true });
+t = performance.now();
 await engine.close();
 say("close", performance.now() - t, "ms");
 t = performance.now();
