@@ -42,7 +42,7 @@ const agent = createAgent({
   concurrency: member.concurrency,
   // One that is killed is started again, and that fences what it held at once; this is for a supervisor that is gone
   // too. Shorter, and a machine with too much to do loses agents that are merely late.
-  leaseSeconds: 10,
+  leaseSeconds: 6,
   log: { debug: () => {}, info: () => {}, warn: log("warn"), error: log("error") },
   handlers: Object.fromEntries(
     member.stages.map((stage) => [
@@ -78,7 +78,8 @@ const agent = createAgent({
               const plan = planId === undefined ? [] : [await client.tasks.get(planId)];
               const agents = [];
               for await (const entry of client.agents.all({ role: "demo" })) agents.push(entry);
-              return toMaking([...plan, ...(await once())], agents, Date.now(), client.url);
+              // Itself as well: it runs while it writes about the others.
+              return toMaking([...plan, ...(await once()), task], agents, Date.now(), client.url);
             },
           },
         );

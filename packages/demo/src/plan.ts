@@ -1,10 +1,10 @@
 import { basename } from "node:path";
 import { findLockFiles, findUnlocked, maxLockFiles } from "./analyse/dependencies.ts";
 import { historyWindow, type Window } from "./analyse/history.ts";
-import { blamable } from "./analyse/ownership.ts";
+import { blamable, blameLimit } from "./analyse/ownership.ts";
 import { findTodoFiles } from "./analyse/todos.ts";
 import { type File, listFiles } from "./files.ts";
-import { git, headCommit, type Run } from "./git.ts";
+import { git, gitText, headCommit, type Run } from "./git.ts";
 
 /** The stages of a run, in the order people read them; each is also the type of its tasks. */
 export const stages = [
@@ -85,19 +85,35 @@ export const plan = async (input: { repo: string; outDir?: string | undefined },
     tasks.push({ ref, type, description, priority, requires, dependsOn, input: { ...where, ...more } });
     return `ref:${ref}`;
   };
-  const sliced = (type: Stage, of: number, description: string, priority: number, requires: PlannedTask["requires"]) =>
+  const sliced = (
+    type: Stage,
+    of: number,
+    description: string,
+    priority: number,
+    requires: PlannedTask["requires"],
+    more: Record<string, unknown> = {},
+  ) =>
     Array.from({ length: of }, (_, index) =>
       add(type, index, of > 1 ? `${description}, part ${index + 1} of ${of}` : description, priority, requires, {
+        ...more,
         slice: { index, of },
       }),
     );
 
   add("overview", -1, "age, activity, licence, CI", 7, [{ capability: "git" }], { name });
-  const blames = blamable(files).length;
+  const total =
+    commit === undefined ? 0 : Number(await gitText(repo, ["rev-list", "--count", commit], { signal: run.signal }));
+  const limit = blameLimit(total);
+  const blames = blamable(files, limit).length;
   // The longest work first, so that nothing long is left for the end.
-  sliced("ownership", parts(blames, 24, 18), `who wrote the lines of ${blames} files`, 8, [
-    { capability: "history", minLevel: 0.8 },
-  ]);
+  sliced(
+    "ownership",
+    parts(blames, 24, 18),
+    `who wrote the lines of ${blames} files`,
+    8,
+    [{ capability: "history", minLevel: 0.8 }],
+    { limit },
+  );
   const each = Math.max(100, Math.ceil(window.commits / 10));
   for (let skip = 0; skip < window.commits; skip += each)
     add(

@@ -3,8 +3,12 @@ import { GitError, git, type Run } from "../git.ts";
 import { dirname } from "../language.ts";
 import { busFactor, isBot } from "./history.ts";
 
-/** Blame reads the whole history of a file: above this many files the largest are asked, and the report says so. */
-export const maxBlamedFiles = 1200;
+/**
+ * How many files are asked for: blame walks a file's whole history, so that the longer that is the fewer files can be
+ * afforded. The largest are kept, and the report says so.
+ */
+export const blameLimit = (commits: number) =>
+  Math.max(150, Math.min(800, Math.round(2_000_000 / Math.max(1, commits))));
 
 export type OwnershipPart = {
   authors: string[];
@@ -35,25 +39,25 @@ export type Ownership = {
 };
 
 /** Code files whose lines are asked for, in listing order. */
-export const blamable = (files: readonly File[]) => {
+export const blamable = (files: readonly File[], limit = 800) => {
   const code = files.filter(
     (file) => file.kind === "source" && file.language?.kind === "code" && file.size > 0 && file.size <= maxTextBytes,
   );
-  if (code.length <= maxBlamedFiles) return code;
-  const kept = new Set([...code].sort((a, b) => b.size - a.size).slice(0, maxBlamedFiles));
+  if (code.length <= limit) return code;
+  const kept = new Set([...code].sort((a, b) => b.size - a.size).slice(0, limit));
   return code.filter((file) => kept.has(file));
 };
 
 /** Who wrote the lines that stand today, and when (`git blame`, whitespace changes looked through). */
 export const readOwnership = async (
-  input: { repo: string; commit?: string | undefined; slice?: Slice | undefined },
+  input: { repo: string; commit?: string | undefined; slice?: Slice | undefined; limit?: number | undefined },
   run: Run = {},
 ): Promise<OwnershipPart> => {
   const { repo, commit } = input;
   const part: OwnershipPart = { authors: [], files: [], failed: 0 };
   if (commit === undefined) return part;
   const listing = await listFiles(repo, commit, run.signal);
-  const files = slice(blamable(listing.files), input.slice);
+  const files = slice(blamable(listing.files, input.limit), input.slice);
   const authors = new Map<string, number>();
   let done = 0;
   for (const file of files) {

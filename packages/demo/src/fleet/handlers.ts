@@ -82,7 +82,7 @@ export const handlers: Readonly<Record<Stage, Handler>> = {
     },
     readHistory,
   ),
-  ownership: handler({ slice }, readOwnership),
+  ownership: handler({ slice, limit: z.number().int().min(1).max(10_000).optional() }, readOwnership),
   todos: handler({ paths: z.array(z.string().max(4096)).max(2000).optional() }, async (input, run) => {
     const { files } = await listFiles(input.repo, input.commit, run.signal);
     const paths = input.paths ?? (await findTodoFiles(input.repo, input.commit, files, run.signal));

@@ -305,7 +305,7 @@ const makingSection = (report: Report) => {
   );
   const types = [...new Set(making.tasks.map((task) => task.type))];
   return h`<section id="making"><h2>How this was made</h2>
-<p class="hint">${plural(making.agents.length, "agent")}, each a process of its own, registered with a Waggle server on this machine and did ${plural(making.tasks.length, "task")} in ${seconds(making.at - from)} (${seconds(work)} of work). Tasks went to whoever had the capability and a free place; the report waited for all the others.</p>
+<p class="hint">${plural(making.agents.length, "agent")}, each a process of its own, registered with a Waggle server on this machine and did ${plural(making.tasks.length, "task")} in ${seconds(making.at - from)} (${seconds(work)} of work). Tasks went to whoever had the capability and a free place; the report waited for all the others and was still being written when it drew this.</p>
 ${
   lost.length > 0
     ? h`<p class="heal"><b>Healed on the way:</b> ${[...new Set(lost.map(({ attempt }) => attempt.agent))].join(", ")} went away in the middle of ${plural(lost.length, "task")}; ${lost.length === 1 ? "it was" : "they were"} given out again and finished by ${[...new Set(lost.map(({ task }) => task.agent))].join(", ")}.</p>`

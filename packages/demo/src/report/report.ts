@@ -4,7 +4,7 @@ import { type History, type HistoryPart, historyWindow, mergeHistory } from "../
 import { type Languages, linesByPath, mergeLanguages } from "../analyse/languages.ts";
 import { emptyLarge, type Large } from "../analyse/large.ts";
 import { emptyOverview, type Overview } from "../analyse/overview.ts";
-import { blamable, mergeOwnership, type Ownership, type OwnershipPart } from "../analyse/ownership.ts";
+import { mergeOwnership, type Ownership, type OwnershipPart } from "../analyse/ownership.ts";
 import { mergeTests, type TestPart, type Tests } from "../analyse/tests.ts";
 import type { Todo, Todos } from "../analyse/todos.ts";
 import { listFiles } from "../files.ts";
@@ -79,7 +79,7 @@ export const assemble = async (
     run,
   );
   const code = files.filter((file) => file.kind === "source" && file.language?.kind === "code" && file.size > 0);
-  const ownership = mergeOwnership(of<OwnershipPart>("ownership"), Math.max(code.length, blamable(files).length));
+  const ownership = mergeOwnership(of<OwnershipPart>("ownership"), code.length);
   const todos = of<Todos>("todos");
   const locks = of<Dependencies>("dependencies");
   const duplicates = of<Duplicates>("duplicates.match")[0] ?? emptyDuplicates;

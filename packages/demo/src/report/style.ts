@@ -41,7 +41,7 @@ tr:last-child td{border-bottom:0}
 .n+td:not(.n),.n+th:not(.n){padding-left:16px}
 .wide{min-width:150px}.says{overflow-wrap:anywhere;max-width:34ch}
 .tight{width:auto}.tight td{padding-right:24px;white-space:pre-wrap}
-.dot{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:8px}
+td:has(>.dot){white-space:nowrap}.dot{display:inline-block;width:10px;height:10px;border-radius:50%;margin-right:8px}
 svg{display:block;width:100%;height:auto;margin:10px 0}svg text{fill:var(--dim);font-size:12px;font-family:inherit}svg .small{font-size:11px}
 .bar{height:26px;border-radius:6px}.years{max-width:520px}
 .week{fill:var(--honey)}.empty{fill:var(--line)}
