@@ -189,6 +189,7 @@ ${examples(
     .option("-w, --watch", "go on and print what changes")
     .option("-n, --limit <n>", "how many", parsed(parse.integer("limit", 1, 100_000)), 50)
     .option("-s, --status <status>", "tasks or agents of this status")
+    .option("-a, --all", "agents that have stopped, too")
     .option("-t, --type <type>", "of this type; events: e.g. task.failed or task.*")
     .option("--agent <agent>", "tasks of this agent")
     .option("--tag <tag>", "tasks with this tag")

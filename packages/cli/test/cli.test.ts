@@ -357,6 +357,16 @@ describe("agents", () => {
     });
   });
 
+  test("that have stopped are listed only when asked for", async () => {
+    await withAgent("cat", async () => {});
+    const name = `agent-${made}`;
+    const named = async (...more: string[]) =>
+      (await json("get", "agents", "-n", "1000", ...more)).items.map((agent: { name: string }) => agent.name);
+    expect(await named("--all")).toContain(name);
+    expect(await named("--status", "stopped")).toContain(name);
+    expect(await named()).not.toContain(name);
+  });
+
   test("that are deleted end, and say why", async () => {
     await withAgent("cat", async (_can, agent) => {
       await waggle("delete", "agent", `agent-${made}`, "--force");
@@ -516,6 +526,7 @@ describe("waggle dev", () => {
     const key = readFileSync(join(data, "admin.key"), "utf8").trim();
     expect(statSync(join(data, "admin.key")).mode & 0o777).toBe(0o600);
     expect((await waggle("delegate", "kept", "--url", url, "--key", key)).code).toBe(0);
+    expect(readFileSync(join(data, ".gitignore"), "utf8")).toBe("*\n");
     const second = await waggle("dev", "--port", "0", "--data", data);
     expect(second).toMatchObject({ code: 4, err: expect.stringContaining("another server") });
     const taken = await waggle("dev", "--port", new URL(url).port, "--data", join(dir, "other"));

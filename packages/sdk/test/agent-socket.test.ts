@@ -342,6 +342,15 @@ test("obeys a cancel that comes with a heartbeat's answer", async () => {
   expect(await aborted.promise).toMatchObject({ code: "task.cancelled" });
 });
 
+test("says once what an operator wants of it", async () => {
+  const said: string[] = [];
+  const { peer } = await setUp({ work: () => 1 }, {}, { log: { ...quiet, info: (message) => said.push(message) } });
+  for (const pause of [true, true, false]) peer.send({ op: "command", pause });
+  peer.send({ op: "command", drain: true });
+  await eventually(() => expect(said).toHaveLength(3));
+  expect(said.map((message) => message.split(":")[0])).toEqual(["paused", "resumed", "draining"]);
+});
+
 test("stops for good when the server says so, without connecting again", async () => {
   const { peer, agent } = await setUp({ work: () => 1 });
   peer.send({ op: "command", stop: true, reason: "the agent connected anew" });

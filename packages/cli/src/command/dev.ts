@@ -1,4 +1,5 @@
-import { relative, resolve } from "node:path";
+import { writeFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
 import { configPath, defaultPort, findConnection } from "@waggle/sdk";
 import { exit, Failure } from "../failure.ts";
 import { duration } from "../format.ts";
@@ -30,6 +31,7 @@ export async function dev(io: Io, options: Options, version: string): Promise<nu
   } catch (error) {
     throw startFailure(error, port, dataDir);
   }
+  keepOutOfGit(dataDir);
   const took = duration(performance.now() - from);
   if (options.quiet) io.out(`${server.url}\n`);
   else {
@@ -50,6 +52,11 @@ Next, in another terminal:
 
 `);
     warnElsewhere(io, server.url);
+    if (!/^(127\.|localhost$|::1$)/.test(options.host)) {
+      io.err(
+        `${paint("yellow", "Note:")} others can reach this server, and keys travel unencrypted. Put a TLS proxy before it.\n\n`,
+      );
+    }
   }
   await new Promise<void>((done) => {
     if (stopped.aborted) done();
@@ -58,6 +65,15 @@ Next, in another terminal:
   if (!options.quiet) io.err("\nStopping: finishing what is in flight; again to exit at once\n");
   await server.stop();
   return exit.ok;
+}
+
+/** The folder holds the admin key and everyone's data: `git add .` must not take it along. */
+function keepOutOfGit(dataDir: string): void {
+  try {
+    writeFileSync(join(dataDir, ".gitignore"), "*\n", { flag: "wx" });
+  } catch {
+    // There is one; or the folder has a reason not to take it, and the server runs all the same.
+  }
 }
 
 /** Other commands may be set to speak to another server than the one just started. */

@@ -11,6 +11,7 @@ export interface Options extends CommonOptions {
   watch?: boolean;
   limit: number;
   status?: string;
+  all?: boolean;
   type?: string;
   agent?: string;
   tag?: string;
@@ -43,9 +44,7 @@ export const get = (io: Io, word: string, id: string | undefined, options: Optio
     const { client } = context;
     switch (what) {
       case "agents":
-        return list(context, columns.agents(io.now), options, async () =>
-          take(client.agents.all(agentQuery(options)), options.limit),
-        );
+        return list(context, columns.agents(io.now), options, () => take(agents(client, options), options.limit));
       case "tasks": {
         const query = await taskQuery(context, options);
         return list(context, columns.tasks(io.now), options, () => take(client.tasks.all(query), options.limit));
@@ -79,6 +78,14 @@ function refuseUnfit(what: string, options: Options): void {
   for (const name of ["status", "type", "agent", "tag", "parent", "role", "capability", "label", "after"] as const) {
     if (options[name] !== undefined && !known[what]?.includes(name))
       throw usage(`${what} cannot be filtered by --${name}`);
+  }
+}
+
+/** Those that have stopped are history: they come when asked for. */
+async function* agents(client: Client, options: Options): AsyncGenerator<Agent> {
+  const every = options.all || options.status !== undefined;
+  for await (const agent of client.agents.all(agentQuery(options))) {
+    if (every || agent.status !== "stopped") yield agent;
   }
 }
 

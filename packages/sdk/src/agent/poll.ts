@@ -1,7 +1,7 @@
 import type { Client } from "../client.ts";
 import { WaggleApiError } from "../error.ts";
 import type { Commands } from "../types.ts";
-import type { AgentConnection, Ended } from "./connection.ts";
+import { type AgentConnection, type Ended, tellState } from "./connection.ts";
 import type { Job, Log, Work } from "./work.ts";
 
 export interface PollOptions {
@@ -21,7 +21,10 @@ export function pollConnection(options: PollOptions): AgentConnection {
   const { client, id, work, log, now } = options;
   const leaseMs = options.leaseSeconds * 1000;
   const stopping = new AbortController();
+  /** By its own wish, for good; an operator's drain can be taken back. */
   let draining = false;
+  let drained = false;
+  const told = tellState(log);
   let paused = false;
   let closed = false;
   let polling = false;
@@ -33,7 +36,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
   const obey = (commands: Commands) => {
     work.cancel(commands.cancel);
     paused = commands.pause;
-    draining ||= commands.drain;
+    drained = commands.drain;
+    told(commands);
     wake();
   };
   const lost = (job: Job, error: unknown) => {
@@ -46,7 +50,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     if (!outcome) return;
     const body = JSON.parse(`{"fence":${job.fence}${outcome.members && `,${outcome.members}`}}`) as never;
     // A poll that waits gets the next work anyway.
-    const take = polling || draining || paused || closed ? 0 : 1;
+    const take = polling || draining || drained || paused || closed ? 0 : 1;
     try {
       const call = client.tasks[outcome.op] as typeof client.tasks.release;
       const { assignments } = await call(job.task.id, { ...(body as object), fence: job.fence, take });
@@ -109,7 +113,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
   const poll = async () => {
     while (!closed && !draining) {
       const max = Math.min(100, options.concurrency - work.size);
-      if (paused || max < 1) {
+      if (paused || drained || max < 1) {
         await new Promise<void>((resolve) => {
           wake = resolve;
         });

@@ -3,7 +3,7 @@ import { WebSocket } from "ws";
 import { toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
 import { backoffMs } from "../retry.ts";
 import type { Assignment, Commands } from "../types.ts";
-import type { AgentConnection, Ended } from "./connection.ts";
+import { type AgentConnection, type Ended, tellState } from "./connection.ts";
 import type { Job, Log, Work } from "./work.ts";
 
 export interface SocketOptions {
@@ -58,6 +58,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   let timer: NodeJS.Timeout | undefined;
   let retryTimer: NodeJS.Timeout | undefined;
   let failures = 0;
+  const told = tellState(log);
   let opened: { resolve(): void; reject(error: Error): void } | undefined;
 
   const flush = () => {
@@ -126,6 +127,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
 
   const obey = (commands: Partial<Commands>) => {
     if (commands.cancel && commands.cancel.length > 0) work.cancel(commands.cancel);
+    told(commands);
   };
   const read = (frame: ServerFrame) => {
     switch (frame.op) {
