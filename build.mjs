@@ -23,17 +23,14 @@ const libraries = readdirSync(`${root}packages`).filter(
 const library = (entry, outdir, more = {}) =>
   build({ ...node, entryPoints: [entry], outdir, splitting: true, packages: "external", ...more });
 
-const builds = await Promise.all([
-  ...libraries.map((name) => library(`packages/${name}/src/index.ts`, `packages/${name}/dist`)),
-  library("packages/sdk/src/node.ts", "packages/sdk/dist"),
-  build({ ...common, platform: "browser", entryPoints: ["packages/sdk/src/browser.ts"], outdir: "packages/sdk/dist" }),
-  // The command is whole in itself, server and all, so that it starts without looking for files: only native code stays
-  // outside. Rare parts are chunks of their own, loaded when they are needed.
-  build({
+// A program is whole in itself, server and all, so that it starts without looking for files: only native code stays
+// outside. Rare parts are chunks of their own, loaded when they are needed.
+const program = async (entryPoints, outdir) => {
+  const { metafile } = await build({
     ...node,
     metafile: true,
-    entryPoints: ["packages/cli/src/main.ts"],
-    outdir: "packages/cli/dist",
+    entryPoints,
+    outdir,
     chunkNames: "chunk/[name]-[hash]",
     splitting: true,
     minifySyntax: true,
@@ -43,10 +40,17 @@ const builds = await Promise.all([
     banner: {
       js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
     },
-  }),
-]);
+  });
+  // Chunks are named by their content: those of earlier builds go once the new ones stand.
+  const current = new Set(Object.keys(metafile.outputs).map((path) => path.split("/").at(-1)));
+  const chunks = `${root}${outdir}/chunk`;
+  for (const name of existsSync(chunks) ? readdirSync(chunks) : []) if (!current.has(name)) rmSync(`${chunks}/${name}`);
+};
 
-// Chunks are named by their content: those of earlier builds go once the new ones stand.
-const current = new Set(Object.keys(builds.at(-1).metafile.outputs).map((path) => path.split("/").at(-1)));
-const chunks = `${root}packages/cli/dist/chunk`;
-for (const name of existsSync(chunks) ? readdirSync(chunks) : []) if (!current.has(name)) rmSync(`${chunks}/${name}`);
+await Promise.all([
+  ...libraries.map((name) => library(`packages/${name}/src/index.ts`, `packages/${name}/dist`)),
+  library("packages/sdk/src/node.ts", "packages/sdk/dist"),
+  build({ ...common, platform: "browser", entryPoints: ["packages/sdk/src/browser.ts"], outdir: "packages/sdk/dist" }),
+  program(["packages/cli/src/main.ts"], "packages/cli/dist"),
+  program(["packages/demo/src/start.ts", "packages/demo/src/agent.ts"], "packages/demo/dist"),
+]);
