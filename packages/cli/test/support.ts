@@ -1,3 +1,4 @@
+import { vi } from "vitest";
 import type { Io } from "../src/io.ts";
 import { runCommand } from "../src/main.ts";
 
@@ -49,15 +50,6 @@ export function begin(
 }
 export const waggle = (...argv: string[]): Promise<Ran> => begin(argv).done;
 
-/** Waits until a condition holds; fails with what it last said when it does not in time. */
-export async function eventually<T>(check: () => T | Promise<T>, withinMs = 8_000): Promise<T> {
-  const until = Date.now() + withinMs;
-  for (;;) {
-    try {
-      return await check();
-    } catch (error) {
-      if (Date.now() > until) throw error;
-      await new Promise((done) => setTimeout(done, 10));
-    }
-  }
-}
+/** Waits until nothing is thrown any more; fails with what was thrown last when that takes too long. */
+export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
+  vi.waitFor(check, { timeout: 8_000, interval: 10 });

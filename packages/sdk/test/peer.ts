@@ -1,5 +1,6 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { vi } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
 
 export interface Frame {
@@ -107,15 +108,6 @@ export async function startPeer(
   };
 }
 
-/** Waits until a condition holds; fails with what it last said when it does not in time. */
-export async function eventually<T>(check: () => T | Promise<T>, withinMs = 8_000): Promise<T> {
-  const until = Date.now() + withinMs;
-  for (;;) {
-    try {
-      return await check();
-    } catch (error) {
-      if (Date.now() > until) throw error;
-      await new Promise((done) => setTimeout(done, 10));
-    }
-  }
-}
+/** Waits until nothing is thrown any more; fails with what was thrown last when that takes too long. */
+export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
+  vi.waitFor(check, { timeout: 8_000, interval: 10 });

@@ -37,6 +37,8 @@ export async function dev(io: Io, options: Options, version: string): Promise<nu
   else {
     const folder = relative(process.cwd(), dataDir) || ".";
     const shown = folder.startsWith("..") ? dataDir : folder;
+    // Run by npx, the command is not on the PATH.
+    const command = io.env.npm_command === "exec" ? "npx waggle" : "waggle";
     io.out(`
 ${paint("bold", "Waggle")} ${version} is ready in ${took}
 
@@ -47,8 +49,8 @@ ${paint("bold", "Waggle")} ${version} is ready in ${took}
 
 Next, in another terminal:
 
-  waggle agent run --name echo --capability echo -- cat
-  waggle delegate greet --requires echo --input '{"hello":"bees"}' --wait
+  ${command} agent run --name echo --capability echo -- cat
+  ${command} delegate greet --requires echo --input '{"hello":"bees"}' --wait
 
 `);
     warnElsewhere(io, server.url);
