@@ -25,6 +25,9 @@ const version = process.env.npm_package_version ?? "0.1.0";
 const typedIn = process.env.INIT_CWD ?? process.cwd();
 const given = (path: string, fallback: string) => (path === fallback ? resolve(path) : resolve(typedIn, path));
 
+/** As a POSIX shell takes it. */
+const quoted = (path: string) => (/^[\w./+@:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
+
 const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
 
 const usage = (message: string): never => {
@@ -213,7 +216,7 @@ const main = async () => {
         incidents: tracker.incidents,
         report: outcome.report,
         url: opened.url,
-        prefix: ownData ? `WAGGLE_DATA=${dataDir} ` : "",
+        prefix: ownData ? `WAGGLE_DATA=${quoted(dataDir)} ` : "",
         stays: !options.once,
         tookMs: Date.now() - startedAt,
       },

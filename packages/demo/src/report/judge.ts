@@ -179,6 +179,13 @@ export const judge = (report: Report): Judgment => {
   return { grade, cards, findings, summary };
 };
 
+/** How often, for one file or for several. */
+const span = (commits: readonly number[]) => {
+  const least = Math.min(...commits);
+  const most = Math.max(...commits);
+  return `${least < most ? `${count(least)} to ` : ""}${plural(most, "commit")}${commits.length > 1 ? " each" : ""}`;
+};
+
 const find = (
   report: Report,
   facts: { copied: number; deprecated: { name: string; version: string }[]; missing: string[]; oldestAge: number },
@@ -191,10 +198,7 @@ const find = (
     findings.push({
       weight: 90,
       title: `${plural(risky.length, "file")} much changed, and no test names ${risky.length === 1 ? "it" : "them"}`,
-      why: `Changes concentrate here (${risky
-        .slice(0, 3)
-        .map((spot) => plural(spot.commits, "commit"))
-        .join(", ")} in ${history.window.label}), which is where a missing test costs most.`,
+      why: `Changes concentrate here (${span(risky.map((spot) => spot.commits))} in ${history.window.label}), which is where a missing test costs most.`,
       places: risky.slice(0, 5).map((spot) => ({ path: spot.path })),
     });
   if (tests.sourceFiles > 0 && tests.cases === 0)

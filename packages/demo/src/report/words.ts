@@ -25,6 +25,7 @@ export const seconds = (milliseconds: number) =>
 
 export const age = (milliseconds: number) => {
   const days = milliseconds / 86_400_000;
+  if (milliseconds < 3_600_000) return "less than an hour";
   if (days < 1) return plural(Math.max(0, Math.floor(milliseconds / 3_600_000)), "hour");
   if (days < 60) return plural(Math.floor(days), "day");
   if (days < 730) return plural(Math.floor(days / 30.44), "month");
