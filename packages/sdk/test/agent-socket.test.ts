@@ -367,6 +367,22 @@ test("does not start where it is turned away", async () => {
   expect(agent.state).toBe("stopped");
 });
 
+test("may be stopped while it starts, registering or connecting", async () => {
+  const peer = await startPeer({ upgrade: () => 503 });
+  cleanups.push(() => peer.close());
+  for (const before of [
+    () => Promise.resolve(),
+    (agent: RunningAgent) => eventually(() => expect(agent.id).toBe("agt_1")),
+  ]) {
+    const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
+    const starting = expect(agent.start()).rejects.toThrow(/stopped while/);
+    await before(agent);
+    await agent.stop();
+    await starting;
+    expect(agent.state).toBe("stopped");
+  }
+});
+
 test("on stop takes no new work, finishes what runs and leaves", async () => {
   const gate = deferred();
   const { peer, agent } = await setUp({ work: () => gate.promise });

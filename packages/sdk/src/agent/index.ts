@@ -219,6 +219,12 @@ export function createAgent(options: AgentOptions): RunningAgent {
         };
         const { agent: info, token } = await client.agents.register(registration);
         id = info.id;
+        // Stopped meanwhile: it does not stay behind as one that never came.
+        if (stopping) {
+          await client.agents.remove(info.id, { mode: "force" }).catch(() => undefined);
+          client.close();
+          throw new WaggleConnectionError("client.unreachable", "stopped while starting");
+        }
         if (options.handleSignals) {
           process.on("SIGTERM", onSignal);
           process.on("SIGINT", onSignal);

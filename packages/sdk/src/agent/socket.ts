@@ -32,6 +32,8 @@ type ServerFrame =
 
 /** The server's limit of one message is 1 MiB. */
 const maxMessageChars = 300 * 1024;
+/** Under the ten minutes after which API Gateway closes a silent connection, and half-open ones are found. */
+const longestSilenceMs = 240_000;
 /** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
 const soon = { tries: 10, initialMs: 50, maxMs: 1_000 };
 const later = { initialMs: 1_000, maxMs: 10_000 };
@@ -182,7 +184,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   };
   const armHeartbeat = () => {
     clearInterval(timer);
-    timer = setInterval(heartbeat, leaseMs / 3);
+    timer = setInterval(heartbeat, Math.min(leaseMs / 3, longestSilenceMs));
   };
 
   /** Over for good: removed, replaced, or turned away. */
@@ -285,6 +287,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       live = false;
       clearInterval(timer);
       clearTimeout(retryTimer);
+      opened?.reject(new WaggleConnectionError("client.unreachable", "stopped while connecting"));
       const last = socket;
       if (!last || last.readyState === WebSocket.CLOSED) return;
       await new Promise<void>((resolve) => {
