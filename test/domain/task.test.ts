@@ -382,6 +382,16 @@ describe("an idempotency key", () => {
     system.clock.advance(24 * 3600 * 1000 + 1);
     expect((await create("b", "k1")).replayed).toBe(false);
   });
+  test("makes one task of many requests at once, whatever their size", async () => {
+    for (const size of [10, 80_000]) {
+      const input = Task.Create.parse({ type: "a", input: JSON.stringify("x".repeat(size)) });
+      const options = { idempotency: { key: `race-${size}`, hash: "h" } };
+      const made = await Promise.all(Array.from({ length: 8 }, () => Task.create(system.admin, input, options)));
+      expect(new Set(made.map(({ task }) => task.id)).size).toBe(1);
+      expect(made.filter(({ replayed }) => !replayed)).toHaveLength(1);
+    }
+    expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
+  });
   test("holds for a batch as for a single task", async () => {
     const tasks = [{ type: "a" }, { type: "b" }];
     const options = { idempotency: { key: "k2", hash: "h" } };

@@ -1,5 +1,5 @@
 import { Agent, EventLog, Key, Limit, Task } from "@waggle/core";
-import { z } from "zod";
+import * as z from "zod";
 
 export const AgentAnswer = z.object({ agent: Agent.Info });
 export const RegisteredAnswer = z.object({

@@ -78,10 +78,12 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
     const request = inbound(c, common.shared.closing);
     const requestId = requestIdOf(request, common.options.ports);
     let answer: Answer;
+    const { store } = common.options.ports;
+    const generation = store.generation();
     try {
       answer = await run(route, readQuery, names, c, request, requestId, common);
       // Nothing leaves before what it tells of is on disk, reads included.
-      if (route.roles !== "public") await common.options.ports.store.settled();
+      if (route.roles !== "public") await store.settled(generation);
     } catch (thrown) {
       answer = await failure(thrown, requestId, common);
     }

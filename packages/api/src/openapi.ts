@@ -11,7 +11,7 @@ import {
   storeErrors,
   Task,
 } from "@waggle/core";
-import { z } from "zod";
+import * as z from "zod";
 import * as answers from "./answers.ts";
 import type { Route } from "./route.ts";
 

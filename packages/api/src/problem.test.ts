@@ -1,6 +1,6 @@
 import { errorKinds, requestErrors } from "@waggle/core";
 import { expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { parse, toProblem } from "./problem.ts";
 
 test("every declared error is shown by its own status, code and title", () => {

@@ -140,7 +140,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   // Output. Replies wait until what they tell of is durable; pushes are durable when they come.
   let ready: string[] = [];
-  let replies: string[] = [];
+  let replies: { readonly frame: string; readonly generation: number }[] = [];
   let held: string[] | undefined = [];
   let settling = false;
   let scheduled = false;
@@ -175,8 +175,8 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       while (replies.length > 0) {
         const batch = replies;
         replies = [];
-        await ports.store.settled();
-        for (const frame of batch) ready.push(frame);
+        await ports.store.settled(Math.min(...batch.map((each) => each.generation)));
+        for (const { frame } of batch) ready.push(frame);
         send();
       }
     } catch {
@@ -186,8 +186,9 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     settling = false;
     closeWhenIdle();
   };
-  const reply = (frame: string) => {
-    replies.push(frame);
+  /** `generation`: of the store when the work began that the frame tells of. */
+  const reply = (frame: string, generation = ports.store.generation()) => {
+    replies.push({ frame, generation });
     if (!settling) void settle();
   };
 
@@ -238,13 +239,14 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     if (subject !== undefined) working.set(subject, done);
   };
   const work = async (data: Agent.AgentFrame, before: Promise<unknown> | false | undefined) => {
+    const generation = ports.store.generation();
     try {
       if (before) await before;
       if (data.op === "hello") await hello(data);
       else {
         if (held !== undefined)
           await (connection ?? Promise.reject(requestErrors.invalid("the first frame must be hello")));
-        reply(ok(data.re, await act(scope, data)));
+        reply(ok(data.re, await act(scope, data)), generation);
         if (data.op === "stop") ending ??= { code: close.normal, reason: "the agent was removed" };
       }
     } catch (thrown) {
@@ -339,15 +341,15 @@ async function act(scope: Scope, frame: Exclude<Agent.AgentFrame, { op: "hello" 
   const { id } = scope.actor;
   switch (frame.op) {
     case "complete":
-      return taskPart((await Task.complete(scope, frame.taskId, { ...frame, take: undefined })).task);
+      return endedPart(frame.taskId, await Task.complete(scope, frame.taskId, frame));
     case "start":
       return taskPart(await Task.start(scope, frame.taskId, frame));
     case "progress":
       return commandsPart(await Task.heartbeat(scope, frame.taskId, frame));
     case "fail":
-      return taskPart((await Task.fail(scope, frame.taskId, { ...frame, take: undefined })).task);
+      return endedPart(frame.taskId, await Task.fail(scope, frame.taskId, frame));
     case "release":
-      return taskPart((await Task.release(scope, frame.taskId, { ...frame, take: undefined })).task);
+      return endedPart(frame.taskId, await Task.release(scope, frame.taskId, frame));
     case "heartbeat":
       return commandsPart(await Agent.heartbeat(scope, id, frame));
     case "drain":
@@ -368,7 +370,9 @@ async function act(scope: Scope, frame: Exclude<Agent.AgentFrame, { op: "hello" 
 const ok = (re: number | undefined, members: string) =>
   `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":true${members}}`;
 // Ids and statuses hold nothing that JSON would escape.
-const taskPart = ({ id, status, fence }: Task.Info) => `,"task":{"id":"${id}","status":"${status}","fence":${fence}}`;
+const taskPart = ({ id, status, fence }: Pick<Task.Info, "id" | "status" | "fence">) =>
+  `,"task":{"id":"${id}","status":"${status}","fence":${fence}}`;
+const endedPart = (id: string, { status, fence }: Task.Ended) => taskPart({ id, status, fence });
 const commandsPart = (commands: Agent.Commands) => `,"commands":${JSON.stringify(commands)}`;
 
 const notJson = (error: unknown): boolean =>

@@ -60,7 +60,7 @@ describe("keeps a payload as it was written", () => {
   });
 
   test("for any JSON, with any spacing", () => {
-    const name = fc.oneof(fc.constantFrom("input", "metadata", "type", "__proto__", ""), fc.string({ unit: "binary" }));
+    const name = fc.oneof(fc.constantFrom("input", "metadata", "type", ""), fc.string({ unit: "binary" }));
     const member = fc.tuple(
       name,
       fc.json({ stringUnit: "binary" }),
@@ -75,6 +75,7 @@ describe("keeps a payload as it was written", () => {
           json: JSON.stringify(JSON.parse(json), null, indent),
         }));
         const text = `{${written.map(({ key, space, json }) => `${space}${JSON.stringify(key)}${space}:${space}${json}${space}`).join(",")}}`;
+        fc.pre(!members.some(([key, json]) => key !== "input" && key !== "metadata" && json.includes('"__proto__"')));
         const value = readJson(text, task) as Record<string, unknown>;
         const plain = JSON.parse(text) as Record<string, unknown>;
         expect(Object.keys(value)).toEqual(Object.keys(plain));
@@ -87,6 +88,11 @@ describe("keeps a payload as it was written", () => {
       { numRuns: 500 },
     );
   });
+});
+
+test("refuses members named __proto__ outside payloads, however they are written", () => {
+  expect(refusal('{"labels":{"__proto__":"x"}}')).toEqual({ code: "request.invalid", path: "labels.__proto__" });
+  expect(refusal('{"list":[{"\\u005f_proto__":1}]}')).toEqual({ code: "request.invalid", path: "list.0.__proto__" });
 });
 
 describe("refuses with the path", () => {

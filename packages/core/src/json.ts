@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { requestErrors } from "./error.ts";
 
 /**
@@ -38,7 +38,18 @@ export function readJson(text: string, payloads: readonly string[]): unknown {
     compiled.set(payloads, tree);
   }
   scan(text, skipSpace(text, 0), 0, tree, value as Composite);
+  if (text.includes("__proto__") || text.includes("\\u00")) refuseProto(value, "");
   return value;
+}
+
+/** A member named `__proto__` outside payloads: no schema has one, and those that take any name would drop it silently. */
+function refuseProto(value: unknown, path: string): void {
+  if (!isObject(value)) return;
+  for (const [name, member] of Object.entries(value)) {
+    const here = path === "" ? name : `${path}.${name}`;
+    if (name === "__proto__") throw invalid(here, `${here}: unknown field`);
+    refuseProto(member, here);
+  }
 }
 
 /** Which members below a value are payloads: `leaf`, or where to look further. `*` stands for the entries of a list. */

@@ -35,11 +35,14 @@ async function each(
   return { failed };
 }
 
+/** Times a message may come before its task: the message is sent first, and a task that never came needs none. */
+const earlyReceives = 3;
+
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
-  each(messages, "dispatch", onError, async ({ body }) => {
+  each(messages, "dispatch", onError, async ({ body, receives }) => {
     const { tenant, id } = readDispatch(body);
-    return dispatch(systemScope(ports, tenant, "dispatch"), id);
+    return (await dispatch(systemScope(ports, tenant, "dispatch"), id)) || receives >= earlyReceives;
   });
 
 /** Handler of the timers queue: does what is due. */

@@ -44,6 +44,7 @@ for (const reached of [false, true]) {
 
     disk.broken = true;
     disk.reached = reached;
+    const generation = store.generation();
     await store.write({ update: { pk: "t", sk: "kept" }, kind: "row", set: { n: 2 } });
     await store.write({ put: { pk: "t", sk: "lost", kind: "row", n: 1 } });
     const [message] = await queues.timers.receive({ max: 1 });
@@ -59,6 +60,8 @@ for (const reached of [false, true]) {
     expect(await queues.timers.depth()).toEqual({ waiting: 1, inFlight: 0, delayed: 0, dead: 0 });
 
     disk.broken = false;
+    // Whoever wrote before the failure and asks only now must not be told that it is safe.
+    await expect(store.settled(generation)).rejects.toMatchObject({ code: "store.unavailable" });
     await store.write({ put: { pk: "t", sk: "later", kind: "row", n: 3 } });
     await store.settled();
     expect(delivered).toBe(0);

@@ -54,8 +54,15 @@ export function createJournal(log: Log, hooks: JournalHooks) {
       scheduled = true;
       setImmediate(run);
     },
-    settled(): Promise<void> {
+    /** Counts how often memory went back to what is on disk. */
+    generation: 0,
+    settled(since?: number): Promise<void> {
       if (broken !== undefined) return Promise.reject(broken);
+      if (since !== undefined && since !== journal.generation) {
+        return Promise.reject(
+          storeErrors.unavailable("a write failed meanwhile, and was taken back", { retryAfterSeconds: 1 }),
+        );
+      }
       if (journal.steps.length > 0) {
         waiting ??= deferred();
         return waiting.promise;
@@ -130,6 +137,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const error = storeErrors.unavailable(`the log could not be written: ${reason}`, { cause, retryAfterSeconds: 1 });
     broken = error;
+    journal.generation++;
     const rejected = [writing?.done, waiting];
     writing = undefined;
     waiting = undefined;

@@ -326,7 +326,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     transact: (writes) => admit(() => transactNow(writes)),
     batchWrite: (writes) => admit(() => batchNow(writes)),
     projected: () => feed.projected(),
-    settled: () => journal().settled(),
+    settled: (since) => journal().settled(since),
+    generation: () => journal().generation,
   };
 
   return {

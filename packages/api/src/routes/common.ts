@@ -1,5 +1,5 @@
 import { type ErrorKind, errorKinds, type IdPrefix } from "@waggle/core";
-import { z } from "zod";
+import * as z from "zod";
 import type { Param } from "../route.ts";
 
 /** An error declared in core, by its code. */

@@ -1,5 +1,5 @@
 import { EventLog, requestErrors, type Scope, Task } from "@waggle/core";
-import { z } from "zod";
+import * as z from "zod";
 import { BatchAnswer, CommandsAnswer, EndedAnswer, EventList, Explanation, TaskAnswer, TaskList } from "../answers.ts";
 import { toProblem } from "../problem.ts";
 import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";

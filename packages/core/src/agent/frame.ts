@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { jsonText } from "../json.ts";
 import * as task from "../task/schema.ts";
 import { Commands, Heartbeat } from "./schema.ts";

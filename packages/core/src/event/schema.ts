@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 export const Info = z.object({
   /** Rises by one per tenant with no gap. */

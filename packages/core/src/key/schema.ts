@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 export const roles = ["admin", "operator", "client", "reader"] as const;
 export const tenantName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1–63 of a–z, 0–9 and -, not starting with -");

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ConcurrencyLimit, RateLimit } from "../task/schema.ts";
 
 export const Key = ConcurrencyLimit.shape.key;

@@ -135,7 +135,12 @@ export interface Store {
    */
   projected(): Promise<void>;
   /** Resolves when every write decided so far is durable. Rejects with `store.unavailable` when it cannot be made so. */
-  settled(): Promise<void>;
+  settled(since?: number): Promise<void>;
+  /**
+   * Changes when writes that could not be made durable were taken back. Take it before a request begins and give it to
+   * `settled`, which rejects when it is no longer the same: what the request wrote may be gone.
+   */
+  generation(): number;
 }
 
 /** Gives every change at least once, in order for each key, old and new image, beginning where this consumer left off. */

@@ -33,16 +33,19 @@ export async function create(
   input: Create,
   options: CreateOptions = {},
 ): Promise<{ task: Info; replayed: boolean }> {
-  const known = options.idempotency && (await recall(scope, options.idempotency));
-  const seed: Seed = known ?? { ids: [newId(scope)], at: scope.ports.clock.now() };
-  const row = await build(scope, input, seed.ids[0] as string, seed.at);
-  if (known) {
-    if (!(await readTask(scope, row.id))) await store(scope, [row], true);
-    return { task: infoOf(row, input), replayed: true };
+  for (;;) {
+    const { seed: known, remember } = await recall(scope, options.idempotency);
+    const seed: Seed = known ?? { ids: [newId(scope)], at: scope.ports.clock.now() };
+    const row = await build(scope, input, seed.ids[0] as string, seed.at);
+    if (known) {
+      if (!(await readTask(scope, row.id))) await store(scope, [row], { again: true });
+      return { task: infoOf(row, input), replayed: true };
+    }
+    await checkDependencies(scope, row);
+    if (await store(scope, [row], { remembered: remember?.(seed) }))
+      return { task: infoOf(row, input), replayed: false };
+    // The same key was used meanwhile: what it made is the answer.
   }
-  await checkDependencies(scope, row);
-  await store(scope, [row], false, options.idempotency && remember(scope, options.idempotency, seed));
-  return { task: infoOf(row, input), replayed: false };
 }
 
 export type BatchResult = { readonly task: Info } | { readonly problem: WaggleError };
@@ -56,7 +59,7 @@ export async function createBatch(
   input: { readonly tasks: readonly unknown[]; readonly atomic: boolean },
   options: CreateOptions = {},
 ): Promise<{ results: BatchResult[]; replayed: boolean }> {
-  const known = options.idempotency && (await recall(scope, options.idempotency));
+  const { seed: known, remember } = await recall(scope, options.idempotency);
   const seed: Seed = known ?? { ids: input.tasks.map(() => newId(scope)), at: scope.ports.clock.now() };
   const entries = resolve(input.tasks, seed.ids);
   const rows: (Row | undefined)[] = await Promise.all(
@@ -92,8 +95,8 @@ export async function createBatch(
     // Within the batch the flag is written with the row itself.
     if (taken.some((other) => other.dependsOn?.includes(row.id))) Object.assign(row, { dependants: true });
   }
-  const remembered = known || !options.idempotency ? undefined : remember(scope, options.idempotency, seed);
-  if (taken.length > 0) await store(scope, taken, known !== undefined, remembered, input.atomic);
+  const how = { again: known !== undefined, remembered: remember?.(seed), atomic: input.atomic };
+  if (taken.length > 0 && !(await store(scope, taken, how))) return createBatch(scope, input, options);
   const results = entries.map(
     (entry, i): BatchResult =>
       entry.problem ? { problem: entry.problem } : { task: infoOf(rows[i] as Row, entry.input as Create) },
@@ -109,18 +112,33 @@ function infoOf(row: Row, input: { input?: JsonText | undefined }): Info {
   return input.input === undefined ? info : { ...info, input: input.input };
 }
 
-async function recall(scope: Scope, { key, hash }: { key: string; hash: string }): Promise<Seed | undefined> {
-  const row = await scope.ports.store.get(idempotencyKey(scope.tenant, key));
-  if (!row || (row.expiresAt as number) <= scope.ports.clock.now()) return undefined;
-  if (row.hash !== hash)
-    throw requestErrors.idempotencyMismatch("this Idempotency-Key was used for a different request; use a new key");
-  return { ids: row.ids as string[], at: row.at as number };
-}
-
-function remember(scope: Scope, { key, hash }: { key: string; hash: string }, seed: Seed): Write {
-  const expiresAt = scope.ports.clock.now() + keptMs;
+/** What the key stands for already, or how to make it stand for something, if nobody else does first. */
+async function recall(
+  scope: Scope,
+  idempotency: CreateOptions["idempotency"],
+): Promise<{ seed?: Seed; remember?: (seed: Seed) => Write }> {
+  if (!idempotency) return {};
+  const { key, hash } = idempotency;
+  const { store, clock } = scope.ports;
+  const row = await store.get(idempotencyKey(scope.tenant, key));
+  const stale = row && (row.expiresAt as number) <= clock.now();
+  if (row && !stale) {
+    if (row.hash !== hash)
+      throw requestErrors.idempotencyMismatch("this Idempotency-Key was used for a different request; use a new key");
+    return { seed: { ids: row.ids as string[], at: row.at as number } };
+  }
   return {
-    put: { ...idempotencyKey(scope.tenant, key), kind: "idempotency", hash, ids: seed.ids, at: seed.at, expiresAt },
+    remember: ({ ids, at }) => ({
+      put: {
+        ...idempotencyKey(scope.tenant, key),
+        kind: "idempotency",
+        hash,
+        ids,
+        at,
+        expiresAt: clock.now() + keptMs,
+      },
+      if: row ? { equals: { expiresAt: row.expiresAt as number } } : { exists: false },
+    }),
   };
 }
 
@@ -241,14 +259,15 @@ async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<s
   if (errors.length > 0) throw dependencyNotFound("a task can only depend on tasks that exist", { errors });
 }
 
-/** Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice. */
+/**
+ * Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice.
+ * @returns false when another request with the same key was quicker: then nothing was written
+ */
 async function store(
   scope: Scope,
   rows: readonly Row[],
-  again: boolean,
-  remembered?: Write,
-  atomic = false,
-): Promise<void> {
+  { again = false, remembered, atomic = false }: { again?: boolean; remembered?: Write | undefined; atomic?: boolean },
+): Promise<boolean> {
   const { store, queues } = scope.ports;
   const waiting = rows.filter((row) => row.dependsOn !== undefined);
   const own = new Set(rows.map((row) => row.id));
@@ -278,12 +297,10 @@ async function store(
   } else if (rows.length === 1 && !remembered) {
     await store.write({ put: rows[0] as Row, if: { exists: false } });
   } else if (rows.length === 1 || (atomic && rows.length < 100)) {
-    await store.transact([
-      ...rows.map((row) => ({ put: row, if: { exists: false } })),
-      ...(remembered ? [remembered] : []),
-    ]);
+    const puts = rows.map((row) => ({ put: row, if: { exists: false } }));
+    if (!(await store.transact([...puts, ...(remembered ? [remembered] : [])])).ok) return false;
   } else {
-    if (remembered) await store.write(remembered);
+    if (remembered && !(await store.write(remembered)).ok) return false;
     if (atomic) await store.transact(rows.map((row) => ({ put: row, if: { exists: false } })));
     else await store.batchWrite(rows.map((row) => ({ put: row })));
   }
@@ -295,6 +312,7 @@ async function store(
         await dependencyEnded(scope, row.id, dependency.id, dependency.status);
     }
   }
+  return true;
 }
 
 interface Entry {
