@@ -272,6 +272,17 @@ describe("cancel", () => {
     expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
     expect((await Agent.heartbeat(system.as(agent), agent, {})).cancel).toEqual([]);
   });
+  test("keeps the caller's reason when the agent stops in time, by failing or by giving back", async () => {
+    const agent = await system.agent("a");
+    for (const stop of ["fail", "release"] as const) {
+      const task = await system.task("x");
+      const { fence } = await run(agent);
+      await Task.cancel(system.admin, task.id, { reason: "plans changed" });
+      if (stop === "release") await Task.release(system.as(agent), task.id, { fence, reason: "told to" });
+      else await Task.fail(system.as(agent), task.id, { fence, error: { code: "aborted", message: "" } });
+      expect(await system.get(task.id)).toMatchObject({ status: "cancelled", error: { message: "plans changed" } });
+    }
+  });
   test("leaves an outcome as it is", async () => {
     const agent = await system.agent("a");
     const task = await system.task("x");

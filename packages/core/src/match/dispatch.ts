@@ -2,7 +2,7 @@ import type { JsonText } from "../json.ts";
 import type { Item, Put, Refusal, Write } from "../port/index.ts";
 import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { advance, keyOf, type Row, toInfo } from "../task/row.ts";
+import { advance, type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import {
   type Directory,
@@ -407,4 +407,3 @@ function waitingReason(directory: Directory, lane: Lane, now: number): string {
 }
 
 export const laneOf = (task: Parameters<typeof needOf>[0]): string => signature(needOf(task));
-export { keyOf };

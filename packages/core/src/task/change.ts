@@ -1,11 +1,11 @@
 import { emptied } from "../agent/leave.ts";
 import { type Directory, type Member, open } from "../match/directory.ts";
-import { agentChannel, push, readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
+import { agentChannel, readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import type { Write } from "../port/index.ts";
 import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { conflict, limits, notFound, outcome } from "./error.ts";
+import { conflict, notFound } from "./error.ts";
 import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
 
 export type Changes = Parameters<typeof advance>[1];
@@ -138,7 +138,7 @@ export function failed(
   const fenced = { fence: row.fence + 1 };
   if (row.cancelAt !== undefined)
     return {
-      changes: { ...fenced, status: "cancelled", error: kept },
+      changes: { ...fenced, status: "cancelled" },
       note: "cancelled while running",
       ended: "failed",
     };
@@ -171,7 +171,7 @@ export function failed(
 export function released(row: Row, reason: string, now: number): Decision {
   if (row.cancelAt !== undefined) {
     return {
-      changes: { status: "cancelled", fence: row.fence + 1, error: { code: outcome.cancelled, message: reason } },
+      changes: { status: "cancelled", fence: row.fence + 1 },
       note: reason,
     };
   }
@@ -195,5 +195,3 @@ export function revoke(scope: Scope, before: Row): void {
   if (before.agentId !== undefined)
     scope.ports.live.publish(agentChannel(scope.tenant, before.agentId), { revoked: [before.id] });
 }
-
-export { limits, push };
