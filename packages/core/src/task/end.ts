@@ -7,7 +7,7 @@ import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, revoke } from "./change.ts";
 import { notFound, notRetryable, outcome } from "./error.ts";
 import { held, type Row, terminal, toInfo } from "./row.ts";
-import type { Info, Status } from "./schema.ts";
+import type { Info } from "./schema.ts";
 
 /**
  * Ends a task from any state. One that waits is cancelled at once; the agent of one that runs is told and has
@@ -186,5 +186,3 @@ export async function takeBack(
   }
   return count;
 }
-
-export const isTerminal = (status: Status): boolean => terminal.has(status);

@@ -1,7 +1,6 @@
 import type { JsonText } from "../json.ts";
-import type { Item, RowKey, Update, Value } from "../port/index.ts";
-import { taskKey } from "../rows.ts";
-import { limits, outcome } from "./error.ts";
+import type { Item, Update, Value } from "../port/index.ts";
+import { limits } from "./error.ts";
 import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
 
 /** `[at, status, attempt, agentId | "", reason | ""]` */
@@ -175,8 +174,6 @@ export function deadlineOf(row: Row): number | undefined {
   return at === Number.POSITIVE_INFINITY ? undefined : Math.ceil(at);
 }
 
-export const keyOf = (row: Row): RowKey => taskKey(row.tenant, row.id);
-
 let second = Number.NaN;
 let secondText = "";
 /** RFC 3339 with milliseconds. Times of tasks come in bursts of the same second, whose text is made once. */
@@ -297,5 +294,3 @@ export function backoffSeconds(row: Row, unit: number): number {
   const { initialSeconds, factor, maxSeconds } = retryOf(row);
   return Math.min(maxSeconds, initialSeconds * factor ** Math.max(0, row.attempt - 1)) * unit;
 }
-
-export const isOwnOutcome = (code: string): boolean => Object.values(outcome).includes(code as never);
