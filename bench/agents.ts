@@ -1,3 +1,5 @@
+import { appendFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { systemOf } from "./systems/index.ts";
 import type { AgentShape, Connection } from "./systems/system.ts";
 
@@ -6,6 +8,10 @@ export interface AgentsConfig {
   readonly system: string;
   readonly connection: Connection;
   readonly shape: AgentShape;
+  /** How long a task takes. */
+  readonly taskMs?: number;
+  /** A file that gets a line `begun n` and a line `done n` for each run of a handler. */
+  readonly log?: string;
 }
 export type AgentsMessage = { readonly ready: true } | { readonly handled: number };
 
@@ -15,6 +21,9 @@ let handled = 0;
 let told = 0;
 
 const agents = await systemOf(config.system).agents(config.connection, config.shape, async (payload) => {
+  if (config.log) appendFileSync(config.log, `begun ${payload.n}\n`);
+  if (config.taskMs) await sleep(config.taskMs);
+  if (config.log) appendFileSync(config.log, `done ${payload.n}\n`);
   handled++;
   return { ok: true, n: payload.n };
 });

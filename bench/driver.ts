@@ -17,7 +17,7 @@ async function measure(systemId: string, workload: string): Promise<Figures> {
     if (run === undefined) throw new Error(`no workload ${workload}`);
     const server = await system.start(dir);
     const client = await system.connect(server.connection);
-    const figures = await run({ system, server, client });
+    const figures = await run({ system, server, client, dir });
     await client.close();
     await server.stop();
     return figures;

@@ -3,7 +3,7 @@ export interface FigureKind {
   readonly workload: string;
   readonly figure: string;
   readonly what: string;
-  readonly unit: "ms" | "/s" | "MiB";
+  readonly unit: "ms" | "/s" | "MiB" | "s" | "tasks";
   readonly goal?: Goal;
 }
 export type Goal =
@@ -40,6 +40,14 @@ export const figureKinds: readonly FigureKind[] = [
   },
   { workload: "W4", figure: "cpuMs", what: "processor time a task", unit: "ms" },
   { workload: "W4", figure: "serverMiB", what: "server memory, peak", unit: "MiB" },
+  { workload: "W5", figure: "lost", what: "agents killed: lost", unit: "tasks", goal: { atMost: 0 } },
+  { workload: "W5", figure: "twice", what: "… done twice", unit: "tasks", goal: { atMost: 0 } },
+  // The lease is 5 s: what dead agents held is theirs until then.
+  { workload: "W5", figure: "recoverySeconds", what: "… until all is done", unit: "s", goal: { atMost: 6 } },
+  { workload: "W5", figure: "serverLost", what: "server killed: lost", unit: "tasks", goal: { atMost: 0 } },
+  { workload: "W5", figure: "serverTwice", what: "… done twice", unit: "tasks", goal: { atMost: 0 } },
+  { workload: "W5", figure: "serverRecoverySeconds", what: "… until all is done", unit: "s" },
+  { workload: "W5", figure: "servingMs", what: "… until it takes tasks again", unit: "ms", goal: { atMost: 1000 } },
   {
     workload: "memory",
     figure: "serverMiB",

@@ -19,6 +19,7 @@ measure, the order of the systems turned round each time.
 
   W1      submit one after another                    W3  5,000 tasks, one agent of 100 slots
   W2      submit one and wait for its result          W4  5,000 tasks, 100 agents of one slot
+  W5      200 tasks of 200 ms; the agents, then the server, killed in the middle
   memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
 
   workloads        some of the above, separated by commas (default: all)
@@ -32,7 +33,7 @@ measure, the order of the systems turned round each time.
 WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}).`;
 
 const single = ["memory", "start"];
-const all = ["W1", "W2", "W3", "W4", ...single];
+const all = ["W1", "W2", "W3", "W4", "W5", ...single];
 
 function options() {
   const { values, positionals } = parseArgs({

@@ -1,3 +1,5 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventually } from "../test/support/eventually.ts";
 import { cpuMs, launchScript, memoryMiB, type Process } from "../test/support/process.ts";
@@ -14,6 +16,9 @@ export const sizes = {
   inFlight: 32,
   checked: 100,
   idleAgents: 1000,
+  W5: 200,
+  crashTaskMs: 200,
+  leaseSeconds: 5,
 } as const;
 
 /** The figures of one measure, by name; every workload names its own. */
@@ -25,11 +30,18 @@ interface Fleet {
   end(): Promise<void>;
 }
 
-async function startFleet(system: System, server: RunningServer, shapes: readonly AgentShape[]): Promise<Fleet> {
+type Work = Pick<AgentsConfig, "taskMs" | "log">;
+
+async function startFleet(
+  system: System,
+  server: RunningServer,
+  shapes: readonly AgentShape[],
+  work: Work = {},
+): Promise<Fleet> {
   const counts = shapes.map(() => 0);
   const processes = await Promise.all(
     shapes.map(async (shape, index) => {
-      const config: AgentsConfig = { system: system.id, connection: server.connection, shape };
+      const config: AgentsConfig = { system: system.id, connection: server.connection, shape, ...work };
       const agents = launchScript("bench/agents.ts", [JSON.stringify(config)], { ipc: true });
       let ready = false;
       agents.child.on("message", (message: AgentsMessage) => {
@@ -80,9 +92,12 @@ interface Setting {
   readonly system: System;
   readonly server: RunningServer;
   readonly client: Client;
+  /** For files of the measure's own. */
+  readonly dir: string;
 }
 
 const pool: readonly AgentShape[] = [{ agents: 1, concurrency: 100, prefix: "pool" }];
+const crashPool = { agents: 1, concurrency: 100, leaseSeconds: sizes.leaseSeconds } as const;
 /** 100 agents of one slot, in four processes. */
 const fleetOf100: readonly AgentShape[] = [0, 1, 2, 3].map((index) => ({
   agents: 25,
@@ -155,6 +170,64 @@ async function idleAgents(setting: Setting): Promise<Figures> {
   return { serverMiB: now, serverPeakMiB: peak };
 }
 
+/**
+ * Kills either the agents or the server when three quarters of the tasks have begun, and counts what came of it.
+ * New agents have other names, as those of another machine would: the lease of the dead ones has to run out.
+ */
+async function crash({ system, server, client, dir }: Setting, victim: "agents" | "server") {
+  const work = { taskMs: sizes.crashTaskMs, log: join(dir, `${victim}.txt`) };
+  const shape = (prefix: string): AgentShape => ({ ...crashPool, prefix: `${victim}-${prefix}` });
+  const linesOf = (kind: string) => {
+    const lines = existsSync(work.log) ? readFileSync(work.log, "utf8").split("\n") : [];
+    return lines.filter((line) => line.startsWith(kind));
+  };
+  const before = await client.completed();
+  const first = await startFleet(system, server, [shape("first")], work);
+  const submitting = submitMany(client, sizes.W5, sizes.inFlight);
+  await eventually("three quarters have begun", () => linesOf("begun").length >= sizes.W5 * 0.75, { everyMs: 2 });
+  const killed = performance.now();
+  let servingMs = 0;
+  let second: Fleet | undefined;
+  if (victim === "server") {
+    await server.restart();
+    await submitting;
+    await client.submit(payload(sizes.W5));
+    servingMs = performance.now() - killed;
+  } else {
+    await first.end();
+    second = await startFleet(system, server, [shape("second")], work);
+  }
+  const ids = await submitting;
+  const total = before + sizes.W5 + (victim === "server" ? 1 : 0);
+  const all = async () => (await client.completed()) >= total;
+  const recovered = await eventually("all are completed", all, { seconds: 45, everyMs: 10 }).catch(() => false);
+  const recoverySeconds = recovered ? (performance.now() - killed) / 1000 : Number.POSITIVE_INFINITY;
+  const results = await Promise.all(ids.map((id) => client.read(id)));
+  await first.end();
+  await second?.end();
+  const done = linesOf("done");
+  return {
+    lost: results.filter((result, n) => result?.n !== n).length,
+    twice: done.length - new Set(done).size,
+    recoverySeconds,
+    servingMs,
+  };
+}
+
+async function crashes(setting: Setting): Promise<Figures> {
+  const agents = await crash(setting, "agents");
+  const server = await crash(setting, "server");
+  return {
+    lost: agents.lost,
+    twice: agents.twice,
+    recoverySeconds: agents.recoverySeconds,
+    serverLost: server.lost,
+    serverTwice: server.twice,
+    serverRecoverySeconds: server.recoverySeconds,
+    servingMs: server.servingMs,
+  };
+}
+
 export const workloads: Readonly<Record<string, (setting: Setting) => Promise<Figures>>> = {
   W1: async (setting) =>
     sequential(setting, sizes.W1, async (n) => {
@@ -166,5 +239,6 @@ export const workloads: Readonly<Record<string, (setting: Setting) => Promise<Fi
     }),
   W3: (setting) => throughput(setting, pool, sizes.W3),
   W4: (setting) => throughput(setting, fleetOf100, sizes.W4),
+  W5: crashes,
   memory: idleAgents,
 };

@@ -97,9 +97,23 @@ export const bullmq = (appendfsync: "always" | "everysec"): System => ({
       "maxmemory-policy": "noeviction",
     };
     const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
-    const server = launch("redis-server", args);
-    await eventually("redis answers", () => answers(port));
-    return { connection: { url: `redis://127.0.0.1:${port}` }, process: server, stop: () => server.end() };
+    const open = async () => {
+      const server = launch("redis-server", args);
+      await eventually("redis answers", () => answers(port), { everyMs: 2 });
+      return server;
+    };
+    let server = await open();
+    return {
+      connection: { url: `redis://127.0.0.1:${port}` },
+      get process() {
+        return server;
+      },
+      async restart() {
+        await server.end("SIGKILL");
+        server = await open();
+      },
+      stop: () => server.end(),
+    };
   },
 
   async connect({ url }): Promise<Client> {

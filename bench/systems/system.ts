@@ -18,6 +18,8 @@ export interface Result {
 export interface RunningServer {
   readonly connection: Connection;
   readonly process: Process;
+  /** kill -9, then a new process with the same data at the same address. */
+  restart(): Promise<void>;
   stop(): Promise<void>;
 }
 

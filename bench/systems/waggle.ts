@@ -77,7 +77,10 @@ export const waggle = (client: "sdk" | "http"): System => ({
     const server = await startServer({ dataDir });
     return {
       connection: { url: server.url, key: server.key },
-      process: server.process,
+      get process() {
+        return server.process;
+      },
+      restart: () => server.restart("SIGKILL"),
       stop: () => server.process.end(),
     };
   },
