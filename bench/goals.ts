@@ -3,7 +3,7 @@ export interface FigureKind {
   readonly workload: string;
   readonly figure: string;
   readonly what: string;
-  readonly unit: "ms" | "/s" | "MiB" | "s" | "tasks";
+  readonly unit: "ms" | "/s" | "MiB" | "s" | "tasks" | "×";
   readonly goal?: Goal;
 }
 export type Goal =
@@ -48,6 +48,14 @@ export const figureKinds: readonly FigureKind[] = [
   { workload: "W5", figure: "serverTwice", what: "… done twice", unit: "tasks", goal: { atMost: 0 } },
   { workload: "W5", figure: "serverRecoverySeconds", what: "… until all is done", unit: "s" },
   { workload: "W5", figure: "servingMs", what: "… until it takes tasks again", unit: "ms", goal: { atMost: 1000 } },
+  { workload: "W6", figure: "smallMs", what: "submit to result, few agents and tasks", unit: "ms" },
+  { workload: "W6", figure: "largeMs", what: "… many", unit: "ms" },
+  { workload: "W6", figure: "ratio", what: "… many against few", unit: "×", goal: { atMost: 1.2 } },
+  { workload: "W6", figure: "cpuRatio", what: "… processor time of the server", unit: "×", goal: { atMost: 1.2 } },
+  { workload: "W6", figure: "serverMiB", what: "server memory, many", unit: "MiB" },
+  { workload: "W7", figure: "aloneMs", what: "wait of ten small submitters, p99", unit: "ms" },
+  { workload: "W7", figure: "besideMs", what: "… beside one that floods", unit: "ms" },
+  { workload: "W7", figure: "ratio", what: "… against alone", unit: "×", goal: { atMost: 2 } },
   {
     workload: "memory",
     figure: "serverMiB",

@@ -20,9 +20,11 @@ measure, the order of the systems turned round each time.
   W1      submit one after another                    W3  5,000 tasks, one agent of 100 slots
   W2      submit one and wait for its result          W4  5,000 tasks, 100 agents of one slot
   W5      200 tasks of 200 ms; the agents, then the server, killed in the middle
+  W6      submit to result with few and with many agents and tasks stored; on request only
+  W7      who waits how long when one submitter floods
   memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
 
-  workloads        some of the above, separated by commas (default: all)
+  workloads        some of the above, separated by commas (default: all but W6)
   --reps N         measures of each (default 5)
   --peers NAMES    bullmq-always, bullmq-everysec, bullmq (both) or none (default bullmq)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
@@ -30,10 +32,13 @@ measure, the order of the systems turned round each time.
   --out FILE       where the raw values go (default bench/results/latest.json)
   --help
 
-WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}).`;
+WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}),
+WAGGLE_BENCH_SCALE=full gives W6 100,000 agents and 1,000,000 tasks instead of a tenth and a twentieth.`;
 
-const single = ["memory", "start"];
+const single = ["W6", "W7", "memory", "start"];
 const all = ["W1", "W2", "W3", "W4", "W5", ...single];
+/** Takes minutes. */
+const onRequest = ["W6"];
 
 function options() {
   const { values, positionals } = parseArgs({
@@ -48,7 +53,7 @@ function options() {
     },
   });
   const names = positionals.flatMap((text) => text.split(",")).filter(Boolean);
-  const wanted = names.length === 0 ? all : names;
+  const wanted = names.length === 0 ? all.filter((name) => !onRequest.includes(name)) : names;
   const wrong = wanted.find((name) => !all.includes(name));
   if (wrong !== undefined) throw new Error(`no workload ${wrong}; there are ${all.join(", ")}`);
   const reps = Number(values.reps);

@@ -2,8 +2,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { eventually } from "../test/support/eventually.ts";
-import { cpuMs, launchScript, memoryMiB, type Process } from "../test/support/process.ts";
-import type { AgentsConfig, AgentsMessage } from "./agents.ts";
+import { cpuMs, memoryMiB } from "../test/support/process.ts";
+import { type Fleet, startFleet } from "./fleet.ts";
 import { percentile } from "./stats.ts";
 import { type AgentShape, type Client, payload, type RunningServer, type System } from "./systems/system.ts";
 
@@ -23,50 +23,6 @@ export const sizes = {
 
 /** The figures of one measure, by name; every workload names its own. */
 export type Figures = Readonly<Record<string, number>>;
-
-interface Fleet {
-  readonly processes: readonly Process[];
-  handled(): number;
-  end(): Promise<void>;
-}
-
-type Work = Pick<AgentsConfig, "taskMs" | "log">;
-
-async function startFleet(
-  system: System,
-  server: RunningServer,
-  shapes: readonly AgentShape[],
-  work: Work = {},
-): Promise<Fleet> {
-  const counts = shapes.map(() => 0);
-  const processes = await Promise.all(
-    shapes.map(async (shape, index) => {
-      const config: AgentsConfig = { system: system.id, connection: server.connection, shape, ...work };
-      const agents = launchScript("bench/agents.ts", [JSON.stringify(config)], { ipc: true });
-      let ready = false;
-      agents.child.on("message", (message: AgentsMessage) => {
-        if ("ready" in message) ready = true;
-        else counts[index] = message.handled;
-      });
-      await eventually(
-        "the agents are connected",
-        () => {
-          if (!agents.running) throw new Error(agents.output());
-          return ready;
-        },
-        { seconds: 60, everyMs: 5 },
-      );
-      return agents;
-    }),
-  );
-  return {
-    processes,
-    handled: () => counts.reduce((sum, count) => sum + count, 0),
-    end: async () => {
-      await Promise.all(processes.map((agents) => agents.end("SIGKILL")));
-    },
-  };
-}
 
 /** Submits tasks 0 to `count` - 1 with so many calls in flight and answers their ids. */
 async function submitMany(client: Client, count: number, inFlight: number): Promise<string[]> {
