@@ -62,7 +62,7 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
   const tenants = new Map<string, Batch>();
   for (const change of changes) {
     const row = (change.new ?? change.old) as Item & { tenant: string };
-    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map() };
+    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map(), made: new Map() };
     tenants.set(row.tenant, batch);
     if (row.kind === "task") taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
     else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
@@ -72,7 +72,7 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
     writes.push(...batch.lists.values());
     const add = Object.fromEntries([...batch.counts].filter(([, by]) => by !== 0));
     if (Object.keys(add).length > 0) writes.push({ update: counterKey(tenant), kind: "counters", add });
-    if (batch.events.length > 0) await append(ports, tenant, batch.events, writes);
+    if (batch.events.length > 0) await append(ports, tenant, batch, writes);
   }
   return writes;
 }
@@ -82,6 +82,8 @@ interface Batch {
   /** The last write for each key: what a batch adds and takes away again is written once. */
   readonly lists: Map<string, Put | Delete>;
   readonly counts: Map<string, number>;
+  /** Entries in the list by type of tasks that are new: they also tell which rows hold the task's first events. */
+  readonly made: Map<string, { put: Item & { events?: readonly number[] } }>;
 }
 
 function list(batch: Batch, tenant: string, field: IndexField, value: string, id: string, present: boolean): void {
@@ -119,7 +121,10 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
   }
   if (!old || !next) {
     const present = next !== undefined;
-    list(batch, tenant, "type", row.type, id, present);
+    const key = indexKey(tenant, "type", row.type, id);
+    const entry = { put: { ...key, kind: "index" } };
+    batch.lists.set(`${key.pk}\n${id}`, present ? entry : { delete: key });
+    if (present) batch.made.set(id, entry);
     for (const tag of row.tags ?? []) list(batch, tenant, "tag", tag, id, present);
     if (row.parentId !== undefined) list(batch, tenant, "parent", row.parentId, id, present);
   }
@@ -234,7 +239,7 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
 async function append(
   ports: Ports,
   tenant: string,
-  events: readonly Entry[],
+  { events, made }: Batch,
   writes: (Put | Update | Delete)[],
 ): Promise<void> {
   const head = await ports.store.get(eventHeadKey(tenant));
@@ -264,6 +269,11 @@ async function append(
   }
   writes.push({ update: eventHeadKey(tenant), kind: "events-head", set: { last } });
   for (const [taskId, rows] of rowsOf) {
+    const entry = made.get(taskId);
+    if (entry) {
+      entry.put = { ...entry.put, events: rows };
+      continue;
+    }
     const sk = sequenceKey(rows[0] as number);
     writes.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows } });
   }

@@ -1,5 +1,13 @@
 import type { Item } from "../port/index.ts";
-import { eventHeadKey, eventPartition, eventRowsPerPartition, sequenceKey, taskEventPartition } from "../rows.ts";
+import {
+  eventHeadKey,
+  eventPartition,
+  eventRowsPerPartition,
+  indexKey,
+  sequenceKey,
+  taskEventPartition,
+  taskKey,
+} from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Info } from "./schema.ts";
 
@@ -96,20 +104,27 @@ async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
 
 async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {
   const { store } = scope.ports;
+  const task = await store.get(taskKey(scope.tenant, taskId));
+  if (!task) return;
+  // The first events are noted where the task is listed by type, later ones in rows of their own.
+  const entry = await store.get(indexKey(scope.tenant, "type", task.type as string, taskId));
+  yield* rowsAt(scope, (entry?.events as number[] | undefined) ?? []);
   const pk = taskEventPartition(scope.tenant, taskId);
   // A row that begins before `after` may still hold later events.
   const before = await store.query({ pk, to: sequenceKey(after), reverse: true, limit: 1 });
   let from = before.items[0]?.sk ?? sequenceKey(after);
   for (;;) {
     const page = await store.query({ pk, from, limit: 100 });
-    for (const { rows } of page.items) {
-      for (const first of rows as number[]) {
-        const row = await store.get({ pk: eventPartition(scope.tenant, first), sk: sequenceKey(first) });
-        if (row) yield row as Row;
-      }
-    }
+    for (const { rows } of page.items) yield* rowsAt(scope, rows as number[]);
     if (page.last === undefined) return;
     from = `${page.last}!`;
+  }
+}
+
+async function* rowsAt(scope: Scope, firsts: readonly number[]): AsyncGenerator<Row> {
+  for (const first of firsts) {
+    const row = await scope.ports.store.get({ pk: eventPartition(scope.tenant, first), sk: sequenceKey(first) });
+    if (row) yield row as Row;
   }
 }
 
