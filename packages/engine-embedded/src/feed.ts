@@ -5,8 +5,8 @@ import { Step } from "./step.ts";
 
 const batchLimit = 1000;
 /** A projection waits this long for more changes: rows that come and go meanwhile are never written. */
-const projectionLagMs = 200;
-const projectionBatch = 2000;
+const projectionLagMs = 100;
+const projectionBatch = 1000;
 
 interface Pending extends Change {
   readonly lsn: number;
