@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { request, Agent as Sockets } from "node:http";
-import { serverCommand, startServer } from "../../test/support/server.ts";
+import { serverProgram, startServer } from "../../test/support/server.ts";
 import type { Client, Connection, Result, System } from "./system.ts";
 
 const body = (input: unknown) => ({ type: "bench", input, requires: [{ capability: "bench" }] });
@@ -69,10 +69,7 @@ export const waggle = (client: "sdk" | "http"): System => ({
   id: client === "sdk" ? "waggle" : "waggle-http",
   label: client === "sdk" ? "Waggle, over HTTP by the SDK" : "Waggle, over HTTP by node:http",
   durability: "on disk",
-  async prepare() {
-    const [, [file]] = serverCommand("", 0);
-    return file !== undefined && existsSync(file) ? undefined : "it is not built (npm run build)";
-  },
+  prepare: async () => (existsSync(serverProgram) ? undefined : "it is not built (npm run build)"),
   async start(dataDir) {
     const server = await startServer({ dataDir });
     return {

@@ -23,13 +23,15 @@ export interface Server {
   stop(): Promise<void>;
 }
 
+export const serverProgram = join(root, "packages/cli/dist/main.mjs");
+
 /** What starts a server; `WAGGLE_SERVER` replaces the program. */
 export function serverCommand(dataDir: string, port: number): [string, string[]] {
-  const [program, ...before] = process.env.WAGGLE_SERVER?.split(" ") ?? [
+  const [program = process.execPath, ...before] = process.env.WAGGLE_SERVER?.split(" ").filter(Boolean) ?? [
     process.execPath,
     join(root, "packages/cli/bin/waggle.mjs"),
   ];
-  return [program as string, [...before, "dev", "--host", "127.0.0.1", "--port", String(port), "--data", dataDir]];
+  return [program, [...before, "dev", "--host", "127.0.0.1", "--port", String(port), "--data", dataDir]];
 }
 
 export const adminKey = (dataDir: string): string => readFileSync(join(dataDir, "admin.key"), "utf8").trim();
