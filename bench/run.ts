@@ -15,7 +15,7 @@ import type { Figures } from "./workloads.ts";
 const help = `npm run bench -- [workloads] [options]
 
 Measures Waggle beside BullMQ, both durable, on this machine: a fresh server, fresh agents and a fresh client for every
-measure, the order of the systems turned round each time.
+measure, warmed up by 2,000 tasks, the order of the systems turned round each time.
 
   W1      submit one after another                    W3  5,000 tasks, one agent of 100 slots
   W2      submit one and wait for its result          W4  5,000 tasks, 100 agents of one slot
