@@ -2,6 +2,7 @@ import type * as AgentRow from "../agent/row.ts";
 import type { Ports } from "../port/index.ts";
 import { agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type { Requirement, Selector } from "../task/schema.ts";
+import { createLane, type Lane, mayWait } from "./lane.ts";
 import { type Need, refusal } from "./requirement.ts";
 import type { Candidate } from "./strategy.ts";
 
@@ -26,22 +27,14 @@ export interface Member extends Candidate {
   completed: number;
   failed: number;
   busyMs: number;
+  /** Its waiting work is being taken; `again`: more room came meanwhile. */
+  serving: boolean;
+  again: boolean;
   /** Lanes it may serve, as far as `laneCount` of the registry was looked at. */
   lanes: Lane[];
   laneCount: number;
   /** Where it stands in the lists of free agents. */
   readonly places: Map<Member[], number>;
-}
-
-export interface Lane {
-  readonly id: string;
-  readonly need: Need;
-  /** Sort key of its first waiting task; `null`: none; undefined: not known, look. */
-  head: string | null | undefined;
-  /** Its registry row is written. */
-  registered: boolean;
-  /** Why tasks wait in it, as last worked out. */
-  reason: { readonly text: string; readonly at: number } | undefined;
 }
 
 /**
@@ -160,7 +153,6 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
       }
       const lane = directory.lane(item.sk, item.need as unknown as Need);
       lane.registered = true;
-      lane.head = head;
       floor = Math.min(floor, passOf(head));
     }
     if (page.last === undefined) break;
@@ -170,18 +162,12 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
   return directory;
 }
 
-export async function readHead(ports: Ports, tenant: string, lane: Lane): Promise<string | null> {
-  if (lane.head === undefined) {
-    const page = await ports.store.query({ pk: lanePartition(tenant, lane.id), limit: 1 });
-    lane.head = page.items[0]?.sk ?? null;
-  }
-  return lane.head;
-}
-
 /** Priority 9 sorts first, then the fair-share pass, then the id. */
 export const parkedKey = (priority: number, pass: number, id: string): string =>
   `${9 - priority}#${String(Math.round(pass)).padStart(15, "0")}#${id}`;
 const passOf = (key: string): number => Number(key.slice(2, 17));
+
+export const idOfParked = (key: string): string => key.slice(key.lastIndexOf("#") + 1);
 
 /** A taken task moves the virtual time on. */
 export function taken(directory: Directory, key: string): void {
@@ -194,8 +180,9 @@ function create(isConnected: (id: string) => boolean): Directory {
   let lanesKept = 4096;
   /** Signatures people make up as they go must not pile up: empty lanes are dropped, and made again when needed. */
   const dropEmptyLanes = () => {
-    const kept = directory.registry.filter((lane) => lane.head !== null);
-    for (const lane of directory.registry) if (lane.head === null) directory.lanes.delete(lane.id);
+    const kept = directory.registry.filter((lane) => mayWait(lane) || lane.taking.size > 0);
+    for (const lane of directory.registry) directory.lanes.delete(lane.id);
+    for (const lane of kept) directory.lanes.set(lane.id, lane);
     directory.registry.splice(0, directory.registry.length, ...kept);
     for (const member of directory.members.values()) {
       member.lanes = [];
@@ -272,6 +259,8 @@ function create(isConnected: (id: string) => boolean): Directory {
           lastSeenAt: row.lastSeenAt ?? 0,
           connected: isConnected(row.id),
           wanted: 0,
+          serving: false,
+          again: false,
           cancels: undefined,
         }),
       });
@@ -295,7 +284,7 @@ function create(isConnected: (id: string) => boolean): Directory {
       let lane = directory.lanes.get(id);
       if (!lane) {
         if (directory.registry.length >= lanesKept) dropEmptyLanes();
-        lane = { id, need, head: undefined, registered: false, reason: undefined };
+        lane = createLane(id, need);
         directory.lanes.set(id, lane);
         if (need.agentId === undefined) directory.registry.push(lane);
         else directory.bound.set(need.agentId, [...(directory.bound.get(need.agentId) ?? []), lane]);
@@ -307,8 +296,8 @@ function create(isConnected: (id: string) => boolean): Directory {
         const lane = directory.registry[member.laneCount] as Lane;
         if (refusal(lane.need, member) === undefined) member.lanes.push(lane);
       }
-      const waiting = member.lanes.filter((lane) => lane.head !== null);
-      for (const lane of directory.bound.get(member.id) ?? []) if (lane.head !== null) waiting.push(lane);
+      const waiting = member.lanes.filter(mayWait);
+      for (const lane of directory.bound.get(member.id) ?? []) if (mayWait(lane)) waiting.push(lane);
       return waiting;
     },
     candidates(need) {

@@ -4,18 +4,9 @@ import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stic
 import type { Scope } from "../scope.ts";
 import { advance, type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
-import {
-  type Directory,
-  freeSlots,
-  type Lane,
-  type Member,
-  needOf,
-  open,
-  parkedKey,
-  readHead,
-  taken,
-} from "./directory.ts";
+import { type Directory, freeSlots, idOfParked, type Member, needOf, open, parkedKey, taken } from "./directory.ts";
 import * as Gate from "./gate.ts";
+import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
 import { refusal, signature } from "./requirement.ts";
 import { choose } from "./strategy.ts";
 
@@ -66,8 +57,7 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
       if (await parkAtGate(scope, directory, row, gate.blocked)) return true;
       continue;
     }
-    const head = lane.head === undefined ? await readHead(scope.ports, scope.tenant, lane) : lane.head;
-    if (head === null) {
+    if ((await peek(scope.ports, scope.tenant, lane)) === null) {
       const choice = await pick(scope, directory, row);
       if (choice) {
         const next = await assign(scope, directory, row, choice, gate.writes);
@@ -227,7 +217,7 @@ async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: La
   const parked: Item = { pk: lanePartition(scope.tenant, lane.id), sk: key, kind: "parked", taskId: row.id };
   const result = await store.transact([write, { put: parked }, ...(passWrite ? [passWrite] : [])]);
   if (!result.ok) return false;
-  if (lane.head !== undefined && (lane.head === null || key < lane.head)) lane.head = key;
+  arrived(lane, key);
   return true;
 }
 
@@ -305,9 +295,9 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
 async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
   for (let served = 0; served < 100; served++) {
-    const head = await readHead(scope.ports, scope.tenant, lane);
+    const head = await peek(scope.ports, scope.tenant, lane);
     if (head === null || directory.candidates(lane.need).found.length === 0) return;
-    const next = await takeHead(scope, directory, lane, head);
+    const next = await takeHead(scope, directory, lane);
     if (next) await push(scope, next.member, [next.task]);
   }
 }
@@ -317,38 +307,40 @@ async function takeHead(
   scope: Scope,
   directory: Directory,
   lane: Lane,
-  head: string,
   only?: Member,
 ): Promise<{ task: Row; member: Member } | undefined> {
-  const { store, clock } = scope.ports;
-  const key = { pk: lanePartition(scope.tenant, lane.id), sk: head };
-  const parked = await store.get(key);
-  const row = parked && (await readTask(scope, parked.taskId as string));
-  const forget = () => {
-    if (lane.head === head) lane.head = undefined;
-  };
-  if (!row || row.parked !== head || row.gate !== undefined || row.status !== "queued") {
-    if (parked) await store.write({ delete: key });
-    forget();
-    return undefined;
+  const head = claim(lane);
+  if (head === undefined) return undefined;
+  let stays = true;
+  try {
+    const { store, clock } = scope.ports;
+    const key = { pk: lanePartition(scope.tenant, lane.id), sk: head };
+    const row = await readTask(scope, idOfParked(head));
+    if (!row || row.parked !== head || row.gate !== undefined || row.status !== "queued") {
+      stays = false;
+      await store.write({ delete: key });
+      return undefined;
+    }
+    const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
+    if (gate.blocked) {
+      stays = !(await parkAtGate(scope, directory, row, gate.blocked));
+      return undefined;
+    }
+    const choice: Choice | undefined = only
+      ? {
+          member: only,
+          decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
+        }
+      : await pick(scope, directory, row);
+    const task = choice && (await assign(scope, directory, row, choice, gate.writes));
+    if (!task) return undefined;
+    stays = false;
+    taken(directory, head);
+    return { task, member: choice.member };
+  } finally {
+    if (stays) giveBack(lane, head);
+    else settle(lane, head);
   }
-  const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
-  if (gate.blocked) {
-    if (await parkAtGate(scope, directory, row, gate.blocked)) forget();
-    return undefined;
-  }
-  const choice: Choice | undefined = only
-    ? {
-        member: only,
-        decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
-      }
-    : await pick(scope, directory, row);
-  if (!choice) return undefined;
-  const task = await assign(scope, directory, row, choice, gate.writes);
-  if (!task) return undefined;
-  forget();
-  taken(directory, head);
-  return { task, member: choice.member };
 }
 
 /**
@@ -362,26 +354,36 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
     let best: Lane | undefined;
     let bestHead = "";
     for (const lane of directory.lanesOf(member)) {
-      const head = lane.head ?? (await readHead(scope.ports, scope.tenant, lane));
+      const head = lane.heads[0] ?? (await peek(scope.ports, scope.tenant, lane));
       if (head !== null && (best === undefined || head < bestHead)) {
         best = lane;
         bestHead = head;
       }
     }
     if (!best || best.need.slots > member.maxConcurrency - member.used) break;
-    const next = await takeHead(scope, directory, best, bestHead, member);
+    const next = await takeHead(scope, directory, best, member);
     if (next) got.push(next.task);
   }
   return got;
 }
 
-/** An agent has room: it is pushed what waits for it. */
+/** An agent has room: it is pushed what waits for it. Room that comes while this runs is filled by the same run. */
 export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
   const directory = await open(scope.ports, scope.tenant);
   const member = directory.members.get(agentId);
   if (!member) return;
-  const free = freeSlots(member);
-  if (free > 0) await push(scope, member, await take(scope, directory, member, free));
+  member.again = true;
+  if (member.serving) return;
+  member.serving = true;
+  try {
+    while (member.again) {
+      member.again = false;
+      const free = freeSlots(member);
+      if (free > 0) await push(scope, member, await take(scope, directory, member, free));
+    }
+  } finally {
+    member.serving = false;
+  }
 }
 
 function waitingReason(directory: Directory, lane: Lane, now: number): string {

@@ -1,8 +1,9 @@
 import * as AgentRow from "../agent/row.ts";
 import * as Agent from "../agent/schema.ts";
-import { open, opened, readHead } from "../match/directory.ts";
+import { idOfParked, open, opened } from "../match/directory.ts";
+import { peek } from "../match/lane.ts";
 import type { Ports } from "../port/index.ts";
-import { counterKey, lanePartition, taskKey } from "../rows.ts";
+import { counterKey, taskKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
 import * as Task from "../task/schema.ts";
 
@@ -58,10 +59,9 @@ export async function read(scope: Scope) {
   let looked = 0;
   for (const lane of directory.lanes.values()) {
     if (++looked > laneLimit) break;
-    const head = await readHead(scope.ports, scope.tenant, lane);
+    const head = await peek(scope.ports, scope.tenant, lane);
     if (head === null) continue;
-    const parked = await scope.ports.store.get({ pk: lanePartition(scope.tenant, lane.id), sk: head });
-    const task = parked && (await scope.ports.store.get(taskKey(scope.tenant, parked.taskId as string)));
+    const task = await scope.ports.store.get(taskKey(scope.tenant, idOfParked(head)));
     const age = task ? (now - ((task.queuedAt as number | undefined) ?? now)) / 1000 : 0;
     for (const name of lane.need.requires.length > 0
       ? lane.need.requires.map((requirement) => requirement.capability)
