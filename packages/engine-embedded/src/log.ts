@@ -280,9 +280,30 @@ export function syncFolder(path: string): void {
   }
 }
 
+/**
+ * A small frame for a quick disk is written by this thread: handing 2 KB to another thread and being woken by it takes
+ * longer than the write. A large frame, or a disk that takes its time, must not hold up the requests that come meanwhile.
+ */
+const ownThread = { bytes: 8 * 1024, milliseconds: 0.5, tryAgainAfter: 500 } as const;
+let usualMs = 0;
+let slowWrites = 0;
+
+function writeHere(fd: number, bytes: Buffer, length: number, at: number): void {
+  const started = performance.now();
+  for (let done = 0; done < length; ) done += nodeFs.writeSync(fd, bytes, done, length - done, at + done);
+  usualMs += (Math.min(performance.now() - started, 10 * ownThread.milliseconds) - usualMs) / 16;
+}
+
 export const diskFiles: LogFiles = {
-  write: (fd, bytes, length, at) =>
-    new Promise((resolve, reject) => {
+  async write(fd, bytes, length, at) {
+    if (
+      length <= ownThread.bytes &&
+      (usualMs < ownThread.milliseconds || ++slowWrites % ownThread.tryAgainAfter === 0)
+    ) {
+      writeHere(fd, bytes, length, at);
+      return;
+    }
+    await new Promise<void>((resolve, reject) => {
       const go = (from: number) =>
         nodeFs.write(fd, bytes, from, length - from, at + from, (error, written) => {
           if (error) reject(error);
@@ -290,7 +311,8 @@ export const diskFiles: LogFiles = {
           else resolve();
         });
       go(0);
-    }),
+    });
+  },
   async fill(path, bytes) {
     const file = await nodeFs.promises.open(path, "w");
     try {
