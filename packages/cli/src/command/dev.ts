@@ -1,6 +1,5 @@
 import { writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
-import { setFlagsFromString } from "node:v8";
 import { configPath, defaultPort, findConnection } from "@waggle/sdk";
 import { exit, Failure } from "../failure.ts";
 import { duration } from "../format.ts";
@@ -13,19 +12,8 @@ interface Options {
   quiet?: boolean;
 }
 
-/**
- * V8 lets garbage grow to several times what is alive. A server beside its agents on one machine is better small: 4 MiB
- * for what is new and a heap that grows by 15 % at a time take about a third off its memory, for a few percent more work.
- */
-function keepMemorySmall(): void {
-  for (const flag of ["--max-semi-space-size=4", "--semi-space-growth-factor=1", "--heap-growing-percent=15"]) {
-    setFlagsFromString(flag);
-  }
-}
-
 export async function dev(io: Io, options: Options, version: string): Promise<number> {
   const from = performance.now();
-  keepMemorySmall();
   const { startLocal } = await import("@waggle/local");
   const dataDir = resolve(options.data);
   const port = options.port ?? defaultPort;
