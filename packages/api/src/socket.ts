@@ -16,6 +16,8 @@ const limits = {
   pingMs: 15_000,
   /** The first frame must come this soon. */
   helloMs: 10_000,
+  /** A reply waits this long for company. */
+  replyMs: 2,
   /** Frames being worked on; above this no more is read. */
   framesInFlight: 2000,
   /** Bytes the peer has not taken yet; above this no more is read … */
@@ -142,6 +144,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   let ready: string[] = [];
   let replies: { readonly frame: string; readonly generation: number }[] = [];
   let held: string[] | undefined = [];
+  let replying: NodeJS.Timeout | undefined;
   let settling = false;
   let scheduled = false;
   let inFlight = 0;
@@ -150,6 +153,8 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   const send = () => {
     scheduled = false;
+    clearTimeout(replying);
+    replying = undefined;
     if (ready.length === 0 || ws.readyState !== WebSocket.OPEN) return;
     const text = ready.length === 1 ? (ready[0] as string) : `[${ready.join(",")}]`;
     counts.framesOut += ready.length;
@@ -169,6 +174,14 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     scheduled = true;
     setImmediate(send);
   };
+  /** A reply is in no hurry: it goes with the next push, or by itself a moment later, which spares the agent a wake-up. */
+  const sendSoon = () => {
+    if (over || ending !== undefined || replying !== undefined) return;
+    replying = setTimeout(() => {
+      replying = undefined;
+      send();
+    }, limits.replyMs);
+  };
   const settle = async () => {
     settling = true;
     try {
@@ -177,7 +190,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
         replies = [];
         await ports.store.settled(Math.min(...batch.map((each) => each.generation)));
         for (const { frame } of batch) ready.push(frame);
-        send();
+        sendSoon();
       }
     } catch {
       // What was done may not last, so it must not be told. The agent comes back and learns what holds.
@@ -326,6 +339,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     over = true;
     ended ??= (async () => {
       cancelTimer();
+      clearTimeout(replying);
       counts.open--;
       await (await connection?.catch(() => undefined))?.disconnect();
     })().catch((error) => app.onError?.(error, scope.requestId));
