@@ -304,6 +304,45 @@ describe("waiting tasks are taken", () => {
     const task = await system.task("x");
     expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
   });
+  test("by an agent that polls, each once and none lost, however its calls and the tasks cross", async () => {
+    const a = await system.agent("a", { maxConcurrency: 7 });
+    const got: string[] = [];
+    const poll = async (max: number) => {
+      while (got.length < 120) {
+        const assignments = await Agent.lease(system.as(a), a, { max, waitSeconds: 20 });
+        for (const { task, fence } of assignments) {
+          got.push(task.id);
+          await Task.complete(system.as(a), task.id, { fence });
+        }
+      }
+    };
+    const polls = [poll(1), poll(3), poll(2)];
+    const made: string[] = [];
+    for (let i = 0; i < 24; i++) {
+      const tasks = Array.from({ length: 5 }, () => ({ type: "x", requires: [{ capability: "work" }] }));
+      const { results } = await Task.createBatch(system.admin, { tasks, atomic: false });
+      for (const result of results) if ("task" in result) made.push(result.task.id);
+      if (i % 3 === 0) await system.quiet();
+    }
+    await system.quiet();
+    await system.pass(21, 21);
+    await Promise.all(polls);
+    expect(got.sort()).toEqual(made.sort());
+    expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0, stats: { completed: 120 } });
+  });
+  test("by the next call, when the one it was given to has gone", async () => {
+    const a = await system.agent("a");
+    const gone = new AbortController();
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 }, gone.signal);
+    await system.quiet();
+    const made = Task.create(system.admin, Task.Create.parse({ type: "x", requires: [{ capability: "work" }] }));
+    gone.abort();
+    const { task } = await made;
+    const first = await waiting;
+    await system.quiet();
+    const next = first.length > 0 ? first : await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 });
+    expect(next.map((assignment) => assignment.task.id)).toEqual([task.id]);
+  });
   test("by nobody when a long poll ends or is given up", async () => {
     const a = await system.agent("a");
     const ending = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 5 });

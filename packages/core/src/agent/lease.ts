@@ -1,7 +1,8 @@
 import type { z } from "zod";
-import { open } from "../match/directory.ts";
-import { agentChannel, take, toAssignment } from "../match/dispatch.ts";
+import { type Member, open } from "../match/directory.ts";
+import { agentChannel, readTask, take, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
+import type { Row } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import { stopped } from "./error.ts";
 import { read } from "./manage.ts";
@@ -23,44 +24,90 @@ export async function lease(
     const row = await read(scope, id);
     throw stopped(`agent ${row.name} is ${row.state}; register it again`);
   }
-  const ready = await take(scope, directory, member, input.max);
-  if (ready.length > 0) return Promise.all(ready.map((task) => toAssignment(scope, task, member)));
-  if (input.waitSeconds === 0 || member.row.state !== "active" || signal?.aborted) return [];
-  const { live, clock } = scope.ports;
+  const found = async () => {
+    const left = await unpack(scope, member, input.max);
+    return left.length < input.max
+      ? [...left, ...(await take(scope, directory, member, input.max - left.length))]
+      : left;
+  };
+  let tasks = await found();
   const want = Math.min(input.max, member.maxConcurrency - member.used);
-  if (want <= 0) return [];
-  return new Promise((resolve) => {
-    let given = 0;
-    const finish = (assignments: Assignment[]) => {
-      unsubscribe();
-      stop();
-      signal?.removeEventListener("abort", abort);
-      member.wanted = Math.max(0, member.wanted - (want - given));
-      directory.refresh(member);
-      resolve(assignments);
-    };
-    const abort = () => finish([]);
-    const unsubscribe = live.subscribe(
-      agentChannel(scope.tenant, id),
-      (message: { assign?: Assignment[]; stop?: true; drain?: boolean; pause?: boolean }) => {
-        if (message.assign) {
-          given += message.assign.length;
-          finish(message.assign);
-        } else if (message.stop || message.drain || message.pause) finish([]);
-      },
-    );
-    const stop = clock.after(input.waitSeconds * 1000, abort);
-    signal?.addEventListener("abort", abort);
-    member.wanted += want;
+  if (tasks.length === 0 && input.waitSeconds > 0 && want > 0 && member.row.state === "active" && !signal?.aborted) {
+    member.asked += want;
     directory.refresh(member);
-    // A task may have been parked between the look and the wait.
-    take(scope, directory, member, 1).then(
-      async (late) => {
-        if (late.length === 0) return;
-        const assignments = await Promise.all(late.map((task) => toAssignment(scope, task, member)));
-        finish(assignments);
-      },
-      () => abort(),
-    );
-  });
+    const woken = wait(scope, member, input.waitSeconds, signal);
+    try {
+      // A task may have been parked between the look and the wait.
+      tasks = await found();
+      while (tasks.length === 0 && (await woken.next())) tasks = await unpack(scope, member, input.max);
+    } finally {
+      woken.end();
+      member.asked -= want;
+      directory.refresh(member);
+    }
+    // What came while the call was ending goes along with it, unless nobody is there to take it.
+    if (tasks.length === 0 && !signal?.aborted) tasks = await unpack(scope, member, input.max);
+    if (signal?.aborted) {
+      member.mailbox.unshift(...tasks);
+      return [];
+    }
+  }
+  return Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
+}
+
+/** Takes from the mailbox what is still the agent's. */
+async function unpack(scope: Scope, member: Member, max: number): Promise<Row[]> {
+  const tasks: Row[] = [];
+  while (tasks.length < max) {
+    const given = member.mailbox.shift();
+    if (!given) break;
+    const now = await readTask(scope, given.id);
+    if (now?.status === "assigned" && now.agentId === member.id && now.fence === given.fence) tasks.push(now);
+  }
+  return tasks;
+}
+
+/** `next` resolves true when there may be something, false when the time is up or the caller or the agent has gone. */
+function wait(scope: Scope, member: Member, seconds: number, signal: AbortSignal | undefined) {
+  let wake: (more: boolean) => void = () => {};
+  let pending = false;
+  let over = false;
+  const nudge = () => {
+    pending = true;
+    wake(true);
+  };
+  const stop = () => {
+    over = true;
+    wake(false);
+  };
+  member.waiters.add(nudge);
+  const cancelTimer = scope.ports.clock.after(seconds * 1000, stop);
+  const off = scope.ports.live.subscribe(
+    agentChannel(scope.tenant, member.id),
+    (message: { stop?: true; drain?: boolean; pause?: boolean }) => {
+      if (message.stop || message.drain || message.pause) stop();
+    },
+  );
+  signal?.addEventListener("abort", stop);
+  return {
+    next(): Promise<boolean> {
+      if (over) return Promise.resolve(false);
+      if (pending) {
+        pending = false;
+        return Promise.resolve(true);
+      }
+      return new Promise((resolve) => {
+        wake = (more) => {
+          pending = false;
+          resolve(more);
+        };
+      });
+    },
+    end(): void {
+      member.waiters.delete(nudge);
+      cancelTimer();
+      off();
+      signal?.removeEventListener("abort", stop);
+    },
+  };
 }

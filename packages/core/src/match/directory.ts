@@ -1,6 +1,7 @@
 import type * as AgentRow from "../agent/row.ts";
 import type { Ports } from "../port/index.ts";
 import { agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
+import type * as TaskRow from "../task/row.ts";
 import type { Requirement, Selector } from "../task/schema.ts";
 import { createLane, type Lane, mayWait } from "./lane.ts";
 import { type Need, refusal } from "./requirement.ts";
@@ -21,7 +22,13 @@ export interface Member extends Candidate {
   /** A live connection takes pushes. */
   connected: boolean;
   /** Slots asked for by waiting lease calls. */
-  wanted: number;
+  asked: number;
+  /** Of those, being assigned now. */
+  reserved: number;
+  /** Given to an agent that asks, until a call of it takes them along: a call that just ends must not lose them. */
+  mailbox: TaskRow.Row[];
+  /** Waiting lease calls, to be woken when the mailbox has something. */
+  readonly waiters: Set<() => void>;
   /** Tasks it should stop working on; undefined until read from the store. */
   cancels: Set<string> | undefined;
   completed: number;
@@ -70,7 +77,9 @@ export function freeSlots(member: Member): number {
   if (member.row.state !== "active") return 0;
   const free = member.maxConcurrency - member.used;
   if (free <= 0) return 0;
-  return member.connected || member.row.delivery.type !== "pull" ? free : Math.min(free, member.wanted);
+  return member.connected || member.row.delivery.type !== "pull"
+    ? free
+    : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
 }
 
 const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
@@ -258,7 +267,10 @@ function create(isConnected: (id: string) => boolean): Directory {
           assigned: row.completed + row.failed,
           lastSeenAt: row.lastSeenAt ?? 0,
           connected: isConnected(row.id),
-          wanted: 0,
+          asked: 0,
+          reserved: 0,
+          mailbox: [],
+          waiters: new Set(),
           serving: false,
           again: false,
           cancels: undefined,

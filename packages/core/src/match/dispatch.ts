@@ -19,9 +19,14 @@ export async function readTask(scope: Scope, id: string): Promise<Row | undefine
   return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
 }
 
-/** Pushes work to a connected or waiting agent, once it is durable. */
+/** Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. */
 export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
   if (tasks.length === 0) return;
+  if (!member.connected) {
+    member.mailbox.push(...tasks);
+    for (const wake of member.waiters) wake();
+    return;
+  }
   const assign = await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
   scope.ports.live.publish(agentChannel(scope.tenant, member.id), { assign });
 }
@@ -162,17 +167,16 @@ async function assign(
     writes.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
   }
   // Taken in memory first, so that nobody else in this process proposes the same slot.
-  const { wanted } = member;
-  if (!member.connected) member.wanted = Math.max(0, wanted - 1);
+  member.reserved++;
   member.used += row.slots;
   member.lastAssigned = ++directory.assignments;
   member.assigned++;
   directory.refresh(member);
   const result = await store.transact(writes);
+  member.reserved--;
   if (result.ok) return next;
   member.used -= row.slots;
   member.assigned--;
-  if (!member.connected && wanted > 0) member.wanted++;
   const agentRefusal = result.reasons[1];
   if (agentRefusal) learn(directory, member, agentRefusal);
   directory.refresh(member);
