@@ -18,6 +18,7 @@ const limits = {
   helloMs: 10_000,
   /** A reply waits this long for company. */
   replyMs: 2,
+  repliesWaiting: 32,
   /** Frames being worked on; above this no more is read. */
   framesInFlight: 2000,
   /** Bytes the peer has not taken yet; above this no more is read … */
@@ -176,6 +177,8 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   };
   /** A reply is in no hurry: it goes with the next push, or by itself a moment later, which spares the agent a wake-up. */
   const sendSoon = () => {
+    // Many are company enough; and what waits here is not yet seen as unread by a slow peer.
+    if (ready.length >= limits.repliesWaiting) return send();
     if (over || ending !== undefined || replying !== undefined) return;
     replying = setTimeout(() => {
       replying = undefined;

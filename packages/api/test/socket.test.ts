@@ -281,9 +281,9 @@ test("a peer that reads nothing is not sent more and more", async () => {
     return Buffer.concat([header, Buffer.from(text)]);
   };
   const hello = frame(`{"op":"hello"${" ".repeat(200)}}`);
-  const bad = frame(`[${Array(4000).fill('{"op":"x"}').join(",")}]`);
+  const bad = frame(`[${Array(1000).fill('{"op":"x"}').join(",")}]`);
   socket.write(hello);
-  // Each of these asks for some 2 MB of answers, of which none is read.
+  // Each of these asks for some 500 KB of answers, of which none is read.
   const sent = 200;
   for (let i = 0; i < sent; i++) socket.write(bad);
   const read = async () => {
