@@ -92,13 +92,16 @@ export function good(status: number, reply: Reply): any {
   return reply.body;
 }
 
-/** Until `look` finds something other than undefined; fails after ten seconds. */
-export async function eventually<T>(look: () => T | undefined | Promise<T | undefined>): Promise<T> {
-  const end = performance.now() + 10_000;
+/** Until `look` finds something other than undefined; fails after ten seconds unless told otherwise. */
+export async function eventually<T>(
+  look: () => T | undefined | Promise<T | undefined>,
+  milliseconds = 10_000,
+): Promise<T> {
+  const end = performance.now() + milliseconds;
   for (;;) {
     const found = await look();
     if (found !== undefined) return found;
-    if (performance.now() > end) throw new Error("it did not happen within 10 s");
+    if (performance.now() > end) throw new Error(`it did not happen within ${milliseconds / 1000} s`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
