@@ -50,7 +50,7 @@ const wrong: readonly [string, string, unknown, string][] = [
   ["a concurrency of 0", "/v1/agents", agent({ maxConcurrency: 0 }), "maxConcurrency"],
   ["a lease of 2 s", "/v1/agents", agent({ leaseSeconds: 2 }), "leaseSeconds"],
   ["a lease of more than an hour", "/v1/agents", agent({ leaseSeconds: 3601 }), "leaseSeconds"],
-  ["a webhook that is no URL", "/v1/agents", agent({ delivery: { type: "webhook", url: "x" } }), "delivery.url"],
+  ["a delivery that is not served", "/v1/agents", agent({ delivery: { type: "pigeon" } }), "delivery.type"],
   ["a key of an unknown role", "/v1/keys", { role: "root" }, "role"],
   ["a tenant with a space", "/v1/keys", { role: "client", tenant: "a b" }, "tenant"],
   ["a redrive of nothing in particular", "/v1/dead-letters/redrive", {}, ""],

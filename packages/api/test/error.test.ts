@@ -60,7 +60,7 @@ describe("a wrong request is refused with what and where", () => {
   test("a delivery of an unknown type", async () => {
     const body = { name: unique("d"), capabilities: [], delivery: { type: "pigeon" } };
     const reply = await api.call("POST", "/v1/agents", { body });
-    expect(reply.body.errors).toEqual([{ path: "delivery.type", message: expect.stringContaining("webhook") }]);
+    expect(reply.body.errors).toEqual([{ path: "delivery.type", message: expect.stringContaining("pull") }]);
   });
 
   test.each([

@@ -59,7 +59,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
       capabilities: input.capabilities as Row["capabilities"],
       labels: input.labels,
       maxConcurrency: input.maxConcurrency,
-      delivery: input.delivery as Row["delivery"],
+      delivery: input.delivery,
       leaseSeconds: input.leaseSeconds,
       role: input.role,
       type: input.type,

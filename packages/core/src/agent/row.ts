@@ -19,7 +19,7 @@ export interface Row extends Item {
   readonly used: number;
   readonly capabilities: readonly Capability[] & Value;
   readonly labels: Readonly<Record<string, string | number>>;
-  readonly delivery: { readonly type: string; readonly [setting: string]: Value };
+  readonly delivery: { readonly type: "pull" };
   readonly leaseSeconds: number;
   readonly createdAt: number;
   /** When it was last registered; a name taken over registers again. */
@@ -76,7 +76,7 @@ export function deadlineOf(row: Row): number | undefined {
 
 export function statusOf(row: Row): Status {
   if (row.state !== "active") return row.state;
-  if (row.lastSeenAt === undefined && row.delivery.type === "pull") return "connecting";
+  if (row.lastSeenAt === undefined) return "connecting";
   return row.used >= row.maxConcurrency ? "busy" : "ready";
 }
 
@@ -85,7 +85,6 @@ const iso = (at: number) => new Date(at).toISOString();
 /** The agent as callers see it. */
 export function toInfo(row: Row): Info {
   const ended = row.completed + row.failed;
-  const { secret: _, ...delivery } = row.delivery;
   return {
     id: row.id,
     name: row.name,
@@ -98,7 +97,7 @@ export function toInfo(row: Row): Info {
     maxConcurrency: row.maxConcurrency,
     running: row.used,
     freeSlots: row.state === "active" ? Math.max(0, row.maxConcurrency - row.used) : 0,
-    delivery,
+    delivery: row.delivery,
     leaseSeconds: row.leaseSeconds,
     ...(row.metadata !== undefined && { metadata: row.metadata }),
     stats: {

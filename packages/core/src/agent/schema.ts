@@ -19,22 +19,8 @@ export const Labels = z
   .record(name(64), z.union([z.string().max(256), z.number()]))
   .refine((labels) => Object.keys(labels).length <= 64, "at most 64 labels");
 
-export const Delivery = z.discriminatedUnion("type", [
-  z.strictObject({ type: z.literal("pull") }),
-  z.strictObject({
-    type: z.literal("webhook"),
-    url: z.url({ protocol: /^https?$/ }).max(2048),
-    secret: z.string().min(16).max(256).optional(),
-  }),
-  z.strictObject({
-    type: z.literal("lambda"),
-    functionArn: z
-      .string()
-      .regex(/^arn:aws[\w-]*:lambda:/, "expected a Lambda ARN")
-      .max(256),
-  }),
-  z.strictObject({ type: z.literal("queue"), queueUrl: z.url().max(2048) }),
-]);
+/** How work reaches the agent: it asks for it, or holds a connection. The only kind there is so far. */
+export const Delivery = z.strictObject({ type: z.literal("pull") });
 
 const settable = {
   role: name().optional(),
@@ -109,7 +95,7 @@ export const Info = z.object({
   maxConcurrency: z.number(),
   running: z.number(),
   freeSlots: z.number(),
-  delivery: z.object({ type: z.string() }).loose(),
+  delivery: Delivery,
   leaseSeconds: z.number(),
   metadata: jsonText().optional(),
   stats: z.object({ completed: z.number(), failed: z.number(), successRate: z.number(), averageSeconds: z.number() }),

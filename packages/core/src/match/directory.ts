@@ -77,9 +77,7 @@ export function freeSlots(member: Member): number {
   if (member.row.state !== "active") return 0;
   const free = member.maxConcurrency - member.used;
   if (free <= 0) return 0;
-  return member.connected || member.row.delivery.type !== "pull"
-    ? free
-    : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
+  return member.connected ? free : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
 }
 
 const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
