@@ -1,6 +1,6 @@
 import { Agent, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openSystem, type System } from "../support/system.ts";
+import { code, openSystem, type System } from "../support/system.ts";
 
 let system: System;
 beforeEach(async () => {
@@ -11,11 +11,6 @@ afterEach(async () => {
   await system.close();
 });
 
-const code = (promise: Promise<unknown>) =>
-  promise.then(
-    () => "no error",
-    (error) => error.code,
-  );
 const done = async (agentId: string, assignment: Task.Assignment) => {
   await Task.complete(system.as(agentId), assignment.task.id, { fence: assignment.fence });
   await system.quiet();
@@ -393,6 +388,18 @@ describe("limits", () => {
     await Limit.put(system.admin, "k", { concurrency: 3 });
     await system.quiet();
     expect(a.tasks()).toHaveLength(3);
+  });
+  test("are listed page by page, whatever their names are written in", async () => {
+    const keys = ["ascii", "größe", "蜜蜂", "🐝 hive"];
+    for (const key of keys) await Limit.put(system.admin, key, { concurrency: 1 });
+    const seen: string[] = [];
+    for (let cursor: string | undefined; ; ) {
+      const page = await Limit.list(system.admin, { limit: 1, cursor });
+      seen.push(...page.items.map((limit) => limit.key));
+      if (!page.nextCursor) break;
+      cursor = page.nextCursor;
+    }
+    expect(seen).toEqual(keys);
   });
   test("of rate let a burst through, and then as time gives", async () => {
     const a = await connect(await system.agent("a", { maxConcurrency: 50 }));

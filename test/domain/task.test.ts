@@ -1,6 +1,6 @@
 import { Agent, EventLog, type JsonText, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openSystem, type System } from "../support/system.ts";
+import { code, openSystem, type System } from "../support/system.ts";
 
 let system: System;
 beforeEach(async () => {
@@ -11,11 +11,6 @@ afterEach(async () => {
   await system.close();
 });
 
-const code = (promise: Promise<unknown>) =>
-  promise.then(
-    () => "no error",
-    (error) => error.code,
-  );
 const run = async (agentId: string) => {
   const assignment = await system.lease(agentId);
   await Task.start(system.as(agentId), assignment.task.id, { fence: assignment.fence });

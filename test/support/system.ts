@@ -146,3 +146,10 @@ export async function openSystem(
   await system.quiet();
   return system;
 }
+
+/** The code of the error a call is refused with. */
+export const code = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error) => error.code,
+  );

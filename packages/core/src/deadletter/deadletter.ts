@@ -1,8 +1,8 @@
 import { isError } from "../error.ts";
+import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import { indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { retry } from "../task/end.ts";
-import { decodeCursor, encodeCursor, newest } from "../task/read.ts";
 import { type Row, toInfo } from "../task/row.ts";
 import type { Info } from "../task/schema.ts";
 import type { Redrive } from "./schema.ts";

@@ -1,10 +1,10 @@
 import { defineError, requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
+import { decodeCursor, encodeCursor } from "../page.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { bearerKey, keyListPartition } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
 import { hashOf, newSecret } from "../secret.ts";
-import { decodeCursor, encodeCursor } from "../task/read.ts";
 import type { Create, Info } from "./schema.ts";
 
 export const notFound = defineError("key.not_found", { status: 404, title: "Key not found", retry: "never" });

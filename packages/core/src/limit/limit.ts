@@ -1,8 +1,8 @@
 import { serveGate } from "../match/dispatch.ts";
 import type { Row } from "../match/gate.ts";
+import { decodeCursor, encodeCursor } from "../page.ts";
 import { gateKey, gateListKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { decodeCursor, encodeCursor } from "../task/read.ts";
 import type { Info, Put } from "./schema.ts";
 
 const toInfo = (key: string, row: Row | undefined): Info => ({

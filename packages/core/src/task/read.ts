@@ -1,11 +1,11 @@
 import type { z } from "zod";
-import { requestErrors } from "../error.ts";
 import * as EventLog from "../event/log.ts";
 import { freeSlots, needOf, open } from "../match/directory.ts";
 import { readBlob, readTask } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
+import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
 import { gateKey, type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -103,36 +103,6 @@ async function readMany(scope: Scope, keys: readonly RowKey[]): Promise<readonly
   const found: (Item | undefined)[] = [];
   for (let i = 0; i < keys.length; i += 100) found.push(...(await scope.ports.store.batchGet(keys.slice(i, i + 100))));
   return found;
-}
-
-/** The newest rows of several partitions whose sort keys are ids. */
-export async function newest(
-  scope: Scope,
-  partitions: readonly string[],
-  limit: number,
-  after?: string,
-): Promise<Item[]> {
-  const pages = await Promise.all(
-    partitions.map((pk) =>
-      scope.ports.store.query({ pk, reverse: true, limit, ...(after !== undefined && { after }) }),
-    ),
-  );
-  return pages
-    .flatMap((page) => page.items)
-    .sort((a, b) => (a.sk < b.sk ? 1 : -1))
-    .slice(0, limit);
-}
-
-/** Cursors are opaque to callers: what is inside may change. */
-export const encodeCursor = (last: string): string => btoa(`1:${last}`).replaceAll("=", "");
-export function decodeCursor(cursor: string): string {
-  try {
-    const text = atob(cursor);
-    if (text.startsWith("1:") && /^[\x20-\x7e]+$/.test(text)) return text.slice(2);
-  } catch {}
-  throw requestErrors.invalid("the cursor is not one this list gave", {
-    errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],
-  });
 }
 
 /** The task's own events: a filtered view of the tenant's log. */
