@@ -12,6 +12,10 @@ export const jsonText = () => z.custom<JsonText>((value) => typeof value === "st
 
 export const jsonLimits = { bodyBytes: 1024 * 1024, depth: 64, inlineBytes: 64 * 1024 } as const;
 
+/** Too large to lie in its task's row: it is kept as a blob. A character is at most three bytes, so most texts need no count. */
+export const isLarge = (text: JsonText): boolean =>
+  text.length * 3 > jsonLimits.inlineBytes && new TextEncoder().encode(text).length > jsonLimits.inlineBytes;
+
 /**
  * Parses JSON, keeping the members named by `payloads` as the exact text they were written in.
  * Of a member written twice the last counts, as in `JSON.parse`.

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import { isError, requestErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
-import { type JsonText, jsonLimits } from "../json.ts";
+import { isLarge, type JsonText } from "../json.ts";
 import { open } from "../match/directory.ts";
 import { laneOf, readTask } from "../match/dispatch.ts";
 import type { Item, Write } from "../port/index.ts";
@@ -168,10 +168,7 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
         ? Date.parse(input.notBefore)
         : now;
   const waits = input.dependsOn.length > 0 || startAt > now;
-  const blob =
-    input.input !== undefined &&
-    input.input.length * 3 > jsonLimits.inlineBytes &&
-    bytes(input.input) > jsonLimits.inlineBytes;
+  const blob = input.input !== undefined && isLarge(input.input);
   const key = taskKey(scope.tenant, id);
   const dependsOn = input.dependsOn.length > 0 ? [...new Set(input.dependsOn)] : undefined;
   // One literal with every field that most tasks get in their life: all rows have one shape, and copying one is cheap.
@@ -246,8 +243,6 @@ const isDefault = (retry: Create["retry"]) =>
   retry.factor === defaultRetry.factor &&
   retry.maxSeconds === defaultRetry.maxSeconds &&
   retry.nonRetryable.length === 0;
-
-const bytes = (text: string) => new TextEncoder().encode(text).length;
 
 async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<string> = new Set()): Promise<void> {
   const others = (row.dependsOn ?? []).filter((id) => !siblings.has(id));

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
-import { type JsonText, jsonLimits } from "../json.ts";
+import { isLarge, type JsonText } from "../json.ts";
 import { toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released } from "./change.ts";
@@ -80,11 +80,7 @@ export async function heartbeat(
 export async function complete(scope: Scope, id: string, input: z.output<typeof schema.Complete>): Promise<Ended> {
   const { result } = input;
   let resultBlob: string | undefined;
-  if (
-    result !== undefined &&
-    result.length * 3 > jsonLimits.inlineBytes &&
-    new TextEncoder().encode(result).length > jsonLimits.inlineBytes
-  ) {
+  if (result !== undefined && isLarge(result)) {
     resultBlob = `${scope.tenant}/${id}/result-${input.fence}`;
     await scope.ports.blobs.put(resultBlob, new TextEncoder().encode(result));
   }
