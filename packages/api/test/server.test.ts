@@ -40,7 +40,7 @@ const post = async (url: string, path: string, body: object) =>
 describe("a server that stops", () => {
   test("answers what waits, tells streams and agents, and takes no more", async () => {
     const { url, close } = await start();
-    const { task } = await post(url, "/v1/tasks", { type: "a" });
+    const { task } = await post(url, "/v1/tasks", { type: "a", requires: [{ capability: "nobody has" }] });
     const { agent, token } = await post(url, "/v1/agents", { name: "a", capabilities: [{ name: "x" }], role: "r" });
     const other = await post(url, "/v1/agents", { name: "b", capabilities: [] });
     const waiting = fetch(`${url}/v1/tasks/${task.id}?waitSeconds=20`, { headers: headers() });

@@ -156,6 +156,9 @@ function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {
       { type: next.type, priority: next.priority, ...(next.parentId !== undefined && { parentId: next.parentId }) },
       next.createdAt,
     );
+  // Taken and given to an agent in one go.
+  const first = next.history[0];
+  if (!old && first?.[1] === "queued" && next.status !== "queued") say("queued", {}, first[0], "");
   if (old?.status !== next.status) {
     const had = old?.agentId ?? agentId;
     const error = next.error && { error: next.error };

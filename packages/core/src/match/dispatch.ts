@@ -82,6 +82,39 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
   throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
 }
 
+/**
+ * Stores a new task, ready to be done, together with what comes of it: its agent, or its place among the waiting. One
+ * transaction, and so no message is needed: a crash leaves both or neither.
+ * @param others go along; a condition of theirs may refuse it all
+ * @returns undefined when too much changes meanwhile for it to be stored so
+ */
+export async function admit(
+  scope: Scope,
+  row: Row,
+  others: readonly Write[] = [],
+): Promise<"stored" | "refused" | undefined> {
+  const directory = await open(scope.ports, scope.tenant);
+  const lane = directory.lane(row.lane, needOf(row));
+  const fresh: Fresh = { others };
+  for (let attempt = 0; attempt < tries && !fresh.refused; attempt++) {
+    const choice =
+      (await peek(scope.ports, scope.tenant, lane)) === null ? await pick(scope, directory, row) : undefined;
+    if (choice) {
+      const next = await assign(scope, directory, row, choice, [], fresh);
+      if (!next) continue;
+      await push(scope, choice.member, [next]);
+      return "stored";
+    }
+    if (!(await parkInLane(scope, directory, row, lane, fresh))) continue;
+    await serveLane(scope, directory, lane);
+    return "stored";
+  }
+  return fresh.refused && "refused";
+}
+
+/** Its limits have to be asked first. */
+export const admissible = (row: Row): boolean => row.status === "queued" && !Gate.gated(row);
+
 interface Choice {
   readonly member: Member;
   readonly decision: NonNullable<Row["decision"]>;
@@ -124,6 +157,13 @@ async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choic
   };
 }
 
+/** What else goes into the transaction that stores a task that is new. */
+interface Fresh {
+  readonly others: readonly Write[];
+  /** One of `others` was refused. */
+  refused?: true;
+}
+
 /** One transaction: the agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled. */
 async function assign(
   scope: Scope,
@@ -131,6 +171,7 @@ async function assign(
   row: Row,
   choice: Choice,
   gateWrites: readonly Write[],
+  fresh?: Fresh,
 ): Promise<Row | undefined> {
   const { member } = choice;
   const { store, clock } = scope.ports;
@@ -153,7 +194,7 @@ async function assign(
     { at: now },
   );
   const writes: Write[] = [
-    write,
+    fresh ? { put: next, if: { exists: false } } : write,
     {
       update: agentKey(scope.tenant, member.id),
       kind: "agent",
@@ -166,6 +207,7 @@ async function assign(
   if (row.stickyKey !== undefined && choice.stickyAgentId !== member.id) {
     writes.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
   }
+  if (fresh) writes.push(...fresh.others);
   // Taken in memory first, so that nobody else in this process proposes the same slot.
   member.reserved++;
   member.used += row.slots;
@@ -180,7 +222,13 @@ async function assign(
   const agentRefusal = result.reasons[1];
   if (agentRefusal) learn(directory, member, agentRefusal);
   directory.refresh(member);
+  if (fresh) noteRefusal(fresh, result.reasons);
   return undefined;
+}
+
+function noteRefusal(fresh: Fresh, reasons: readonly (Refusal | undefined)[]): void {
+  const others = reasons.slice(reasons.length - fresh.others.length);
+  if (reasons[0] || others.some((reason) => reason !== undefined)) fresh.refused = true;
 }
 
 function learn(directory: Directory, member: Member, refused: Refusal): void {
@@ -204,7 +252,7 @@ async function passFor(scope: Scope, directory: Directory, row: Row): Promise<{ 
   };
 }
 
-async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: Lane): Promise<boolean> {
+async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: Lane, fresh?: Fresh): Promise<boolean> {
   const { store, clock } = scope.ports;
   if (!lane.registered) {
     await store.write({ put: { ...laneKey(scope.tenant, lane.id), kind: "lane", need: lane.need as never } });
@@ -212,15 +260,21 @@ async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: La
   }
   const { key, write: passWrite } = await passFor(scope, directory, row);
   const now = clock.now();
-  const { write } = advance(row, {
+  const { next, write } = advance(row, {
     parked: key,
     gate: undefined,
     waitingReason: waitingReason(directory, lane, now),
     waitingSince: row.waitingSince ?? now,
   });
   const parked: Item = { pk: lanePartition(scope.tenant, lane.id), sk: key, kind: "parked", taskId: row.id };
-  const result = await store.transact([write, { put: parked }, ...(passWrite ? [passWrite] : [])]);
-  if (!result.ok) return false;
+  const writes: Write[] = [fresh ? { put: next, if: { exists: false } } : write, { put: parked }];
+  if (passWrite) writes.push(passWrite);
+  if (fresh) writes.push(...fresh.others);
+  const result = await store.transact(writes);
+  if (!result.ok) {
+    if (fresh) noteRefusal(fresh, result.reasons);
+    return false;
+  }
   arrived(lane, key);
   return true;
 }
