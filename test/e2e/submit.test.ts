@@ -11,6 +11,10 @@ afterAll(() => server?.stop());
 type Batch = { results: ({ task: Task; problem?: undefined } | { task?: undefined; problem: Problem })[] } & Problem;
 type List = { items: Task[]; nextCursor?: string };
 
+/** `tsk_` and 22 characters, as a client may choose them. */
+const chosenId = () =>
+  `tsk_${Array.from({ length: 22 }, () => "0123456789abcdefghjkmnpqrstvwxyz"[Math.floor(Math.random() * 32)]).join("")}`;
+
 test("a task answers what was asked and what was assumed", async () => {
   const api = await server.tenant();
   const said = {
@@ -65,6 +69,45 @@ test("idempotency keys are a tenant's own", async () => {
   const second = await two.post<{ task: Task }>("/v1/tasks", { type: "b" }, headers);
   expect([first.status, second.status]).toEqual([201, 201]);
   expect(second.body.task.type).toBe("b");
+});
+
+test("a task with an id of the caller's own is taken once, however many ask at once, and answered as it stands", async () => {
+  const api = await server.tenant();
+  const content = { id: chosenId(), type: "once", input: { n: 1 } };
+  const answers = await Promise.all(Array.from({ length: 10 }, () => api.post<{ task: Task }>("/v1/tasks", content)));
+  expect(answers.map(({ status, body }) => [status, body.task.id])).toEqual(answers.map(() => [201, content.id]));
+  expect(answers.filter((answer) => answer.headers.get("idempotency-replayed") !== "true")).toHaveLength(1);
+  await api.post(`/v1/tasks/${content.id}/cancel`);
+  const later = await api.post<{ task: Task }>("/v1/tasks", content);
+  expect([later.status, later.body.task.status]).toEqual([201, "cancelled"]);
+  expect((await api.get<List>("/v1/tasks?type=once")).body.items).toHaveLength(1);
+});
+
+test.each([
+  ["another type", { type: "b" }],
+  ["another input", { input: { n: 2 } }],
+  ["another large input", { input: "y".repeat(100_000) }],
+  ["other requirements", { requires: [{ capability: "x" }] }],
+])("an id that was used is refused for a task with %s, and the first one stays", async (_, other) => {
+  const api = await server.tenant();
+  const content = { id: chosenId(), type: "a", input: "x".repeat(100_000) };
+  await api.post("/v1/tasks", content);
+  const second = await api.post("/v1/tasks", { ...content, ...other });
+  expect([second.status, second.body.code, second.body.errors?.[0]?.path]).toEqual([422, "idempotency.mismatch", "id"]);
+  const { body } = await api.get<{ task: Task }>(`/v1/tasks/${content.id}`);
+  expect(body.task).toMatchObject({ type: "a", input: content.input, requires: [] });
+});
+
+test("an id of the caller's own is refused when it is none, and is a tenant's own", async () => {
+  const [one, two] = [await server.tenant(), await server.tenant()];
+  for (const id of ["", "tsk_1", `agt${chosenId().slice(3)}`, `${chosenId()}0`, chosenId().toUpperCase()]) {
+    const refused = await one.post("/v1/tasks", { type: "a", id });
+    expect([refused.status, refused.body.errors?.[0]?.path]).toEqual([400, "id"]);
+  }
+  const id = chosenId();
+  await one.post("/v1/tasks", { type: "a", id });
+  expect((await two.post("/v1/tasks", { type: "b", id })).status).toBe(201);
+  expect((await one.get<{ task: Task }>(`/v1/tasks/${id}`)).body.task.type).toBe("a");
 });
 
 test("an idempotency key guards a batch and a registration too", async () => {

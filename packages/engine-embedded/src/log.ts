@@ -283,23 +283,22 @@ export function syncFolder(path: string): void {
 /**
  * A small frame for a quick disk is written by this thread: handing 2 KB to another thread and being woken by it takes
  * longer than the write. A large frame, or a disk that takes its time, must not hold up the requests that come meanwhile.
+ * Quick is a disk whose writes are mostly so: a single long one, as every disk has them, says nothing of the next.
  */
-const ownThread = { bytes: 8 * 1024, milliseconds: 0.5, tryAgainAfter: 500 } as const;
-let usualMs = 0;
-let slowWrites = 0;
+const ownThread = { bytes: 16 * 1024, milliseconds: 0.5, slowShare: 0.5, tryAgainAfter: 64 } as const;
+let slowShare = 0;
+let others = 0;
 
 function writeHere(fd: number, bytes: Buffer, length: number, at: number): void {
   const started = performance.now();
   for (let done = 0; done < length; ) done += nodeFs.writeSync(fd, bytes, done, length - done, at + done);
-  usualMs += (Math.min(performance.now() - started, 10 * ownThread.milliseconds) - usualMs) / 16;
+  const slow = performance.now() - started > ownThread.milliseconds ? 1 : 0;
+  slowShare += (slow - slowShare) / 16;
 }
 
 export const diskFiles: LogFiles = {
   async write(fd, bytes, length, at) {
-    if (
-      length <= ownThread.bytes &&
-      (usualMs < ownThread.milliseconds || ++slowWrites % ownThread.tryAgainAfter === 0)
-    ) {
+    if (length <= ownThread.bytes && (slowShare < ownThread.slowShare || ++others % ownThread.tryAgainAfter === 0)) {
       writeHere(fd, bytes, length, at);
       return;
     }

@@ -1,5 +1,6 @@
 import { toApiError, WaggleApiError, WaggleConnectionError } from "./error.ts";
 import { type Delegation, type TaskHandle, toHandle } from "./handle.ts";
+import { newTaskId } from "./id.ts";
 import { backoffMs, defaultRetry, mayRetry, type RetryPolicy, type Sleep, sleep, withRetry } from "./retry.ts";
 import { parseSse } from "./sse.ts";
 import { submitter } from "./submit.ts";
@@ -239,8 +240,13 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     call<T>({ method: "POST", path: `/v1/tasks/${part(id)}/${verb}`, body, once, ...how });
   type Ended = { task: W.Task; assignments?: W.Assignment[] };
   const joined = submitter({
+    // The id makes the call safe to repeat. Written into the text: the task need not be made into JSON twice.
     one: (text) =>
-      call<{ task: W.Task }>({ method: "POST", path: "/v1/tasks", text, creates: true }).then(({ task }) => task),
+      call<{ task: W.Task }>({
+        method: "POST",
+        path: "/v1/tasks",
+        text: `{"id":"${newTaskId(Date.now())}",${text.slice(1)}`,
+      }).then(({ task }) => task),
     many: (text) =>
       call<{ results: ({ task: W.Task } | { problem: W.TaskProblem & { status: number } })[] }>({
         method: "POST",
@@ -255,7 +261,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
   const waits = { count: 0, shared: platform.waits };
   const tasks = {
     create: (task: W.CreateTask, how: CreateOptions = {}): Promise<W.Task> =>
-      options.coalesce !== false && plain(how)
+      options.coalesce !== false && plain(how) && task.id === undefined
         ? joined(JSON.stringify(task))
         : call<{ task: W.Task }>({ method: "POST", path: "/v1/tasks", body: task, creates: true, ...how }).then(
             (answer) => answer.task,

@@ -1,9 +1,10 @@
+import { createHash } from "node:crypto";
 import type { z } from "zod";
 import { isError, requestErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
 import { isLarge, type JsonText } from "../json.ts";
 import { open } from "../match/directory.ts";
-import { laneOf, readTask } from "../match/dispatch.ts";
+import { admissible, admit, laneOf, readTask } from "../match/dispatch.ts";
 import type { Item, Write } from "../port/index.ts";
 import { dependantPartition, idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -26,6 +27,7 @@ interface Seed {
 
 /**
  * Takes a task. It is `queued`, or `scheduled` while it has to wait for a time or for other tasks.
+ * Asked for again under the same `id`, it answers the task as it stands.
  * @throws `idempotency.mismatch`, `task.dependency_not_found`, `task.parent_not_found`, `task.too_deep`, `request.invalid`
  */
 export async function create(
@@ -35,7 +37,7 @@ export async function create(
 ): Promise<{ task: Info; replayed: boolean }> {
   for (;;) {
     const { seed: known, remember } = await recall(scope, options.idempotency);
-    const seed: Seed = known ?? { ids: [newId(scope)], at: scope.ports.clock.now() };
+    const seed: Seed = known ?? { ids: [input.id ?? newId(scope)], at: scope.ports.clock.now() };
     const row = await build(scope, input, seed.ids[0] as string, seed.at);
     if (known) {
       if (!(await readTask(scope, row.id))) await store(scope, [row], { again: true });
@@ -44,6 +46,8 @@ export async function create(
     await checkDependencies(scope, row);
     if (await store(scope, [row], { remembered: remember?.(seed) }))
       return { task: infoOf(row, input), replayed: false };
+    const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
+    if (taken) return { task: infoOf(sameAsked(taken, row), input), replayed: true };
     // The same key was used meanwhile: what it made is the answer.
   }
 }
@@ -102,6 +106,23 @@ export async function createBatch(
       entry.problem ? { problem: entry.problem } : { task: infoOf(rows[i] as Row, entry.input as Create) },
   );
   return { results, replayed: known !== undefined };
+}
+
+/** What a caller says of a task. Times are left out: a delay counts from whenever it is asked for. */
+const asked = [
+  ...["type", "input", "inputBlob", "description", "priority", "requires", "labels", "boundAgentId", "role"],
+  ...["stickyKey", "strategy", "slots", "dependsOn", "parentId", "timeouts", "cancelGraceSeconds", "retry"],
+  ...["concurrency", "rate", "fairKey", "tags", "metadata"],
+] as const;
+
+/** The task that has the id, if it was asked for in the same words. */
+function sameAsked(taken: Row, row: Row): Row {
+  for (const name of asked)
+    if (JSON.stringify(taken[name]) !== JSON.stringify(row[name]))
+      throw requestErrors.idempotencyMismatch(`the id ${row.id} was used for a different task; use a new one`, {
+        errors: [{ path: "id", message: `its task differs in ${name === "inputBlob" ? "input" : name}` }],
+      });
+  return taken;
 }
 
 const newId = (scope: Scope) => createId("tsk", scope.ports.clock.now(), scope.ports.random);
@@ -203,7 +224,9 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
     deadlineAt: undefined,
   };
   if (blob) {
-    row.inputBlob = `${scope.tenant}/${id}/input`;
+    // An id the caller chose may come again with another input, which must not take the place of the first.
+    const part = input.id === undefined ? "input" : `input-${digest(input.input as string)}`;
+    row.inputBlob = `${scope.tenant}/${id}/${part}`;
     await scope.ports.blobs.put(row.inputBlob, new TextEncoder().encode(input.input));
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;
@@ -231,6 +254,8 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
 }
 
 type Draft = { -readonly [Field in keyof Row]: Row[Field] | undefined };
+
+const digest = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 32);
 
 const hasAny = (fields: object): boolean => {
   for (const name in fields) if (fields[name as never] !== undefined) return true;
@@ -263,7 +288,7 @@ async function store(
   rows: readonly Row[],
   { again = false, remembered, atomic = false }: { again?: boolean; remembered?: Write | undefined; atomic?: boolean },
 ): Promise<boolean> {
-  const { store, queues } = scope.ports;
+  const { store } = scope.ports;
   const waiting = rows.filter((row) => row.dependsOn !== undefined);
   const own = new Set(rows.map((row) => row.id));
   if (waiting.length > 0) {
@@ -282,22 +307,15 @@ async function store(
         if: { exists: true },
       });
   }
-  // Messages before rows: one that finds no task is dropped, a task without a message would wait for ever.
-  const messages = rows
-    .filter((row) => row.status === "queued")
-    .map((row) => ({ body: { tenant: scope.tenant, id: row.id } }));
-  if (messages.length > 0) await queues.dispatch.send(messages);
   if (again) {
+    await announce(scope, rows);
     for (const row of rows) await store.write({ put: row, if: { exists: false } });
-  } else if (rows.length === 1 && !remembered) {
-    await store.write({ put: rows[0] as Row, if: { exists: false } });
   } else if (rows.length === 1 || (atomic && rows.length < 100)) {
-    const puts = rows.map((row) => ({ put: row, if: { exists: false } }));
-    if (!(await store.transact([...puts, ...(remembered ? [remembered] : [])])).ok) return false;
+    if (!(await storeTogether(scope, rows, remembered ? [remembered] : []))) return false;
   } else {
     if (remembered && !(await store.write(remembered)).ok) return false;
-    if (atomic) await store.transact(rows.map((row) => ({ put: row, if: { exists: false } })));
-    else await store.batchWrite(rows.map((row) => ({ put: row })));
+    if (atomic) await storeTogether(scope, rows, []);
+    else await storeEach(scope, rows);
   }
   for (const row of waiting) {
     for (const on of row.dependsOn ?? []) {
@@ -308,6 +326,38 @@ async function store(
     }
   }
   return true;
+}
+
+/** All or none. @returns false when a condition refused it */
+async function storeTogether(scope: Scope, rows: readonly Row[], others: readonly Write[]): Promise<boolean> {
+  const [first] = rows;
+  if (first && rows.length === 1 && admissible(first)) {
+    const admitted = await admit(scope, first, others);
+    if (admitted !== undefined) return admitted === "stored";
+  }
+  await announce(scope, rows);
+  const puts = rows.map((row) => ({ put: row, if: { exists: false } }));
+  return (await scope.ports.store.transact([...puts, ...others])).ok;
+}
+
+/** Each by itself: those that wait for others first, so that they are there when one of the others has ended. */
+async function storeEach(scope: Scope, rows: readonly Row[]): Promise<void> {
+  const put = (row: Row) => ({ put: row });
+  await scope.ports.store.batchWrite(rows.filter((row) => row.status !== "queued").map(put));
+  const left: Row[] = [];
+  // One after the other: they are served in the order they came.
+  for (const row of rows)
+    if (row.status === "queued" && !(admissible(row) && (await admit(scope, row)))) left.push(row);
+  await announce(scope, left);
+  await scope.ports.store.batchWrite(left.map(put));
+}
+
+/** Messages go before rows: one that finds no task is dropped, a task without a message would wait for ever. */
+async function announce(scope: Scope, rows: readonly Row[]): Promise<void> {
+  const messages = rows
+    .filter((row) => row.status === "queued")
+    .map((row) => ({ body: { tenant: scope.tenant, id: row.id } }));
+  if (messages.length > 0) await scope.ports.queues.dispatch.send(messages);
 }
 
 interface Entry {

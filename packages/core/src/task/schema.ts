@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { isId } from "../id.ts";
 import { jsonText } from "../json.ts";
 
 export const statuses = [
@@ -124,7 +125,19 @@ const oneStart = (task: { delaySeconds?: number | undefined; notBefore?: string 
   task.delaySeconds === undefined || task.notBefore === undefined;
 const oneStartMessage = { path: ["notBefore"], message: "give delaySeconds or notBefore, not both" };
 
-export const Create = z.strictObject(fields).refine(oneStart, oneStartMessage);
+export const Create = z
+  .strictObject({
+    ...fields,
+    /**
+     * Chosen by the caller, which makes asking again harmless and costs no write of its own, as an Idempotency-Key does:
+     * the same task again is answered as it stands, another one under the same id is refused.
+     */
+    id: z
+      .string()
+      .refine((id) => isId("tsk", id), "expected tsk_ and 22 characters of 0-9 a-z without i l o u")
+      .optional(),
+  })
+  .refine(oneStart, oneStartMessage);
 export const BatchEntry = z.strictObject({ ...fields, ref: name().optional() }).refine(oneStart, oneStartMessage);
 /** `tasks` entries are checked one by one, so that a bad one spoils no other. */
 export const CreateBatch = z.strictObject({
