@@ -112,6 +112,17 @@ describe.each(engines)("bus, blobs and live on $name", ({ open }) => {
       await expect.poll(() => given.slice(4)).toEqual(["2z"]);
     });
 
+    test("keeps the order of messages of which only the first had to wait for the disk", async () => {
+      const { live, store } = opened.engine.ports;
+      const given: string[] = [];
+      live.subscribe("a", (message: string) => given.push(message));
+      await store.write({ put: { pk: "t", sk: "a", kind: "row" } });
+      live.publish("a", "first");
+      await store.settled();
+      live.publish("a", "second");
+      await expect.poll(() => given).toEqual(["first", "second"]);
+    });
+
     test("delivers only after what was written before is on disk", async () => {
       const { live, store } = opened.engine.ports;
       const order: string[] = [];

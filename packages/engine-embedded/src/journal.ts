@@ -36,6 +36,8 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   let waiting: Deferred | undefined;
   let writing: { done: Deferred | undefined } | undefined;
   let later: (() => void)[] = [];
+  /** To be called back in the next turn, in this order. */
+  let due: (() => void)[] = [];
 
   const journal = {
     /** Steps not yet in a frame; see `Step`. */
@@ -74,6 +76,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     /** Calls back once all decided so far is on disk; never, if that fails. */
     afterDurable(callback: () => void): void {
       if (journal.steps.length > 0) later.push(callback);
+      else if (due.length > 0) due.push(callback);
       else if (writing === undefined) queueMicrotask(callback);
       else journal.settled().then(callback, () => {});
     },
@@ -126,11 +129,21 @@ export function createJournal(log: Log, hooks: JournalHooks) {
       const { done } = writing;
       writing = undefined;
       done?.resolve();
-      for (const callback of callbacks) callback();
+      if (callbacks.length > 0) {
+        // Answers go first, pushes after them: who asked is waiting.
+        if (due.length === 0) setImmediate(callBack);
+        due.push(...callbacks);
+      }
       onDisk?.();
     } catch (cause) {
       await fail(cause);
     }
+  }
+
+  function callBack(): void {
+    const callbacks = due;
+    due = [];
+    for (const callback of callbacks) callback();
   }
 
   async function fail(cause: unknown): Promise<void> {
