@@ -11,6 +11,7 @@ import {
   type Scope,
   systemScope,
   Task,
+  tenantOf,
   wasAway,
 } from "@waggle/core";
 import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
@@ -76,7 +77,7 @@ export async function openSystem(
   wasAway(ports);
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, projection(ports)),
+    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];

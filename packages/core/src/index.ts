@@ -8,7 +8,7 @@ export { Key } from "./key/index.ts";
 export { Limit } from "./limit/index.ts";
 export { forget, wasAway } from "./match/directory.ts";
 export { dispatch } from "./match/dispatch.ts";
-export { outboxKinds, project, readDispatch, relay } from "./outbox.ts";
+export { outboxKinds, project, readDispatch, relay, tenantOf } from "./outbox.ts";
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
 export { idempotencyKey } from "./rows.ts";

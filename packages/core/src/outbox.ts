@@ -2,7 +2,7 @@ import type * as AgentRow from "./agent/row.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
-import type { Change, Delete, Item, Ports, Put, Update, Value } from "./port/index.ts";
+import type { Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
   eventHeadKey,
@@ -58,24 +58,29 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
  * The rows derived from changes of state: the event log, the lists by status, type, agent and tag, the counters.
  * There is no event without its change, and no change without its event.
  */
-export async function project(ports: Ports, changes: readonly Change[]): Promise<(Put | Update | Delete)[]> {
+export async function project(ports: Ports, changes: readonly Change[]): Promise<Derived> {
   const tenants = new Map<string, Batch>();
   for (const change of changes) {
-    const row = (change.new ?? change.old) as Item & { tenant: string };
-    const batch = tenants.get(row.tenant) ?? { events: [], lists: new Map(), counts: new Map(), made: new Map() };
-    tenants.set(row.tenant, batch);
+    const row = (change.new ?? change.old) as Item;
+    const tenant = tenantOf(change);
+    const batch = tenants.get(tenant) ?? { events: [], lists: new Map(), counts: new Map(), made: new Map() };
+    tenants.set(tenant, batch);
     if (row.kind === "task") taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
     else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
   }
-  const writes: (Put | Update | Delete)[] = [];
+  const once: (Put | Update)[] = [];
+  const again: (Put | Delete)[] = [];
   for (const [tenant, batch] of tenants) {
-    writes.push(...batch.lists.values());
     const add = Object.fromEntries([...batch.counts].filter(([, by]) => by !== 0));
-    if (Object.keys(add).length > 0) writes.push({ update: counterKey(tenant), kind: "counters", add });
-    if (batch.events.length > 0) await append(ports, tenant, batch, writes);
+    if (Object.keys(add).length > 0) once.push({ update: counterKey(tenant), kind: "counters", add });
+    if (batch.events.length > 0) await append(ports, tenant, batch, once, again);
+    again.push(...batch.lists.values());
   }
-  return writes;
+  return { once, again };
 }
+
+/** Whose change it is: the group that `project` counts and numbers by. */
+export const tenantOf = (change: Change): string => (change.new ?? change.old)?.tenant as string;
 
 interface Batch {
   readonly events: Entry[];
@@ -243,7 +248,8 @@ async function append(
   ports: Ports,
   tenant: string,
   { events, made }: Batch,
-  writes: (Put | Update | Delete)[],
+  once: (Put | Update)[],
+  again: (Put | Delete)[],
 ): Promise<void> {
   const head = await ports.store.get(eventHeadKey(tenant));
   let last = (head?.last as number | undefined) ?? 0;
@@ -252,7 +258,7 @@ async function append(
     const first = last + 1;
     const room = eventRowsPerPartition - (first % eventRowsPerPartition);
     const entries = events.slice(done, done + Math.min(entriesPerRow, room));
-    writes.push({
+    once.push({
       put: {
         pk: eventPartition(tenant, first),
         sk: sequenceKey(first),
@@ -270,7 +276,7 @@ async function append(
     last += entries.length;
     done += entries.length;
   }
-  writes.push({ update: eventHeadKey(tenant), kind: "events-head", set: { last } });
+  once.push({ update: eventHeadKey(tenant), kind: "events-head", set: { last } });
   for (const [taskId, rows] of rowsOf) {
     const entry = made.get(taskId);
     if (entry) {
@@ -278,7 +284,7 @@ async function append(
       continue;
     }
     const sk = sequenceKey(rows[0] as number);
-    writes.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows } });
+    again.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows } });
   }
 }
 

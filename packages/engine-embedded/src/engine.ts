@@ -1,6 +1,14 @@
 import * as fs from "node:fs";
 import { join, resolve } from "node:path";
-import { type Clock, type Engine, isError, type QueueOptions, type Random, storeErrors } from "@waggle/core";
+import {
+  type Clock,
+  type Engine,
+  isError,
+  type QueueName,
+  type QueueOptions,
+  type Random,
+  storeErrors,
+} from "@waggle/core";
 import { createBlobs } from "./blobs.ts";
 import { createBus, deliveries, deliveryOptions } from "./bus.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
@@ -22,7 +30,7 @@ export interface EmbeddedOptions {
   readonly dataDir: string;
   readonly clock?: Clock;
   readonly random?: Random;
-  readonly queues?: { readonly [Name in "dispatch" | "timers"]?: Partial<QueueOptions> };
+  readonly queues?: { readonly [Name in QueueName]?: Partial<QueueOptions> };
   readonly flush?: {
     /** Changed bytes after which rows move from the log into the table on disk. Default 4 MiB. */
     readonly checkpointBytes?: number;
@@ -126,6 +134,8 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     queues: {
       dispatch: { ...queueOptions, ...options.queues?.dispatch },
       timers: { ...queueOptions, ...options.queues?.timers },
+      deliver: { ...queueOptions, ...options.queues?.deliver },
+      intake: { ...queueOptions, ...options.queues?.intake },
       [deliveries]: deliveryOptions,
     },
   });
@@ -256,8 +266,14 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
 
   return {
     ports: {
+      shared: false,
       store: core.store,
-      queues: { dispatch: queues.queue("dispatch"), timers: queues.queue("timers") },
+      queues: {
+        dispatch: queues.queue("dispatch"),
+        timers: queues.queue("timers"),
+        deliver: queues.queue("deliver"),
+        intake: queues.queue("intake"),
+      },
       bus: createBus({ queue: queues.queue(deliveries), feed: queues.queueFeed, journal, counts }),
       blobs,
       live: createLive(journal),

@@ -199,7 +199,8 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
 
   const changes: ChangeFeed = {
     consume: (name, kinds, handler) => start(name, kinds, (batch) => handler(batch).then(() => undefined), false),
-    project: (name, kinds, handler) => start(name, kinds, handler, true),
+    project: (name, kinds, _groupOf, derive) =>
+      start(name, kinds, (batch) => derive(batch).then(({ once, again }) => [...again, ...once]), true),
   };
 
   return {

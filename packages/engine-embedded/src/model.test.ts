@@ -150,10 +150,16 @@ async function compare(commands: readonly Command[]): Promise<void> {
     engine.changes.consume("images", ["seen"], async (changes) => {
       for (const change of changes) watch(change);
     });
-    engine.changes.project("mirror", ["seen"], async (changes) =>
-      changes.map(({ key, new: row }): Put | Delete => {
-        const place = { pk: "mirror", sk: mirrorOf(key) };
-        return row?.kind === "seen" ? { put: { ...place, kind: "copy", row: row as never } } : { delete: place };
+    engine.changes.project(
+      "mirror",
+      ["seen"],
+      ({ key }) => key.pk,
+      async (changes) => ({
+        once: [],
+        again: changes.map(({ key, new: row }): Put | Delete => {
+          const place = { pk: "mirror", sk: mirrorOf(key) };
+          return row?.kind === "seen" ? { put: { ...place, kind: "copy", row: row as never } } : { delete: place };
+        }),
       }),
     );
     return engine;

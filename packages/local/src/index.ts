@@ -1,7 +1,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
-import { type Engine, forget, Key, outboxKinds, sweep, wasAway } from "@waggle/core";
+import { type Engine, forget, Key, outboxKinds, sweep, tenantOf, wasAway } from "@waggle/core";
 import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
@@ -42,7 +42,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   wasAway(ports);
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, projection(ports)),
+    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];

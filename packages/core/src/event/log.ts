@@ -66,7 +66,8 @@ export async function list(
     : rowsOfTask(scope, query.taskId, query.after)) {
     for (const [i, entry] of row.entries.entries()) {
       const sequence = row.first + i;
-      if (sequence <= query.after) continue;
+      // Where a projection was tried twice, a row may be noted twice.
+      if (sequence <= nextAfter) continue;
       const fits = (query.taskId === undefined || entry[2] === query.taskId) && wanted(entry[0]);
       if (fits && items.length === query.limit) return { items, nextAfter };
       if (fits) items.push(toInfo(entry, sequence));

@@ -22,6 +22,11 @@ export * from "./store.ts";
 
 /** Everything the domain needs of an engine. */
 export interface Ports {
+  /**
+   * Other processes write to the same store. What is remembered of it is then a cache of limited age, and decisions
+   * are made by conditional writes and strong reads alone.
+   */
+  readonly shared: boolean;
   readonly store: Store;
   readonly queues: Readonly<Record<QueueName, Queue>>;
   readonly bus: Bus;

@@ -54,4 +54,4 @@ export interface QueueFeed {
   ): () => Promise<void>;
 }
 
-export type QueueName = "dispatch" | "timers";
+export type QueueName = "dispatch" | "timers" | "deliver" | "intake";

@@ -143,6 +143,14 @@ export interface Store {
   generation(): number;
 }
 
+/** What a projection makes of some changes. */
+export interface Derived {
+  /** Applied exactly once, together with the position of the changes: counts and numbered rows. At most 90 for a group. */
+  readonly once: readonly (Put | Update)[];
+  /** Harmless to repeat; written before `once`. For each key, the last write wins. */
+  readonly again: readonly (Put | Delete)[];
+}
+
 /** Gives every change at least once, in order for each key, old and new image, beginning where this consumer left off. */
 export interface ChangeFeed {
   /**
@@ -159,10 +167,14 @@ export interface ChangeFeed {
    * Keeps rows that are derived from others: `derive` answers what to write for a batch, as a function of the changes
    * and of rows that this projection alone writes. It runs when somebody asks (`Store.projected`) or a moment later.
    * Its writes need no log of their own: after a crash they are derived again.
+   *
+   * @param groupOf changes of one group are derived by one caller at a time, and `once` holds for the group; a batch
+   *   may hold several groups in the embedded engine and holds one on AWS
    */
   project(
     name: string,
     kinds: readonly string[],
-    derive: (changes: readonly Change[]) => Promise<readonly (Put | Update | Delete)[]>,
+    groupOf: (change: Change) => string,
+    derive: (changes: readonly Change[]) => Promise<Derived>,
   ): () => Promise<void>;
 }
