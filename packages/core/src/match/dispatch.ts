@@ -1,5 +1,5 @@
 import type { JsonText } from "../json.ts";
-import type { Item, Put, Refusal, Write } from "../port/index.ts";
+import type { Item, Ports, Put, Refusal, Write } from "../port/index.ts";
 import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { advance, type Row, toInfo } from "../task/row.ts";
@@ -112,8 +112,9 @@ export async function admit(
   return fresh.refused && "refused";
 }
 
-/** Its limits have to be asked first. */
-export const admissible = (row: Row): boolean => row.status === "queued" && !Gate.gated(row);
+/** Not with limits, which have to be asked first, and not where knowing the agents would cost whoever submits their reading. */
+export const admissible = (ports: Ports, row: Row): boolean =>
+  row.status === "queued" && !Gate.gated(row) && !ports.shared;
 
 interface Choice {
   readonly member: Member;

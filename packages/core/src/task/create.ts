@@ -331,7 +331,7 @@ async function store(
 /** All or none. @returns false when a condition refused it */
 async function storeTogether(scope: Scope, rows: readonly Row[], others: readonly Write[]): Promise<boolean> {
   const [first] = rows;
-  if (first && rows.length === 1 && admissible(first)) {
+  if (first && rows.length === 1 && admissible(scope.ports, first)) {
     const admitted = await admit(scope, first, others);
     if (admitted !== undefined) return admitted === "stored";
   }
@@ -347,7 +347,7 @@ async function storeEach(scope: Scope, rows: readonly Row[]): Promise<void> {
   const left: Row[] = [];
   // One after the other: they are served in the order they came.
   for (const row of rows)
-    if (row.status === "queued" && !(admissible(row) && (await admit(scope, row)))) left.push(row);
+    if (row.status === "queued" && !(admissible(scope.ports, row) && (await admit(scope, row)))) left.push(row);
   await announce(scope, left);
   await scope.ports.store.batchWrite(left.map(put));
 }
