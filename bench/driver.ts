@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { measureFairness, measureScale } from "./scale.ts";
-import { measureStart } from "./start.ts";
+import { measureOpen, measureStart } from "./start.ts";
 import { systemOf } from "./systems/index.ts";
 import { type Figures, workloads } from "./workloads.ts";
 
@@ -13,7 +13,7 @@ async function measure(systemId: string, workload: string): Promise<Figures> {
   const system = systemOf(systemId);
   const dir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-bench-"));
   try {
-    const alone = { start: measureStart, W6: measureScale, W7: measureFairness }[workload];
+    const alone = { start: measureStart, open: measureOpen, W6: measureScale, W7: measureFairness }[workload];
     if (alone !== undefined) return await alone(dir);
     const run = workloads[workload];
     if (run === undefined) throw new Error(`no workload ${workload}`);

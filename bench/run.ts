@@ -22,9 +22,10 @@ measure, warmed up by 2,000 tasks, the order of the systems turned round each ti
   W5      200 tasks of 200 ms; the agents, then the server, killed in the middle
   W6      submit to result with few and with many agents and tasks stored; on request only
   W7      who waits how long when one submitter floods
+  open    from the command to the first accepted task with a million stored ones; on request only
   memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
 
-  workloads        some of the above, separated by commas (default: all but W6)
+  workloads        some of the above, separated by commas (default: all but those on request)
   --reps N         measures of each (default 5)
   --peers NAMES    bullmq-always, bullmq-everysec, bullmq (both) or none (default bullmq)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
@@ -35,10 +36,10 @@ measure, warmed up by 2,000 tasks, the order of the systems turned round each ti
 WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}),
 WAGGLE_BENCH_SCALE=full gives W6 100,000 agents and 1,000,000 tasks instead of a tenth and a twentieth.`;
 
-const single = ["W6", "W7", "memory", "start"];
+const single = ["W6", "W7", "memory", "start", "open"];
 const all = ["W1", "W2", "W3", "W4", "W5", ...single];
 /** Takes minutes. */
-const onRequest = ["W6"];
+const onRequest = ["W6", "open"];
 
 function options() {
   const { values, positionals } = parseArgs({

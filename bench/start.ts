@@ -1,6 +1,7 @@
+import { once } from "node:events";
 import { request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
-import { freePort, launch } from "../test/support/process.ts";
+import { freePort, launch, launchScript } from "../test/support/process.ts";
 import { adminKey, serverCommand } from "../test/support/server.ts";
 import type { Figures } from "./workloads.ts";
 
@@ -39,25 +40,36 @@ async function untilAccepted(program: string, args: readonly string[], call: () 
   }
 }
 
+async function waggle(dataDir: string): Promise<number> {
+  const port = await freePort();
+  const [program, args] = serverCommand(dataDir, port);
+  return untilAccepted(program, args, () => {
+    try {
+      const headers = { authorization: `Bearer ${adminKey(dataDir)}`, "content-type": "application/json" };
+      return { port, path: "/v1/tasks", headers, body: '{"type":"bench"}' };
+    } catch {
+      // The key is written during the first start.
+      return;
+    }
+  });
+}
+
+const storedTasks = 1_000_000;
+
+/** With many finished tasks, of which the last were written right before a kill -9; then once more. */
+export async function measureOpen(dataDir: string): Promise<Figures> {
+  const filling = launchScript("bench/fill.ts", [dataDir, String(storedTasks)]);
+  const [, signal] = await once(filling.child, "exit");
+  if (signal !== "SIGKILL") throw new Error(`the tasks could not be stored:\n${filling.output()}`);
+  return { killedMs: await waggle(dataDir), againMs: await waggle(dataDir) };
+}
+
 /** A new server, the same one again with its data, and a Node server that does nothing. */
 export async function measureStart(dataDir: string): Promise<Figures> {
-  const waggle = async () => {
-    const port = await freePort();
-    const [program, args] = serverCommand(dataDir, port);
-    return untilAccepted(program, args, () => {
-      try {
-        const headers = { authorization: `Bearer ${adminKey(dataDir)}`, "content-type": "application/json" };
-        return { port, path: "/v1/tasks", headers, body: '{"type":"bench"}' };
-      } catch {
-        // The key is written during the first start.
-        return;
-      }
-    });
-  };
   const bare = async () => {
     const port = await freePort();
     const code = `require("node:http").createServer((q,s)=>s.writeHead(201).end()).listen(${port},"127.0.0.1")`;
     return untilAccepted(process.execPath, ["-e", code], () => ({ port, path: "/", body: "" }));
   };
-  return { firstMs: await waggle(), againMs: await waggle(), nodeMs: await bare() };
+  return { firstMs: await waggle(dataDir), againMs: await waggle(dataDir), nodeMs: await bare() };
 }
