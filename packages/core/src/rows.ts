@@ -37,6 +37,12 @@ export const indexKey = (tenant: string, field: IndexField, value: string, id: s
 /** Waiting tasks of one requirement signature, in the order they are taken. */
 export const lanePartition = (tenant: string, lane: string) => `${tenant}#L#${lane}`;
 export const laneKey = (tenant: string, lane: string): RowKey => ({ pk: `${tenant}#LANES`, sk: lane });
+/** On a shared store: rises when a lane is registered, so that others know when to read the lanes again. */
+export const lanesVersionKey = (tenant: string): RowKey => ({ pk: `${tenant}#LV`, sk: "version" });
+/** On a shared store: agents whose offer changed lately, by time, for whoever read the agents before. */
+export const offerPartition = (tenant: string) => `${tenant}#O`;
+/** On a shared store: about the highest pass taken. */
+export const virtualTimeKey = (tenant: string): RowKey => ({ pk: `${tenant}#VT`, sk: "pass" });
 /** Limit of a key, and the tasks that wait for it, in the order they are taken. */
 export const gateKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#G#${key}`, sk: "limit" });
 export const gateListKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#GATES`, sk: key });

@@ -7,6 +7,7 @@ import {
   project,
   readDispatch,
   relay,
+  serveAgent,
   systemScope,
 } from "@waggle/core";
 
@@ -41,8 +42,11 @@ const earlyReceives = 3;
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
   each(messages, "dispatch", onError, async ({ body, receives }) => {
-    const { tenant, id } = readDispatch(body);
-    return (await dispatch(systemScope(ports, tenant, "dispatch"), id)) || receives >= earlyReceives;
+    const order = readDispatch(body);
+    const scope = systemScope(ports, order.tenant, "dispatch");
+    if ("id" in order) return (await dispatch(scope, order.id)) || receives >= earlyReceives;
+    await serveAgent(scope, order.agentId);
+    return true;
   });
 
 /** Handler of the timers queue: does what is due. */
