@@ -7,7 +7,7 @@ export * from "./json.ts";
 export { Key } from "./key/index.ts";
 export { Limit } from "./limit/index.ts";
 export { forget, wasAway } from "./match/directory.ts";
-export { dispatch, serveAgent } from "./match/dispatch.ts";
+export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, project, readDispatch, relay, tenantOf } from "./outbox.ts";
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";

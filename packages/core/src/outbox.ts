@@ -289,10 +289,12 @@ async function append(
 }
 
 /** What the dispatch queue carries: a task that waits for an agent, or an agent that waits for tasks. */
-export function readDispatch(body: Value): { tenant: string; id: string } | { tenant: string; agentId: string } {
-  const { tenant, id, agentId } = (body ?? {}) as { tenant?: unknown; id?: unknown; agentId?: unknown };
+export function readDispatch(
+  body: Value,
+): { tenant: string; id: string; early: number } | { tenant: string; agentId: string } {
+  const { tenant, id, agentId, early = 0 } = (body ?? {}) as Readonly<Record<string, unknown>>;
   if (typeof tenant === "string") {
-    if (typeof id === "string") return { tenant, id };
+    if (typeof id === "string") return { tenant, id, early: early as number };
     if (typeof agentId === "string") return { tenant, agentId };
   }
   throw requestErrors.invalid("a dispatch message is {tenant, id} or {tenant, agentId}");

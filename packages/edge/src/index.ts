@@ -1,4 +1,5 @@
 import {
+  Agent,
   type Change,
   dispatch,
   fire,
@@ -7,7 +8,6 @@ import {
   project,
   readDispatch,
   relay,
-  serveAgent,
   systemScope,
 } from "@waggle/core";
 
@@ -38,14 +38,23 @@ async function each(
 
 /** Times a message may come before its task: the message is sent first, and a task that never came needs none. */
 const earlyReceives = 3;
+const earlySeconds = [1, 5, 30] as const;
 
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
   each(messages, "dispatch", onError, async ({ body, receives }) => {
     const order = readDispatch(body);
     const scope = systemScope(ports, order.tenant, "dispatch");
-    if ("id" in order) return (await dispatch(scope, order.id)) || receives >= earlyReceives;
-    await serveAgent(scope, order.agentId);
+    if ("agentId" in order) await Agent.serve(scope, order.agentId);
+    else if (!(await dispatch(scope, order.id))) {
+      if (!ports.shared) return receives >= earlyReceives;
+      // A message that failed is hidden as long as its handler may take; the task is there in a moment.
+      const delaySeconds = earlySeconds[order.early];
+      if (delaySeconds !== undefined)
+        await ports.queues.dispatch.send([
+          { body: { tenant: order.tenant, id: order.id, early: order.early + 1 }, delaySeconds },
+        ]);
+    }
     return true;
   });
 
