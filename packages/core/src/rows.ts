@@ -70,6 +70,10 @@ export const counterKey = (tenant: string): RowKey => ({ pk: `${tenant}#C`, sk: 
 export const bearerKey = (hash: string): RowKey => ({ pk: `K#${hash}`, sk: "key" });
 export const keyListPartition = (tenant: string) => `${tenant}#K`;
 
+/** The tenants there are, for what runs each minute. */
+export const tenantKey = (tenant: string): RowKey => ({ pk: "TENANTS", sk: tenant });
+/** How far the reconcilers of a tenant came. */
+export const reconcileKey = (tenant: string): RowKey => ({ pk: `${tenant}#R`, sk: "cursor" });
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;

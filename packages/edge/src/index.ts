@@ -6,8 +6,11 @@ import {
   type Message,
   type Ports,
   project,
+  type Reconciled,
   readDispatch,
+  reconcile,
   relay,
+  sweep,
   systemScope,
 } from "@waggle/core";
 
@@ -70,3 +73,17 @@ export const outboxHandler = (ports: Ports) => (changes: readonly Change[]) => r
 
 /** Projection of the change stream: the event log, lists, counters. */
 export const projection = (ports: Ports) => (changes: readonly Change[]) => project(ports, changes);
+
+/** What the minute brought: rows of timers turned into messages, and what was put right. */
+export type Minute = { readonly timers: number } & Partial<Reconciled>;
+
+/** Runs each minute: timers of minutes that come near, and what a crash or a lost message left undone. */
+export const minuteHandler =
+  (ports: Ports, onError: OnError, log: (minute: Minute) => void = () => {}) =>
+  async (): Promise<Minute> => {
+    const timers = await sweep(ports);
+    const healed = ports.shared ? await reconcile(ports, (error) => onError("reconciler", error)) : {};
+    const minute = { timers, ...healed };
+    log(minute);
+    return minute;
+  };

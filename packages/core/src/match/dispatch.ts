@@ -564,14 +564,20 @@ async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
  *   all that wait is always somebody's own, so that after it was parked one has looked
  * @returns how many were given
  */
-export async function serveLaneShared(scope: Scope, directory: Directory, lane: Lane, own?: string): Promise<number> {
+export async function serveLaneShared(
+  scope: Scope,
+  directory: Directory,
+  lane: Lane,
+  own?: string,
+  read: number = Shared.agentsRead.after,
+): Promise<number> {
   let given = 0;
   let fresh = false;
   for (let attempt = 0, missed = 0; attempt < 100; attempt++) {
     const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
     if (head === undefined || (!fresh && own !== undefined && head < own)) return given;
     if (!fresh) {
-      await Shared.freshen(scope, directory, lane.need, Shared.agentsRead.after);
+      await Shared.freshen(scope, directory, lane.need, read);
       fresh = true;
     }
     if (directory.candidates(lane.need).found.length === 0) return given;

@@ -30,7 +30,7 @@ export const agentsRead = { before: 10, after: 100 } as const;
 /** Agents looked through for those. */
 const probeLimit = 2048;
 /** A lane's registry row is written anew after the one time, and may be dropped when empty after the other. */
-export const laneMs = { confirm: 30 * 60_000, drop: 60 * 60_000 } as const;
+const laneMs = { confirm: 30 * 60_000, drop: 60 * 60_000 } as const;
 /** Clocks of two processes may differ by this much. */
 const skewMs = 10_000;
 const offerTtlSeconds = 600;
@@ -108,6 +108,14 @@ export async function registerLane(scope: Scope, lane: Lane): Promise<void> {
     await yieldTo(scope.ports, attempt);
   }
   lane.confirmedAt = now;
+}
+
+/** Forgets a lane that is empty and that nobody confirmed for long. @returns whether it was so */
+export async function dropLane(scope: Scope, lane: Lane): Promise<boolean> {
+  const { store, clock } = scope.ports;
+  if (clock.now() - lane.confirmedAt < laneMs.drop) return false;
+  const row = laneKey(scope.tenant, lane.id);
+  return (await store.write({ delete: row, if: { exists: true, equals: { at: lane.confirmedAt } } })).ok;
 }
 
 export const headsOf = async (
