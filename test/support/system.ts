@@ -8,6 +8,7 @@ import {
   forget,
   type JsonText,
   outboxKinds,
+  type Ports,
   type Scope,
   systemScope,
   Task,
@@ -43,8 +44,29 @@ export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
   };
 }
 
+/** How systems are opened that are not told otherwise; `shared`: as if other processes wrote to the same store. */
+export const mode = { shared: false };
+
+/** The ports of one more process on the engine's store: it shares what is stored and nothing it remembers. */
+export const processOn = (ports: Ports, more: Partial<Ports> = {}): Ports => ({
+  ...ports,
+  shared: true,
+  live: { ...ports.live, pollMs: 250 },
+  // Short waits, to let others go first, are over at once: the clock in hand stands still meanwhile.
+  clock: {
+    ...ports.clock,
+    after(delayMs, callback) {
+      if (delayMs >= 250) return ports.clock.after(delayMs, callback);
+      const immediate = setImmediate(callback);
+      return () => clearImmediate(immediate);
+    },
+  },
+  ...more,
+});
+
 export interface System {
   readonly engine: Engine;
+  readonly ports: Ports;
   readonly clock: ReturnType<typeof manualClock>;
   readonly errors: unknown[];
   readonly admin: Scope;
@@ -70,7 +92,7 @@ export async function openSystem(
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), "waggle-"));
   const clock = options.clock ?? manualClock();
   const engine = await openEmbedded({ dataDir, clock: clock as Clock });
-  const { ports } = engine;
+  const ports = mode.shared ? processOn(engine.ports) : engine.ports;
   const errors: unknown[] = [];
   const onError = (_: string, error: unknown) => errors.push(error);
   engine.onReset(() => forget(ports));
@@ -88,6 +110,7 @@ export async function openSystem(
   };
   const system: System = {
     engine,
+    ports,
     clock,
     errors,
     admin,

@@ -288,10 +288,14 @@ async function append(
   }
 }
 
-/** What the dispatch queue carries. */
-export function readDispatch(body: Value): { tenant: string; id: string } {
-  const { tenant, id } = (body ?? {}) as { tenant?: unknown; id?: unknown };
-  if (typeof tenant !== "string" || typeof id !== "string")
-    throw requestErrors.invalid("a dispatch message is {tenant, id}");
-  return { tenant, id };
+/** What the dispatch queue carries: a task that waits for an agent, or an agent that waits for tasks. */
+export function readDispatch(
+  body: Value,
+): { tenant: string; id: string; early: number } | { tenant: string; agentId: string } {
+  const { tenant, id, agentId, early = 0 } = (body ?? {}) as Readonly<Record<string, unknown>>;
+  if (typeof tenant === "string") {
+    if (typeof id === "string") return { tenant, id, early: early as number };
+    if (typeof agentId === "string") return { tenant, agentId };
+  }
+  throw requestErrors.invalid("a dispatch message is {tenant, id} or {tenant, agentId}");
 }

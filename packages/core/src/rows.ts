@@ -37,6 +37,12 @@ export const indexKey = (tenant: string, field: IndexField, value: string, id: s
 /** Waiting tasks of one requirement signature, in the order they are taken. */
 export const lanePartition = (tenant: string, lane: string) => `${tenant}#L#${lane}`;
 export const laneKey = (tenant: string, lane: string): RowKey => ({ pk: `${tenant}#LANES`, sk: lane });
+/** On a shared store: rises when a lane is registered, so that others know when to read the lanes again. */
+export const lanesVersionKey = (tenant: string): RowKey => ({ pk: `${tenant}#LV`, sk: "version" });
+/** On a shared store: agents whose offer changed lately, by time, for whoever read the agents before. */
+export const offerPartition = (tenant: string) => `${tenant}#O`;
+/** On a shared store: about the highest pass taken. */
+export const virtualTimeKey = (tenant: string): RowKey => ({ pk: `${tenant}#VT`, sk: "pass" });
 /** Limit of a key, and the tasks that wait for it, in the order they are taken. */
 export const gateKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#G#${key}`, sk: "limit" });
 export const gateListKey = (tenant: string, key: string): RowKey => ({ pk: `${tenant}#GATES`, sk: key });
@@ -64,6 +70,10 @@ export const counterKey = (tenant: string): RowKey => ({ pk: `${tenant}#C`, sk: 
 export const bearerKey = (hash: string): RowKey => ({ pk: `K#${hash}`, sk: "key" });
 export const keyListPartition = (tenant: string) => `${tenant}#K`;
 
+/** The tenants there are, for what runs each minute. */
+export const tenantKey = (tenant: string): RowKey => ({ pk: "TENANTS", sk: tenant });
+/** How far the reconcilers of a tenant came. */
+export const reconcileKey = (tenant: string): RowKey => ({ pk: `${tenant}#R`, sk: "cursor" });
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;

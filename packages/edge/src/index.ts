@@ -1,12 +1,16 @@
 import {
+  Agent,
   type Change,
   dispatch,
   fire,
   type Message,
   type Ports,
   project,
+  type Reconciled,
   readDispatch,
+  reconcile,
   relay,
+  sweep,
   systemScope,
 } from "@waggle/core";
 
@@ -37,12 +41,24 @@ async function each(
 
 /** Times a message may come before its task: the message is sent first, and a task that never came needs none. */
 const earlyReceives = 3;
+const earlySeconds = [1, 5, 30] as const;
 
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
   each(messages, "dispatch", onError, async ({ body, receives }) => {
-    const { tenant, id } = readDispatch(body);
-    return (await dispatch(systemScope(ports, tenant, "dispatch"), id)) || receives >= earlyReceives;
+    const order = readDispatch(body);
+    const scope = systemScope(ports, order.tenant, "dispatch");
+    if ("agentId" in order) await Agent.serve(scope, order.agentId);
+    else if (!(await dispatch(scope, order.id))) {
+      if (!ports.shared) return receives >= earlyReceives;
+      // A message that failed is hidden as long as its handler may take; the task is there in a moment.
+      const delaySeconds = earlySeconds[order.early];
+      if (delaySeconds !== undefined)
+        await ports.queues.dispatch.send([
+          { body: { tenant: order.tenant, id: order.id, early: order.early + 1 }, delaySeconds },
+        ]);
+    }
+    return true;
   });
 
 /** Handler of the timers queue: does what is due. */
@@ -57,3 +73,17 @@ export const outboxHandler = (ports: Ports) => (changes: readonly Change[]) => r
 
 /** Projection of the change stream: the event log, lists, counters. */
 export const projection = (ports: Ports) => (changes: readonly Change[]) => project(ports, changes);
+
+/** What the minute brought: rows of timers turned into messages, and what was put right. */
+export type Minute = { readonly timers: number } & Partial<Reconciled>;
+
+/** Runs each minute: timers of minutes that come near, and what a crash or a lost message left undone. */
+export const minuteHandler =
+  (ports: Ports, onError: OnError, log: (minute: Minute) => void = () => {}) =>
+  async (): Promise<Minute> => {
+    const timers = await sweep(ports);
+    const healed = ports.shared ? await reconcile(ports, (error) => onError("reconciler", error)) : {};
+    const minute = { timers, ...healed };
+    log(minute);
+    return minute;
+  };

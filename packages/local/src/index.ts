@@ -1,8 +1,8 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
-import { type Engine, forget, Key, outboxKinds, sweep, tenantOf, wasAway } from "@waggle/core";
-import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
+import { dispatchHandler, minuteHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
 export interface LocalOptions {
@@ -47,8 +47,9 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];
   let cancelSweep = () => {};
+  const everyMinute = minuteHandler(ports, onError);
   const minute = () => {
-    sweep(ports)
+    everyMinute()
       .catch((error) => onError("sweep", error))
       .finally(() => {
         cancelSweep = ports.clock.after(sweepEveryMs, minute);

@@ -1,24 +1,29 @@
-import { open } from "../match/directory.ts";
+import { openFor } from "../match/directory.ts";
 import { readTask } from "../match/dispatch.ts";
-import { indexPartitions } from "../rows.ts";
+import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import type { Row } from "../task/row.ts";
+import { held, type Row } from "../task/row.ts";
+import { cancelMarks, heldMarks } from "./row.ts";
 import type { Commands } from "./schema.ts";
 
 /** What the agent is to do now: tasks to stop, and whether to take no more. */
 export async function commands(scope: Scope, agentId: string): Promise<Commands> {
-  const directory = await open(scope.ports, scope.tenant);
+  const { shared } = scope.ports;
+  const directory = await openFor(scope.ports, scope.tenant, agentId);
   const member = directory.members.get(agentId);
   if (!member) return { cancel: [], pause: false, drain: true };
+  const { state } = member.row;
+  if (shared) return { cancel: cancelMarks(member.row), pause: state === "paused", drain: state === "draining" };
   if (!member.cancels) {
     member.cancels = new Set();
     for (const task of await heldTasks(scope, agentId)) if (task.cancelAt !== undefined) member.cancels.add(task.id);
   }
-  return { cancel: [...member.cancels], pause: member.row.state === "paused", drain: member.row.state === "draining" };
+  return { cancel: [...member.cancels], pause: state === "paused", drain: state === "draining" };
 }
 
 /** The tasks an agent holds. */
 export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
+  if (scope.ports.shared) return heldNow(scope, agentId);
   await scope.ports.store.projected();
   const tasks: Row[] = [];
   for (const pk of indexPartitions(scope.tenant, "held", agentId)) {
@@ -30,6 +35,31 @@ export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
       }
       if (page.last === undefined) break;
       after = page.last;
+    }
+  }
+  return tasks;
+}
+
+/** By the marks on the agent's row; the list, which lags behind there, may know of older ones without a mark. */
+async function heldNow(scope: Scope, agentId: string): Promise<Row[]> {
+  const { store } = scope.ports;
+  const directory = await openFor(scope.ports, scope.tenant, agentId);
+  const row = directory.members.get(agentId)?.row ?? (await store.get(agentKey(scope.tenant, agentId)));
+  const ids = new Set(row ? heldMarks(row as never) : []);
+  for (const pk of indexPartitions(scope.tenant, "held", agentId)) {
+    for (let after: string | undefined; ; ) {
+      const page = await store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
+      for (const { sk } of page.items) ids.add(sk);
+      if (page.last === undefined) break;
+      after = page.last;
+    }
+  }
+  const tasks: Row[] = [];
+  const list = [...ids];
+  for (let i = 0; i < list.length; i += 100) {
+    for (const item of await store.batchGet(list.slice(i, i + 100).map((id) => taskKey(scope.tenant, id)))) {
+      const task = item as Row | undefined;
+      if (task?.agentId === agentId && held.has(task.status)) tasks.push(task);
     }
   }
   return tasks;

@@ -1,22 +1,15 @@
 import { open, setConnection } from "../match/directory.ts";
-import { agentChannel, serveAgent, toAssignment } from "../match/dispatch.ts";
+import { serveAgent, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Assignment } from "../task/schema.ts";
 import { commands, heldTasks } from "./commands.ts";
 import { stopped } from "./error.ts";
 import { seen } from "./liveness.ts";
-import { read } from "./manage.ts";
+import { change, read } from "./manage.ts";
+import { type AgentMessage, agentChannel, send } from "./message.ts";
 import { toInfo } from "./row.ts";
 import type { Commands, Info } from "./schema.ts";
-
-export type AgentMessage =
-  | { readonly assign: Assignment[] }
-  | { readonly cancel: string[] }
-  | { readonly pause: boolean }
-  | { readonly drain: boolean }
-  | { readonly revoked: string[] }
-  | { readonly stop: true; readonly reason: string };
 
 export interface Connection {
   readonly agent: Info;
@@ -38,6 +31,7 @@ export async function connect(
     push(message: AgentMessage): void;
   },
 ): Promise<Connection> {
+  if (scope.ports.shared) return connectShared(scope, id, options);
   await seen(scope, id);
   const directory = await open(scope.ports, scope.tenant);
   const row = await read(scope, id);
@@ -60,7 +54,7 @@ export async function connect(
   const offReplaced = live.subscribe(replaced, (message: { connectionId: string }) => {
     if (message.connectionId === options.connectionId) return;
     close();
-    options.push({ stop: true, reason: "the agent connected anew" });
+    options.push({ stop: true, reason: replacedReason });
   });
   const close = () => {
     if (!open_) return false;
@@ -85,4 +79,108 @@ export async function connect(
       if (close()) await setConnection(scope.ports, scope.tenant, id, options.connectionId, false);
     },
   };
+}
+
+const replacedReason = "the agent connected anew";
+
+/**
+ * The agent's connection, on a shared store: noted on its row, so that any process reaches it by `tell`. The one it had
+ * before is told to stop.
+ * @returns what it was given before and has not begun, beside what it holds: to be pushed again
+ * @throws `agent.not_found`, `agent.stopped`
+ */
+export async function attach(
+  scope: Scope,
+  id: string,
+  options: {
+    readonly connectionId: string;
+    readonly holding?: readonly { readonly taskId: string; readonly fence: number }[] | undefined;
+  },
+): Promise<{ readonly agent: Info; readonly commands: Commands; readonly again: Assignment[] }> {
+  const { connectionId } = options;
+  let before: string | undefined;
+  const row = await change(scope, id, (row, now) => {
+    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    before = row.connectionId;
+    return {
+      connectionId,
+      lastSeenAt: now,
+      expiresAt: now + row.leaseSeconds * 1000,
+      ...(row.state === "lost" && { state: "active" }),
+    };
+  });
+  if (before !== undefined && before !== connectionId)
+    send(scope.ports, before, { stop: true, reason: replacedReason });
+  const holds = new Map((options.holding ?? []).map(({ taskId, fence }) => [taskId, fence]));
+  await takeBack(
+    scope,
+    id,
+    "lost",
+    "its agent came back without it",
+    (task) => holds.get(task.id) === task.fence || task.status === "assigned",
+  );
+  const again = (await heldTasks(scope, id)).filter(
+    (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
+  );
+  return {
+    agent: toInfo(row),
+    commands: await commands(scope, id),
+    again: await Promise.all(again.map((task) => toAssignment(scope, task, { row }))),
+  };
+}
+
+/**
+ * The connection has ended. `gone`: something sent to it did not arrive, so what was assigned and has not begun is given to
+ * others, or sent again when the agent has another connection by now. What it runs it keeps until its lease runs out.
+ */
+export async function detach(scope: Scope, id: string, connectionId: string, gone: boolean): Promise<void> {
+  const row = await change(scope, id, (row) =>
+    row.connectionId === connectionId ? { connectionId: undefined } : undefined,
+  );
+  if (!gone) return;
+  if (row.connectionId === undefined) {
+    await takeBack(scope, id, "released", "its connection is gone", (task) => task.status !== "assigned");
+    return;
+  }
+  const unsure = (await heldTasks(scope, id)).filter((task) => task.status === "assigned");
+  if (unsure.length > 0)
+    send(scope.ports, row.connectionId, {
+      assign: await Promise.all(unsure.map((task) => toAssignment(scope, task, { row }))),
+    });
+}
+
+/** A connection that this process holds itself, on a shared store. */
+async function connectShared(scope: Scope, id: string, options: Parameters<typeof connect>[2]): Promise<Connection> {
+  const { connectionId, push } = options;
+  const { live } = scope.ports;
+  const channel = agentChannel(scope.tenant, id);
+  const replaced = `${channel}/connection`;
+  let over = false;
+  const off = live.subscribe(channel, push);
+  const offReplaced = live.subscribe(replaced, (other: { connectionId: string }) => {
+    if (other.connectionId !== connectionId && close()) push({ stop: true, reason: replacedReason });
+  });
+  const close = () => {
+    if (over) return false;
+    over = true;
+    off();
+    offReplaced();
+    return true;
+  };
+  try {
+    live.publish(replaced, { connectionId });
+    const { agent, commands, again } = await attach(scope, id, options);
+    if (again.length > 0) push({ assign: again });
+    await serveAgent(scope, id);
+    return {
+      agent,
+      commands,
+      async disconnect() {
+        if (close()) await detach(scope, id, connectionId, false);
+      },
+    };
+  } catch (error) {
+    close();
+    throw error;
+  }
 }

@@ -1,6 +1,8 @@
 import * as z from "zod";
 import { jsonText } from "../json.ts";
+import { assignmentJson } from "../task/row.ts";
 import * as task from "../task/schema.ts";
+import type { AgentMessage } from "./message.ts";
 import { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -77,3 +79,40 @@ export const ServerFrame = z.discriminatedUnion("op", [
   }),
 ]);
 export type ServerFrame = z.output<typeof ServerFrame>;
+
+/**
+ * The largest message API Gateway carries, in bytes.
+ * Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
+ */
+export const gatewayBytes = 128 * 1024;
+
+const bytesOf = (text: string) => new TextEncoder().encode(text).length;
+
+/**
+ * What an agent is told, as the text of messages that each fit through API Gateway. A task too large for one comes without
+ * its input and says so by `inputOmitted`: the agent gets it by `GET /v1/tasks/{id}`.
+ */
+export function frames(message: AgentMessage): string[] {
+  if (!("assign" in message)) return [JSON.stringify({ op: "command", ...message })];
+  const open = `{"op":"assign","assignments":[`;
+  const texts: string[] = [];
+  let group: string[] = [];
+  let bytes = 0;
+  for (const assignment of message.assign) {
+    let text = assignmentJson(assignment);
+    if (bytesOf(text) > gatewayBytes - 64) {
+      const { input: _, ...task } = assignment.task;
+      text = assignmentJson({ ...assignment, task, inputOmitted: true });
+    }
+    const size = bytesOf(text) + 1;
+    if (group.length > 0 && bytes + size > gatewayBytes - 64) {
+      texts.push(`${open}${group.join(",")}]}`);
+      group = [];
+      bytes = 0;
+    }
+    group.push(text);
+    bytes += size;
+  }
+  if (group.length > 0) texts.push(`${open}${group.join(",")}]}`);
+  return texts;
+}

@@ -1,11 +1,14 @@
 import type { z } from "zod";
-import { type Member, open } from "../match/directory.ts";
-import { agentChannel, readTask, take, toAssignment } from "../match/dispatch.ts";
+import { type Member, open, openFor } from "../match/directory.ts";
+import { readTask, take, toAssignment } from "../match/dispatch.ts";
+import { parkedChannel } from "../match/shared.ts";
 import type { Scope } from "../scope.ts";
+import { takeBack } from "../task/end.ts";
 import type { Row } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import { stopped } from "./error.ts";
 import { read } from "./manage.ts";
+import { agentChannel } from "./message.ts";
 import type { Lease } from "./schema.ts";
 
 /**
@@ -18,6 +21,7 @@ export async function lease(
   input: z.output<typeof Lease>,
   signal?: AbortSignal,
 ): Promise<Assignment[]> {
+  if (scope.ports.shared) return leaseShared(scope, id, input, signal);
   const directory = await open(scope.ports, scope.tenant);
   const member = directory.members.get(id);
   if (!member) {
@@ -53,6 +57,59 @@ export async function lease(
     }
   }
   return Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
+}
+
+const pollMs = 1000;
+
+/** Where nobody could hand it over, what waits is taken, and looked for again until the time is up. */
+async function leaseShared(
+  scope: Scope,
+  id: string,
+  input: z.output<typeof Lease>,
+  signal: AbortSignal | undefined,
+): Promise<Assignment[]> {
+  const { clock, live } = scope.ports;
+  const until = clock.now() + input.waitSeconds * 1000;
+  let pending = false;
+  let wake = () => {};
+  const nudge = () => {
+    pending = true;
+    wake();
+  };
+  const offs = [parkedChannel(scope.tenant), agentChannel(scope.tenant, id)].map((channel) =>
+    live.subscribe(channel, nudge),
+  );
+  signal?.addEventListener("abort", nudge);
+  try {
+    for (;;) {
+      pending = false;
+      const directory = await openFor(scope.ports, scope.tenant, id);
+      const member = directory.members.get(id);
+      if (!member) {
+        const row = await read(scope, id);
+        throw stopped(`agent ${row.name} is ${row.state}; register it again`);
+      }
+      const tasks = await take(scope, directory, member, input.max);
+      if (tasks.length > 0 && signal?.aborted) {
+        const own = new Set(tasks.map((task) => task.id));
+        await takeBack(scope, id, "released", "the call that asked for it has ended", (task) => !own.has(task.id));
+        return [];
+      }
+      if (tasks.length > 0) return await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
+      const leftMs = until - clock.now();
+      const over = leftMs <= 0 || signal?.aborted;
+      if (over || member.row.state !== "active" || member.used >= member.maxConcurrency) return [];
+      if (pending) continue;
+      const cancel = clock.after(Math.min(leftMs, live.pollMs ?? pollMs), nudge);
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      cancel();
+    }
+  } finally {
+    for (const off of offs) off();
+    signal?.removeEventListener("abort", nudge);
+  }
 }
 
 /** Takes from the mailbox what is still the agent's. */

@@ -1,12 +1,13 @@
 import type { z } from "zod";
 import { isError } from "../error.ts";
-import { backSince, open } from "../match/directory.ts";
+import { backSince, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import { commands } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
+import type { Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -14,9 +15,14 @@ import type { Commands, Heartbeat } from "./schema.ts";
  * @throws `agent.not_found`
  */
 export async function seen(scope: Scope, id: string): Promise<void> {
-  const directory = await open(scope.ports, scope.tenant);
-  const member = directory.members.get(id);
   const now = scope.ports.clock.now();
+  const directory = await openFor(
+    scope.ports,
+    scope.tenant,
+    id,
+    ({ expiresAt, leaseSeconds }) => expiresAt !== undefined && expiresAt - now > (leaseSeconds * 2000) / 3,
+  );
+  const member = directory.members.get(id);
   if (member) {
     member.lastSeenAt = now;
     const leaseMs = member.row.leaseSeconds * 1000;
@@ -63,7 +69,8 @@ export async function heartbeat(scope: Scope, id: string, input: z.output<typeof
  * @returns when to look again
  */
 export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
-  const directory = await open(scope.ports, scope.tenant);
+  const { shared } = scope.ports;
+  const directory = await openFor(scope.ports, scope.tenant, id);
   const member = directory.members.get(id);
   try {
     const row = await read(scope, id);
@@ -73,10 +80,15 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       await finish(scope, directory, id);
       return undefined;
     }
+    // Whoever found it lost may have died before all was taken back.
+    if (shared && row.state === "lost" && row.used > 0) await takeBack(scope, id, "lost", lostReason(row));
     if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
+    // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
+    const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;
+    if (shared && sparedUntil > now) return sparedUntil;
     // Heard of since the lease was last written; or nobody could be heard of, because the server was away.
     const heardUntil = Math.max(member?.lastSeenAt ?? 0, backSince(scope.ports)) + row.leaseSeconds * 1000;
-    if (heardUntil > now)
+    if (!shared && heardUntil > now)
       return (
         await change(scope, id, (current) => ({
           expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
@@ -88,10 +100,12 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
         : undefined,
     );
     if (lost.state !== "lost") return lost.deadlineAt;
-    await takeBack(scope, id, "lost", `agent ${row.name} was not heard of for ${row.leaseSeconds} s`);
+    await takeBack(scope, id, "lost", lostReason(row));
     return lost.deadlineAt;
   } catch (error) {
     if (isError(error, notFound)) return undefined;
     throw error;
   }
 }
+
+const lostReason = ({ name, leaseSeconds }: Row) => `agent ${name} was not heard of for ${leaseSeconds} s`;

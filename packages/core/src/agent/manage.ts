@@ -1,15 +1,18 @@
 import type { z } from "zod";
 import { createId } from "../id.ts";
-import { open, setConnection } from "../match/directory.ts";
-import { agentChannel, serveAgent } from "../match/dispatch.ts";
+import { cacheOf, open, openFor, setConnection } from "../match/directory.ts";
+import { serveAgent } from "../match/dispatch.ts";
+import { offersMore, offerWrite, yieldTo } from "../match/shared.ts";
 import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, Write } from "../port/index.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { hashOf, newSecret } from "../secret.ts";
+import { whereIs } from "../task/change.ts";
 import { takeBack } from "../task/end.ts";
 import { conflict, exists, notFound, stopped } from "./error.ts";
 import { stop } from "./leave.ts";
+import { type AgentMessage, tell } from "./message.ts";
 import { advance, deadlineOf, type Row, statusOf, toInfo } from "./row.ts";
 import type { Info, ListQuery, Patch, Register, RemoveQuery } from "./schema.ts";
 
@@ -28,14 +31,17 @@ export async function change(
   decide: (row: Row, now: number) => Parameters<typeof advance>[1] | undefined,
   also: (row: Row) => Write[] = () => [],
 ): Promise<Row> {
+  const { shared } = scope.ports;
   for (let attempt = 0; attempt < tries; attempt++) {
+    if (shared) await yieldTo(scope.ports, attempt);
     const row = await read(scope, id);
     const now = scope.ports.clock.now();
     const changes = decide(row, now);
     if (!changes) return row;
     const { next, write } = advance(row, changes, now);
-    if (!(await scope.ports.store.transact([write, ...also(row)])).ok) continue;
-    const directory = await open(scope.ports, scope.tenant);
+    const offer = shared && offersMore(row, next) ? [offerWrite(scope, id)] : [];
+    if (!(await scope.ports.store.transact([write, ...also(row), ...offer])).ok) continue;
+    const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
     if (next.state !== "stopped") directory.set(next);
     return next;
   }
@@ -48,8 +54,8 @@ export async function change(
  * @throws `agent.exists`
  */
 export async function register(scope: Scope, input: Register): Promise<{ agent: Info; token: string }> {
-  const { store, clock, random } = scope.ports;
-  const directory = await open(scope.ports, scope.tenant);
+  const { store, clock, random, shared } = scope.ports;
+  const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
   for (let attempt = 0; attempt < tries; attempt++) {
     const now = clock.now();
     const token = newSecret("wga");
@@ -83,6 +89,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
           stopAt: undefined,
           drainedAt: undefined,
           registeredAt: now,
+          connectionId: undefined,
         },
         now,
       );
@@ -90,14 +97,12 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
         write,
         { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id: old.id } },
         { delete: bearerKey(old.tokenHash) },
+        ...(shared ? [offerWrite(scope, old.id)] : []),
       ]);
       if (!result.ok) continue;
       directory.set(next);
       await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
-      scope.ports.live.publish(agentChannel(scope.tenant, old.id), {
-        stop: true,
-        reason: "another process registered under this name",
-      });
+      tell(scope, old, { stop: true, reason: "another process registered under this name" });
       await takeBack(scope, old.id, "released", "its agent was replaced");
       return { agent: toInfo(await read(scope, old.id)), token };
     }
@@ -125,6 +130,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
       { put: row, if: { exists: false } },
       { put: { ...agentNameKey(scope.tenant, input.name), kind: "name", agentId: id }, if: { exists: false } },
       { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id } },
+      ...(shared ? [offerWrite(scope, id)] : []),
     ]);
     if (!result.ok) continue;
     directory.set(row);
@@ -178,8 +184,8 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<In
   return toInfo(row);
 }
 
-const settle = (scope: Scope, id: string, message: unknown) =>
-  scope.ports.live.publish(agentChannel(scope.tenant, id), message);
+const settle = async (scope: Scope, id: string, message: AgentMessage) =>
+  tell(scope, await whereIs(scope, id), message);
 
 /** No new work; what runs goes on. */
 export async function drain(scope: Scope, id: string): Promise<Info> {
@@ -188,7 +194,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
     if (row.state === "draining") return undefined;
     return { state: "draining", drainedAt: row.used === 0 ? now : undefined };
   });
-  settle(scope, id, { drain: true });
+  await settle(scope, id, { drain: true });
   return toInfo(row);
 }
 
@@ -198,7 +204,7 @@ export async function pause(scope: Scope, id: string): Promise<Info> {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
     return row.state === "paused" ? undefined : { state: "paused" };
   });
-  settle(scope, id, { pause: true });
+  await settle(scope, id, { pause: true });
   return toInfo(row);
 }
 
@@ -208,7 +214,7 @@ export async function resume(scope: Scope, id: string): Promise<Info> {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
     return row.state === "active" ? undefined : { state: "active", drainedAt: undefined, stopAt: undefined };
   });
-  settle(scope, id, { pause: false });
+  await settle(scope, id, { pause: false });
   await serveAgent(scope, id);
   return toInfo(row);
 }
@@ -218,7 +224,7 @@ export async function resume(scope: Scope, id: string): Promise<Info> {
  * goes to others, the attempts not counted. A stopped agent stays as it is.
  */
 export async function remove(scope: Scope, id: string, query: z.output<typeof RemoveQuery>): Promise<Info> {
-  const directory = await open(scope.ports, scope.tenant);
+  const directory = await openFor(scope.ports, scope.tenant, id);
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") return undefined;
     if (query.mode === "force") return { state: "draining", stopAt: now };
@@ -226,7 +232,7 @@ export async function remove(scope: Scope, id: string, query: z.output<typeof Re
   });
   if (row.state === "stopped") return toInfo(row);
   if (query.mode === "graceful" && row.used > 0) {
-    settle(scope, id, { drain: true });
+    await settle(scope, id, { drain: true });
     return toInfo(row);
   }
   return toInfo(await finish(scope, directory, id));
@@ -240,7 +246,7 @@ export async function finish(scope: Scope, directory: Awaited<ReturnType<typeof 
     if (row.state === "stopped") return row;
     const next = await stop(scope, directory, row);
     if (!next) continue;
-    scope.ports.live.publish(agentChannel(scope.tenant, id), { stop: true, reason: "the agent was removed" });
+    tell(scope, row, { stop: true, reason: "the agent was removed" });
     return next;
   }
   throw conflict(`agent ${id} is being changed by others; try again`);

@@ -41,7 +41,22 @@ export interface Row extends Item {
   /** Being removed: stopped once it holds nothing, at this time at the latest. */
   readonly stopAt?: number;
   readonly deadlineAt?: number;
+  /**
+   * On a shared store: its connection, through which any process reaches it. There the row also has an attribute for each
+   * task it holds (`heldMark`), and for each of those that it should stop working on (`cancelMark`).
+   */
+  readonly connectionId?: string;
 }
+
+/** Names of attributes of the agent's row: read with it, strongly, where lists lag behind. */
+export const heldMark = (taskId: string): string => `held:${taskId}`;
+export const cancelMark = (taskId: string): string => `cancel:${taskId}`;
+const marked = (row: Row, prefix: string): string[] =>
+  Object.keys(row).flatMap((name) =>
+    name.startsWith(prefix) && row[name] !== undefined ? [name.slice(prefix.length)] : [],
+  );
+export const heldMarks = (row: Row): string[] => marked(row, heldMark(""));
+export const cancelMarks = (row: Row): string[] => marked(row, cancelMark(""));
 
 type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
 

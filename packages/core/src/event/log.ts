@@ -139,7 +139,7 @@ export async function* follow(
     readonly signal: AbortSignal;
   },
 ): AsyncGenerator<Info> {
-  const { live } = scope.ports;
+  const { live, clock } = scope.ports;
   let wake: () => void = () => {};
   let pending = true;
   const nudge = () => {
@@ -163,10 +163,13 @@ export async function* follow(
         after = nextAfter;
         continue;
       }
-      if (!pending && !query.signal.aborted)
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
+      if (pending || query.signal.aborted) continue;
+      let cancel = () => {};
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        if (live.pollMs !== undefined) cancel = clock.after(live.pollMs, nudge);
+      });
+      cancel();
     }
   } finally {
     off();

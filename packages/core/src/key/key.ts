@@ -2,7 +2,7 @@ import { defineError, requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { decodeCursor, encodeCursor } from "../page.ts";
 import type { Item, Ports } from "../port/index.ts";
-import { bearerKey, keyListPartition } from "../rows.ts";
+import { bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
 import { hashOf, newSecret } from "../secret.ts";
 import type { Create, Info } from "./schema.ts";
@@ -69,6 +69,7 @@ export async function create(scope: Scope, input: Create): Promise<{ info: Info;
   const result = await store.transact([
     { put: row, if: { exists: false } },
     { put: { ...bearerKey(hash), kind: "bearer", tenant, role: input.role, id }, if: { exists: false } },
+    { put: { ...tenantKey(tenant), kind: "tenant" } },
   ]);
   if (!result.ok) throw requestErrors.internal("the key could not be stored");
   return { info: toInfo(row), key };

@@ -1,6 +1,6 @@
 import type * as AgentRow from "../agent/row.ts";
-import type { Ports } from "../port/index.ts";
-import { agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
+import type { Item, Ports } from "../port/index.ts";
+import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type * as TaskRow from "../task/row.ts";
 import type { Requirement, Selector } from "../task/schema.ts";
 import { createLane, type Lane, mayWait } from "./lane.ts";
@@ -47,6 +47,7 @@ export interface Member extends Candidate {
 /**
  * What matching knows of one tenant's agents and lanes, in memory, so that a match costs no reads. Rebuilt from the
  * store on first use; every writer of agents and lanes in this process tells it. It only proposes: the transaction decides.
+ * On a shared store others write too: it is a cache that is read again by age, see `match/shared.ts`.
  */
 export interface Directory {
   readonly members: Map<string, Member>;
@@ -61,11 +62,18 @@ export interface Directory {
   /** Remembers the pass given to a fair key; those the virtual time has passed are forgotten. */
   setPass(key: string, pass: number): void;
   assignments: number;
+  /** On a shared store: when the agents were last read, at which version the lanes, and the virtual time last written. */
+  readAt: number;
+  reading: Promise<void> | undefined;
+  lanesVersion: number | undefined;
+  virtualTimeStored: number;
   set(row: AgentRow.Row): Member;
   remove(id: string): void;
   /** Call after any change of what decides whether the agent is free. */
   refresh(member: Member): void;
   lane(id: string, need: Need): Lane;
+  /** Forgets all other lanes. */
+  keepLanes(wanted: (lane: Lane) => boolean): void;
   /** Lanes with waiting tasks that the agent may serve. */
   lanesOf(member: Member): Lane[];
   /** Free agents that may serve the need, a sample of them in a large fleet. */
@@ -92,6 +100,8 @@ export async function setConnection(
   connectionId: string | undefined,
   open_: boolean,
 ): Promise<void> {
+  // Its row says which connection it has.
+  if (ports.shared) return;
   const own = connections.get(ports) ?? new Map<string, string>();
   connections.set(ports, own);
   const key = `${tenant}/${agentId}`;
@@ -108,9 +118,11 @@ export async function setConnection(
 const starts = new WeakMap<Ports, number>();
 /** The server was away until now: agents get a whole lease to be heard of again, attempts a whole heartbeat time. */
 export const wasAway = (ports: Ports): void => void starts.set(ports, ports.clock.now());
-export const backSince = (ports: Ports): number => starts.get(ports) ?? 0;
+/** Where others share the store, a process that starts says nothing about whether anybody was away. */
+export const backSince = (ports: Ports): number => (ports.shared ? 0 : (starts.get(ports) ?? 0));
 
 export function open(ports: Ports, tenant: string): Promise<Directory> {
+  if (ports.shared) return openCache(ports, tenant);
   const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
   directories.set(ports, tenants);
   let directory = tenants.get(tenant);
@@ -122,31 +134,116 @@ export function open(ports: Ports, tenant: string): Promise<Directory> {
   return directory;
 }
 
+/**
+ * The directory, in which this one agent is as the store has it.
+ * @param enough what is remembered of the agent will do if this holds; nothing is read then
+ */
+export function openFor(
+  ports: Ports,
+  tenant: string,
+  agentId: string,
+  enough?: (row: AgentRow.Row) => boolean,
+): Promise<Directory> {
+  return ports.shared ? lookAt(ports, tenant, agentId, enough) : open(ports, tenant);
+}
+
+async function lookAt(
+  ports: Ports,
+  tenant: string,
+  agentId: string,
+  enough?: (row: AgentRow.Row) => boolean,
+): Promise<Directory> {
+  const directory = cacheOf(ports, tenant);
+  const known = directory.members.get(agentId);
+  if (!known || !enough?.(known.row)) learn(directory, agentId, await ports.store.get(agentKey(tenant, agentId)));
+  return directory;
+}
+
+/** The agent is as this row says, or gone. */
+export function learn(directory: Directory, agentId: string, item: Item | undefined): void {
+  const row = item as AgentRow.Row | undefined;
+  if (row && row.state !== "stopped") directory.set(row);
+  else directory.remove(agentId);
+}
+
+/** Directories on shared stores. */
+const caches = new WeakMap<Ports, Map<string, Directory>>();
+
+export function cacheOf(ports: Ports, tenant: string): Directory {
+  const tenants = caches.get(ports) ?? new Map<string, Directory>();
+  caches.set(ports, tenants);
+  let directory = tenants.get(tenant);
+  if (!directory) {
+    directory = create(() => false, true);
+    tenants.set(tenant, directory);
+  }
+  return directory;
+}
+
+/** How old the directory of a shared store may be: reading a large fleet costs more, so it is read less often. */
+const maxAgeMs = (members: number): number => Math.min(300_000, Math.max(2_000, members * 20));
+
+async function openCache(ports: Ports, tenant: string): Promise<Directory> {
+  const directory = cacheOf(ports, tenant);
+  if (ports.clock.now() - directory.readAt < maxAgeMs(directory.members.size)) return directory;
+  directory.reading ??= readAgain(ports, tenant, directory).finally(() => {
+    directory.reading = undefined;
+  });
+  await directory.reading;
+  return directory;
+}
+
+async function readAgain(ports: Ports, tenant: string, directory: Directory): Promise<void> {
+  const at = ports.clock.now();
+  const gone = new Set(directory.members.keys());
+  await Promise.all(
+    Array.from({ length: agentShards }, (_, shard) =>
+      readAgents(ports, tenant, shard, (row) => {
+        directory.set(row);
+        gone.delete(row.id);
+      }),
+    ),
+  );
+  for (const id of gone) directory.remove(id);
+  directory.readAt = at;
+}
+
+async function readAgents(
+  ports: Ports,
+  tenant: string,
+  shard: number,
+  each: (row: AgentRow.Row) => void,
+): Promise<void> {
+  for (let after: string | undefined; ; ) {
+    const page = await ports.store.query({
+      pk: agentPartition(tenant, shard),
+      limit: 1000,
+      ...(after !== undefined && { after }),
+    });
+    for (const item of page.items) {
+      const row = item as AgentRow.Row;
+      if (row.state !== "stopped") each(row);
+    }
+    if (page.last === undefined) return;
+    after = page.last;
+  }
+}
+
 /** Forgets everything: after the store went back to its durable state. */
 export function forget(ports: Ports): void {
   directories.delete(ports);
+  caches.delete(ports);
 }
 
 /** The tenants this process works for. */
-export const opened = (ports: Ports): string[] => [...(directories.get(ports)?.keys() ?? [])];
+export const opened = (ports: Ports): string[] => [
+  ...((ports.shared ? caches.get(ports) : directories.get(ports))?.keys() ?? []),
+];
 
 async function load(ports: Ports, tenant: string): Promise<Directory> {
   const directory = create((id) => connections.get(ports)?.has(`${tenant}/${id}`) === true);
-  for (let shard = 0; shard < agentShards; shard++) {
-    for (let after: string | undefined; ; ) {
-      const page = await ports.store.query({
-        pk: agentPartition(tenant, shard),
-        limit: 1000,
-        ...(after !== undefined && { after }),
-      });
-      for (const item of page.items) {
-        const row = item as AgentRow.Row;
-        if (row.state !== "stopped") directory.set(row);
-      }
-      if (page.last === undefined) break;
-      after = page.last;
-    }
-  }
+  for (let shard = 0; shard < agentShards; shard++)
+    await readAgents(ports, tenant, shard, (row) => void directory.set(row));
   const { pk } = laneKey(tenant, "");
   let floor = Number.POSITIVE_INFINITY;
   for (let after: string | undefined; ; ) {
@@ -172,7 +269,7 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
 /** Priority 9 sorts first, then the fair-share pass, then the id. */
 export const parkedKey = (priority: number, pass: number, id: string): string =>
   `${9 - priority}#${String(Math.round(pass)).padStart(15, "0")}#${id}`;
-const passOf = (key: string): number => Number(key.slice(2, 17));
+export const passOf = (key: string): number => Number(key.slice(2, 17));
 
 export const idOfParked = (key: string): string => key.slice(key.lastIndexOf("#") + 1);
 
@@ -182,7 +279,7 @@ export function taken(directory: Directory, key: string): void {
   if (pass > directory.virtualTime) directory.virtualTime = pass;
 }
 
-function create(isConnected: (id: string) => boolean): Directory {
+function create(isConnected: (id: string) => boolean, shared = false): Directory {
   let passesKept = 10_000;
   let lanesKept = 4096;
   /** Signatures people make up as they go must not pile up: empty lanes are dropped, and made again when needed. */
@@ -191,11 +288,15 @@ function create(isConnected: (id: string) => boolean): Directory {
     for (const lane of directory.registry) directory.lanes.delete(lane.id);
     for (const lane of kept) directory.lanes.set(lane.id, lane);
     directory.registry.splice(0, directory.registry.length, ...kept);
+    sortOutLanes();
+    lanesKept = Math.max(4096, kept.length * 2);
+  };
+  /** Every agent works out anew which lanes it may serve. */
+  const sortOutLanes = () => {
     for (const member of directory.members.values()) {
       member.lanes = [];
       member.laneCount = 0;
     }
-    lanesKept = Math.max(4096, kept.length * 2);
   };
   const byCapability = new Map<string, Member[]>();
   const everybody: Member[] = [];
@@ -233,15 +334,21 @@ function create(isConnected: (id: string) => boolean): Directory {
       passesKept = Math.max(10_000, directory.passes.size * 2);
     },
     assignments: 0,
+    readAt: Number.NEGATIVE_INFINITY,
+    reading: undefined,
+    lanesVersion: undefined,
+    virtualTimeStored: 0,
     set(row) {
       const known = directory.members.get(row.id);
       if (known && known.row.rev > row.rev) return known;
       const offerChanged =
         !known ||
-        known.row.capabilities !== row.capabilities ||
-        known.row.labels !== row.labels ||
-        known.row.role !== row.role ||
-        known.maxConcurrency !== row.maxConcurrency;
+        (shared
+          ? known.row.rev !== row.rev
+          : known.row.capabilities !== row.capabilities ||
+            known.row.labels !== row.labels ||
+            known.row.role !== row.role ||
+            known.maxConcurrency !== row.maxConcurrency);
       if (known && offerChanged) leave(known);
       const member: Member = Object.assign(known ?? ({ places: new Map() } as Member), {
         id: row.id,
@@ -274,6 +381,14 @@ function create(isConnected: (id: string) => boolean): Directory {
           cancels: undefined,
         }),
       });
+      if (shared) {
+        member.connected = row.connectionId !== undefined;
+        // While it is being given something here, its row is a moment behind.
+        if (member.reserved === 0) member.used = row.used;
+        member.completed = row.completed;
+        member.failed = row.failed;
+        member.busyMs = row.busyMs;
+      }
       directory.members.set(row.id, member);
       directory.refresh(member);
       return member;
@@ -300,6 +415,21 @@ function create(isConnected: (id: string) => boolean): Directory {
         else directory.bound.set(need.agentId, [...(directory.bound.get(need.agentId) ?? []), lane]);
       }
       return lane;
+    },
+    keepLanes(wanted) {
+      for (const lane of directory.lanes.values()) if (!wanted(lane)) directory.lanes.delete(lane.id);
+      const kept = [...directory.lanes.values()];
+      directory.registry.splice(
+        0,
+        directory.registry.length,
+        ...kept.filter((lane) => lane.need.agentId === undefined),
+      );
+      directory.bound.clear();
+      for (const lane of kept) {
+        if (lane.need.agentId === undefined) continue;
+        directory.bound.set(lane.need.agentId, [...(directory.bound.get(lane.need.agentId) ?? []), lane]);
+      }
+      sortOutLanes();
     },
     lanesOf(member) {
       for (; member.laneCount < directory.registry.length; member.laneCount++) {

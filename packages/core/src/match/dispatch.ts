@@ -1,19 +1,31 @@
+import { emptied } from "../agent/leave.ts";
+import { tell } from "../agent/message.ts";
+import { heldMark } from "../agent/row.ts";
 import type { JsonText } from "../json.ts";
 import type { Item, Ports, Put, Refusal, Write } from "../port/index.ts";
 import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { advance, type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
-import { type Directory, freeSlots, idOfParked, type Member, needOf, open, parkedKey, taken } from "./directory.ts";
+import {
+  type Directory,
+  freeSlots,
+  idOfParked,
+  type Member,
+  needOf,
+  open,
+  openFor,
+  parkedKey,
+  taken,
+} from "./directory.ts";
 import * as Gate from "./gate.ts";
 import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
 import { refusal, signature } from "./requirement.ts";
+import * as Shared from "./shared.ts";
 import { choose } from "./strategy.ts";
 
 /** Times a decision is made anew when others changed the rows under it. */
 const tries = 12;
-
-export const agentChannel = (tenant: string, agentId: string): string => `agent/${tenant}/${agentId}`;
 
 export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
   return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
@@ -22,16 +34,16 @@ export async function readTask(scope: Scope, id: string): Promise<Row | undefine
 /** Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. */
 export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
   if (tasks.length === 0) return;
-  if (!member.connected) {
+  if (!member.connected && !scope.ports.shared) {
     member.mailbox.push(...tasks);
     for (const wake of member.waiters) wake();
     return;
   }
   const assign = await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
-  scope.ports.live.publish(agentChannel(scope.tenant, member.id), { assign });
+  tell(scope, member.row, { assign });
 }
 
-export async function toAssignment(scope: Scope, task: Row, member: Member): Promise<Assignment> {
+export async function toAssignment(scope: Scope, task: Row, member: Pick<Member, "row">): Promise<Assignment> {
   const info = toInfo(task);
   if (task.inputBlob !== undefined) info.input = await readBlob(scope, task.inputBlob);
   const expires = member.row.expiresAt ?? scope.ports.clock.now() + member.row.leaseSeconds * 1000;
@@ -49,6 +61,7 @@ export async function readBlob(scope: Scope, key: string): Promise<JsonText> {
  * @returns whether the task was there at all
  */
 export async function dispatch(scope: Scope, id: string): Promise<boolean> {
+  if (scope.ports.shared) return dispatchShared(scope, id);
   const directory = await open(scope.ports, scope.tenant);
   for (let attempt = 0; attempt < tries; attempt++) {
     const row = await readTask(scope, id);
@@ -73,7 +86,7 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
         continue;
       }
     }
-    if (!(await parkInLane(scope, directory, row, lane))) continue;
+    if ((await parkInLane(scope, directory, row, lane)) === undefined) continue;
     // Park, then look again: an agent that came free meanwhile did not see the row.
     await serveLane(scope, directory, lane);
     return true;
@@ -105,7 +118,7 @@ export async function admit(
       await push(scope, choice.member, [next]);
       return "stored";
     }
-    if (!(await parkInLane(scope, directory, row, lane, fresh))) continue;
+    if ((await parkInLane(scope, directory, row, lane, fresh)) === undefined) continue;
     await serveLane(scope, directory, lane);
     return "stored";
   }
@@ -165,7 +178,10 @@ interface Fresh {
   refused?: true;
 }
 
-/** One transaction: the agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled. */
+/**
+ * One transaction: the agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled.
+ * @param connectionId on a shared store: it will be pushed there, so the agent must still have this connection
+ */
 async function assign(
   scope: Scope,
   directory: Directory,
@@ -173,6 +189,7 @@ async function assign(
   choice: Choice,
   gateWrites: readonly Write[],
   fresh?: Fresh,
+  connectionId?: string,
 ): Promise<Row | undefined> {
   const { member } = choice;
   const { store, clock } = scope.ports;
@@ -200,7 +217,11 @@ async function assign(
       update: agentKey(scope.tenant, member.id),
       kind: "agent",
       add: { used: row.slots },
-      if: { equals: { state: "active" }, lessThan: { used: member.maxConcurrency - row.slots + 1 } },
+      ...(scope.ports.shared && { set: { [heldMark(row.id)]: next.fence } }),
+      if: {
+        equals: { state: "active", ...(connectionId !== undefined && { connectionId }) },
+        lessThan: { used: member.maxConcurrency - row.slots + 1 },
+      },
     },
     ...gateWrites,
   ];
@@ -239,8 +260,14 @@ function learn(directory: Directory, member: Member, refused: Refusal): void {
   directory.set(row);
 }
 
-async function passFor(scope: Scope, directory: Directory, row: Row): Promise<{ key: string; write?: Put }> {
+async function passFor(
+  scope: Scope,
+  directory: Directory,
+  row: Row,
+  head?: string,
+): Promise<{ key: string; write?: Put }> {
   if (row.parked !== undefined) return { key: row.parked };
+  if (scope.ports.shared) return { key: await Shared.passFor(scope, row, head) };
   const name = row.fairKey ?? "";
   let last = directory.passes.get(name);
   if (last === undefined)
@@ -253,13 +280,22 @@ async function passFor(scope: Scope, directory: Directory, row: Row): Promise<{ 
   };
 }
 
-async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: Lane, fresh?: Fresh): Promise<boolean> {
-  const { store, clock } = scope.ports;
-  if (!lane.registered) {
+/** @returns where it waits, or nothing when others changed the task meanwhile */
+async function parkInLane(
+  scope: Scope,
+  directory: Directory,
+  row: Row,
+  lane: Lane,
+  fresh?: Fresh,
+  head?: string,
+): Promise<string | undefined> {
+  const { store, clock, shared } = scope.ports;
+  if (shared) await Shared.registerLane(scope, lane);
+  else if (!lane.registered) {
     await store.write({ put: { ...laneKey(scope.tenant, lane.id), kind: "lane", need: lane.need as never } });
     lane.registered = true;
   }
-  const { key, write: passWrite } = await passFor(scope, directory, row);
+  const { key, write: passWrite } = await passFor(scope, directory, row, head);
   const now = clock.now();
   const { next, write } = advance(row, {
     parked: key,
@@ -274,10 +310,23 @@ async function parkInLane(scope: Scope, directory: Directory, row: Row, lane: La
   const result = await store.transact(writes);
   if (!result.ok) {
     if (fresh) noteRefusal(fresh, result.reasons);
-    return false;
+    return undefined;
   }
-  arrived(lane, key);
-  return true;
+  if (shared) scope.ports.live.publish(Shared.parkedChannel(scope.tenant), {});
+  else arrived(lane, key);
+  return key;
+}
+
+/** The writes that take its place in its limits; or it was parked at one that is full, or that has to be tried again. */
+async function parkInGateOr(
+  scope: Scope,
+  directory: Directory,
+  row: Row,
+): Promise<readonly Write[] | "parked" | "again"> {
+  if (!Gate.gated(row)) return [];
+  const gate = await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now());
+  if (!gate.blocked) return gate.writes;
+  return (await parkAtGate(scope, directory, row, gate.blocked)) ? "parked" : "again";
 }
 
 async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
@@ -372,30 +421,9 @@ async function takeHead(
   if (head === undefined) return undefined;
   let stays = true;
   try {
-    const { store, clock } = scope.ports;
-    const key = { pk: lanePartition(scope.tenant, lane.id), sk: head };
-    const row = await readTask(scope, idOfParked(head));
-    if (!row || row.parked !== head || row.gate !== undefined || row.status !== "queued") {
-      stays = false;
-      await store.write({ delete: key });
-      return undefined;
-    }
-    const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
-    if (gate.blocked) {
-      stays = !(await parkAtGate(scope, directory, row, gate.blocked));
-      return undefined;
-    }
-    const choice: Choice | undefined = only
-      ? {
-          member: only,
-          decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
-        }
-      : await pick(scope, directory, row);
-    const task = choice && (await assign(scope, directory, row, choice, gate.writes));
-    if (!task) return undefined;
-    stays = false;
-    taken(directory, head);
-    return { task, member: choice.member };
+    const took = await takeTask(scope, directory, lane, head, only);
+    stays = took === "refused";
+    return typeof took === "object" ? took : undefined;
   } finally {
     if (stays) giveBack(lane, head);
     else settle(lane, head);
@@ -403,10 +431,47 @@ async function takeHead(
 }
 
 /**
+ * Assigns one task that waits in a lane. `gone`: it no longer waits there; `refused`: it does, but could not be assigned now.
+ * @param connectionId see `assign`
+ */
+async function takeTask(
+  scope: Scope,
+  directory: Directory,
+  lane: Lane,
+  head: string,
+  only?: Member,
+  connectionId?: string,
+): Promise<{ task: Row; member: Member } | "gone" | "refused"> {
+  const { store, clock, shared } = scope.ports;
+  const row = await readTask(scope, idOfParked(head));
+  if (!row || row.parked !== head || row.gate !== undefined || row.status !== "queued") {
+    const key = { pk: lanePartition(scope.tenant, lane.id), sk: head };
+    // Where others take too, it has as a rule gone with its task, and a read is cheaper than a write.
+    if (!shared || (await store.get(key))) await store.write({ delete: key });
+    return "gone";
+  }
+  const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
+  if (gate.blocked) return (await parkAtGate(scope, directory, row, gate.blocked)) ? "gone" : "refused";
+  const choice: Choice | undefined = only
+    ? {
+        member: only,
+        decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
+      }
+    : await pick(scope, directory, row);
+  const reach = shared && choice && !only ? choice.member.row.connectionId : connectionId;
+  const task = choice && (await assign(scope, directory, row, choice, gate.writes, undefined, reach));
+  if (!task) return "refused";
+  taken(directory, head);
+  if (shared) await Shared.passTaken(scope, directory);
+  return { task, member: choice.member };
+}
+
+/**
  * The next waiting tasks for one agent, at most `max` and as many as its slots hold: the best of all lanes it may serve,
  * by priority, then fair share, then age. A task that needs more slots than are free is waited for, not passed over.
  */
 export async function take(scope: Scope, directory: Directory, member: Member, max: number): Promise<Row[]> {
+  if (scope.ports.shared) return takeShared(scope, directory, member, max);
   const got: Row[] = [];
   for (let attempt = 0; got.length < max && attempt < max + tries; attempt++) {
     if (member.row.state !== "active" || member.used >= member.maxConcurrency) break;
@@ -428,9 +493,10 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
 
 /** An agent has room: it is pushed what waits for it. Room that comes while this runs is filled by the same run. */
 export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
-  const directory = await open(scope.ports, scope.tenant);
+  const directory = await openFor(scope.ports, scope.tenant, agentId);
   const member = directory.members.get(agentId);
   if (!member) return;
+  if (scope.ports.shared && member.row.state === "draining") return emptied(scope, directory, member);
   member.again = true;
   if (member.serving) return;
   member.serving = true;
@@ -438,11 +504,139 @@ export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
     while (member.again) {
       member.again = false;
       const free = freeSlots(member);
-      if (free > 0) await push(scope, member, await take(scope, directory, member, free));
+      if (free <= 0) continue;
+      const tasks = scope.ports.shared
+        ? await takeShared(scope, directory, member, free, member.row.connectionId)
+        : await take(scope, directory, member, free);
+      await push(scope, member, tasks);
     }
   } finally {
     member.serving = false;
   }
+}
+
+/** `dispatch` where others dispatch too: see `shared.ts`. */
+async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
+  const directory = await open(scope.ports, scope.tenant);
+  for (let attempt = 0; attempt < tries; attempt++) {
+    await Shared.yieldTo(scope.ports, attempt);
+    const row = await readTask(scope, id);
+    if (!row) return false;
+    if (row.status !== "queued") return true;
+    const need = needOf(row);
+    const lane = directory.lane(row.lane, need);
+    if (row.parked !== undefined) {
+      // Whoever parked it may have died before the look that has to follow.
+      if (row.gate === undefined) await serveLaneShared(scope, directory, lane, row.parked);
+      else await serveGate(scope, row.gate);
+      return true;
+    }
+    const gate = await parkInGateOr(scope, directory, row);
+    if (gate === "parked") return true;
+    if (gate === "again") continue;
+    const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
+    if (head === undefined) {
+      let choice = await pick(scope, directory, row);
+      if (!choice) {
+        await Shared.freshen(scope, directory, need, Shared.agentsRead.before);
+        choice = await pick(scope, directory, row);
+      }
+      if (choice) {
+        const next = await assign(scope, directory, row, choice, gate, undefined, choice.member.row.connectionId);
+        if (next) {
+          await push(scope, choice.member, [next]);
+          return true;
+        }
+        continue;
+      }
+    }
+    const parked = await parkInLane(scope, directory, row, lane, undefined, head);
+    if (parked === undefined) continue;
+    await serveLaneShared(scope, directory, lane, parked);
+    return true;
+  }
+  throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
+}
+
+/**
+ * Gives the waiting tasks of a lane to the agents that are free for it.
+ * @param own the task that was just parked: if another waits before it, whoever parked that one looks for both. The first of
+ *   all that wait is always somebody's own, so that after it was parked one has looked
+ * @returns how many were given
+ */
+export async function serveLaneShared(
+  scope: Scope,
+  directory: Directory,
+  lane: Lane,
+  own?: string,
+  read: number = Shared.agentsRead.after,
+): Promise<number> {
+  let given = 0;
+  let fresh = false;
+  for (let attempt = 0, missed = 0; attempt < 100; attempt++) {
+    const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
+    if (head === undefined || (!fresh && own !== undefined && head < own)) return given;
+    if (!fresh) {
+      await Shared.freshen(scope, directory, lane.need, read);
+      fresh = true;
+    }
+    if (directory.candidates(lane.need).found.length === 0) return given;
+    const took = await takeTask(scope, directory, lane, head);
+    if (typeof took === "object") {
+      await push(scope, took.member, [took.task]);
+      given++;
+      missed = 0;
+    } else if (took === "refused") await Shared.yieldTo(scope.ports, missed++);
+  }
+  return given;
+}
+
+/** `take` where others take too: see `shared.ts`. @param connectionId the agent has it, and what it is given is pushed there */
+async function takeShared(
+  scope: Scope,
+  directory: Directory,
+  member: Member,
+  max: number,
+  connectionId?: string,
+): Promise<Row[]> {
+  await Shared.readLanes(scope, directory);
+  const lanes = directory.lanesOf(member);
+  const heads = new Map<Lane, { keys: string[]; whole: boolean }>();
+  for (let i = 0; i < lanes.length; i += Shared.lanesAtOnce) {
+    const part = lanes.slice(i, i + Shared.lanesAtOnce);
+    const read = await Promise.all(part.map((lane) => Shared.headsOf(scope, lane)));
+    for (const [at, lane] of part.entries()) heads.set(lane, read[at] as { keys: string[]; whole: boolean });
+  }
+  const got: Row[] = [];
+  let missed = 0;
+  for (let attempt = 0; got.length < max; attempt++) {
+    if (member.row.state !== "active" || member.used >= member.maxConcurrency) return got;
+    let best: Lane | undefined;
+    for (const [lane, { keys }] of heads) {
+      if (keys.length > 0 && (best === undefined || (keys[0] as string) < (heads.get(best)?.keys[0] as string)))
+        best = lane;
+    }
+    if (!best || best.need.slots > member.maxConcurrency - member.used) return got;
+    if (attempt >= max + tries) break;
+    const list = heads.get(best) as { keys: string[]; whole: boolean };
+    const [key] = list.keys.splice(missed === 0 ? 0 : Shared.anyOf(list.keys, missed), 1) as [string];
+    const took = await takeTask(scope, directory, best, key, member, connectionId);
+    if (typeof took === "object") {
+      got.push(took.task);
+      missed = 0;
+    } else {
+      if (took === "refused") {
+        list.keys.splice(list.keys.findIndex((other) => other > key) >>> 0, 0, key);
+        await Shared.yieldTo(scope.ports, missed);
+      }
+      missed++;
+    }
+    if (list.keys.length === 0 && !list.whole) heads.set(best, await Shared.headsOf(scope, best));
+  }
+  // Others were quicker each time. There may be more than they took.
+  if (got.length < max)
+    await scope.ports.queues.dispatch.send([{ body: { tenant: scope.tenant, agentId: member.id }, delaySeconds: 1 }]);
+  return got;
 }
 
 function waitingReason(directory: Directory, lane: Lane, now: number): string {

@@ -16,6 +16,8 @@ export interface Lane {
   readonly taking: Set<string>;
   /** Its registry row is written. */
   registered: boolean;
+  /** On a shared store: when the registry row was last confirmed; an old one may be gone. */
+  confirmedAt: number;
   /** Why tasks wait in it, as last worked out. */
   reason: { readonly text: string; readonly at: number } | undefined;
 }
@@ -31,6 +33,7 @@ export const createLane = (id: string, need: Need): Lane => ({
   arrivals: 0,
   taking: new Set(),
   registered: false,
+  confirmedAt: 0,
   reason: undefined,
 });
 

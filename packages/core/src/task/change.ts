@@ -1,7 +1,10 @@
 import { emptied } from "../agent/leave.ts";
-import { type Directory, type Member, open } from "../match/directory.ts";
-import { agentChannel, readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
+import { tell } from "../agent/message.ts";
+import { cancelMark, heldMark } from "../agent/row.ts";
+import { cacheOf, type Directory, type Member, open, openFor } from "../match/directory.ts";
+import { readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
+import { yieldTo } from "../match/shared.ts";
 import type { Write } from "../port/index.ts";
 import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -36,6 +39,7 @@ export async function change(
 ): Promise<{ row: Row; before: Row }> {
   const { store, clock, queues } = scope.ports;
   for (let attempt = 0; attempt < tries; attempt++) {
+    if (scope.ports.shared) await yieldTo(scope.ports, attempt);
     const before = await readTask(scope, id);
     if (!before) throw notFound(`there is no task ${id}`);
     const now = clock.now();
@@ -61,6 +65,7 @@ export async function change(
         update: agentKey(scope.tenant, before.agentId as string),
         kind: "agent",
         add: { used: -before.slots, ...(decision.ended && { [decision.ended]: 1, busyMs }) },
+        ...(scope.ports.shared && { remove: [heldMark(id), cancelMark(id)] }),
         if: { exists: true },
       });
       if (Gate.gated(before))
@@ -89,7 +94,8 @@ function unpark(scope: Scope, row: Row): Write[] {
 }
 
 async function afterFreed(scope: Scope, before: Row, decision: Decision, now: number): Promise<void> {
-  const directory = await open(scope.ports, scope.tenant);
+  const { shared } = scope.ports;
+  const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
   const member = directory.members.get(before.agentId as string);
   if (!member) return;
   member.used = Math.max(0, member.used - before.slots);
@@ -99,7 +105,8 @@ async function afterFreed(scope: Scope, before: Row, decision: Decision, now: nu
     member.busyMs += now - (before.startedAt ?? before.assignedAt ?? now);
   }
   directory.refresh(member);
-  if (member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member);
+  // What is remembered of its state may be old where others write too: whoever goes on with the agent reads it.
+  if (!shared && member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member);
 }
 
 /**
@@ -117,8 +124,9 @@ export async function goOn(
     await serveAgent(scope, before.agentId);
     return undefined;
   }
-  const directory = await open(scope.ports, scope.tenant);
+  const directory = await openFor(scope.ports, scope.tenant, before.agentId);
   const member = directory.members.get(before.agentId);
+  if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member);
   return member && { directory, member, tasks: await take(scope, directory, member, max) };
 }
 
@@ -191,7 +199,17 @@ export function released(row: Row, reason: string, now: number): Decision {
 }
 
 /** Tells the agent that had it to stop working on it. */
-export function revoke(scope: Scope, before: Row): void {
-  if (before.agentId !== undefined)
-    scope.ports.live.publish(agentChannel(scope.tenant, before.agentId), { revoked: [before.id] });
+export async function revoke(scope: Scope, before: Row): Promise<void> {
+  if (before.agentId === undefined) return;
+  tell(scope, await whereIs(scope, before.agentId), { revoked: [before.id] });
+}
+
+/** How the agent is reached: its connection as the store has it, where that is how. */
+export async function whereIs(
+  scope: Scope,
+  id: string,
+): Promise<{ readonly id: string; readonly connectionId?: string | undefined }> {
+  if (!scope.ports.shared) return { id };
+  const directory = await openFor(scope.ports, scope.tenant, id);
+  return directory.members.get(id)?.row ?? { id };
 }

@@ -3,7 +3,7 @@ import type { z } from "zod";
 import { isError, requestErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
 import { isLarge, type JsonText } from "../json.ts";
-import { open } from "../match/directory.ts";
+import { openFor } from "../match/directory.ts";
 import { admissible, admit, laneOf, readTask } from "../match/dispatch.ts";
 import type { Item, Write } from "../port/index.ts";
 import { dependantPartition, idempotencyKey, taskKey } from "../rows.ts";
@@ -177,7 +177,10 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
         errors: [{ path: "parentId", message: "its parent is too deep" }],
       });
   }
-  if (input.agentId !== undefined && !(await open(scope.ports, scope.tenant)).members.has(input.agentId)) {
+  if (
+    input.agentId !== undefined &&
+    !(await openFor(scope.ports, scope.tenant, input.agentId)).members.has(input.agentId)
+  ) {
     throw requestErrors.invalid(`there is no agent ${input.agentId}`, {
       errors: [{ path: "agentId", message: "no such agent, or it is stopped" }],
     });

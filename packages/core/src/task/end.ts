@@ -1,10 +1,12 @@
 import { heldTasks } from "../agent/commands.ts";
+import { tell } from "../agent/message.ts";
+import { cancelMark } from "../agent/row.ts";
 import { isError } from "../error.ts";
 import { backSince, open } from "../match/directory.ts";
-import { agentChannel, readTask } from "../match/dispatch.ts";
-import { taskKey } from "../rows.ts";
+import { readTask } from "../match/dispatch.ts";
+import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { change, type Decision, failed, goOn, released, revoke } from "./change.ts";
+import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
 import { notFound, notRetryable, outcome } from "./error.ts";
 import { held, type Row, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
@@ -21,15 +23,26 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
     if (!held.has(row.status)) return { changes: { status: "cancelled", error }, note: reason };
     const graceMs = (row.cancelGraceSeconds ?? 10) * 1000;
     if (graceMs === 0) return { changes: { status: "cancelled", error, fence: row.fence + 1 }, note: reason };
-    return { changes: { cancelAt: now + graceMs, error } };
+    return {
+      changes: { cancelAt: now + graceMs, error },
+      ...(scope.ports.shared && {
+        extra: [
+          {
+            update: agentKey(scope.tenant, row.agentId as string),
+            kind: "agent",
+            set: { [cancelMark(id)]: true },
+            if: { exists: true },
+          },
+        ],
+      }),
+    };
   });
   if (row === before) return toInfo(row);
   if (row.cancelAt !== undefined && row.agentId !== undefined) {
-    const directory = await open(scope.ports, scope.tenant);
-    directory.members.get(row.agentId)?.cancels?.add(id);
-    scope.ports.live.publish(agentChannel(scope.tenant, row.agentId), { cancel: [id] });
+    if (!scope.ports.shared) (await open(scope.ports, scope.tenant)).members.get(row.agentId)?.cancels?.add(id);
+    tell(scope, await whereIs(scope, row.agentId), { cancel: [id] });
   } else if (held.has(before.status)) {
-    revoke(scope, before);
+    await revoke(scope, before);
     await goOn(scope, before);
   }
   return toInfo(row);
@@ -97,7 +110,7 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       return row.deadlineAt !== undefined && row.deadlineAt <= now ? now + 1000 : row.deadlineAt;
     }
     if (held.has(before.status) && !held.has(row.status)) {
-      revoke(scope, before);
+      await revoke(scope, before);
       await goOn(scope, before);
     }
     // The timer that fired is spent, and the outbox arms none for a deadline later than the one it knew.
@@ -181,7 +194,7 @@ export async function takeBack(
     });
     if (row === before) continue;
     count++;
-    revoke(scope, before);
+    await revoke(scope, before);
     await goOn(scope, before);
   }
   return count;

@@ -26,17 +26,26 @@ export async function get(
   if (!options.waitSeconds || terminal.has(row.status)) return whole(scope, row);
   const { live, clock } = scope.ports;
   await new Promise<void>((resolve) => {
+    let cancelPoll = () => {};
+    let over = false;
     const finish = () => {
+      over = true;
       unsubscribe();
       stop();
+      cancelPoll();
       options.signal?.removeEventListener("abort", finish);
       resolve();
     };
     const unsubscribe = live.subscribe(taskChannel(scope.tenant, id), finish);
     const stop = clock.after((options.waitSeconds as number) * 1000, finish);
     options.signal?.addEventListener("abort", finish);
-    // It may have ended between the read and the subscription.
-    readTask(scope, id).then((again) => (!again || terminal.has(again.status)) && finish(), finish);
+    // It may have ended between the read and the subscription; and where nothing tells of it, it is looked at again.
+    const look = (): unknown =>
+      readTask(scope, id).then((again) => {
+        if (!again || terminal.has(again.status)) finish();
+        else if (live.pollMs !== undefined && !over) cancelPoll = clock.after(live.pollMs, look);
+      }, finish);
+    look();
   });
   const last = await readTask(scope, id);
   if (!last) throw notFound(`there is no task ${id}`);

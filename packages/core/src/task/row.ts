@@ -274,7 +274,7 @@ export function toJson(info: Info): string {
 }
 
 export const assignmentJson = (assignment: Assignment): string =>
-  `{"task":${toJson(assignment.task)},"fence":${assignment.fence},"expiresAt":"${assignment.expiresAt}"}`;
+  `{"task":${toJson(assignment.task)},"fence":${assignment.fence},"expiresAt":"${assignment.expiresAt}"${assignment.inputOmitted ? ',"inputOmitted":true' : ""}}`;
 
 /** Why an attempt that ended so may not be tried again; undefined when it may. */
 export function exhausted(row: Row, error: { code: string; retryable?: boolean | undefined }): string | undefined {

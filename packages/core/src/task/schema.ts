@@ -247,5 +247,11 @@ export const Info = z.object({
 });
 export type Info = z.output<typeof Info>;
 
-export const Assignment = z.object({ task: Info, fence: z.number(), expiresAt: time });
+export const Assignment = z.object({
+  task: Info,
+  fence: z.number(),
+  expiresAt: time,
+  /** The input is too large for a message of this connection: get the task to have it. */
+  inputOmitted: z.boolean().optional(),
+});
 export type Assignment = z.output<typeof Assignment>;

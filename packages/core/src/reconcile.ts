@@ -1,0 +1,212 @@
+import { heldTasks } from "./agent/commands.ts";
+import { timeUp as agentTimeUp } from "./agent/liveness.ts";
+import { send } from "./agent/message.ts";
+import { type Row as AgentRow, heldMark, heldMarks } from "./agent/row.ts";
+import { type Directory, open } from "./match/directory.ts";
+import { dispatch, serveAgent, serveGate, serveLaneShared, toAssignment } from "./match/dispatch.ts";
+import { dropLane, headsOf, readLanes } from "./match/shared.ts";
+import type { Item, Ports } from "./port/index.ts";
+import { agentKey, indexPartitions, indexShards, reconcileKey, taskKey, tenantKey } from "./rows.ts";
+import { type Scope, systemScope } from "./scope.ts";
+import { timeUp as taskTimeUp } from "./task/end.ts";
+import type { Row as Task } from "./task/row.ts";
+import type { Status } from "./task/schema.ts";
+
+/** What was put right, by what was wrong. */
+export interface Reconciled {
+  readonly tenants: number;
+  /** Tasks that were queued and neither waited in a lane nor were with anybody. */
+  readonly orphaned: number;
+  /** Assignments a connected agent had not begun for long: pushed again. */
+  readonly undelivered: number;
+  /** Tasks whose deadline had passed, and whose timer was lost. */
+  readonly expired: number;
+  /** Agents that were due: their lease had run out, they had tasks and were lost, or were to be stopped. */
+  readonly overdue: number;
+  /** Agents whose slots in use were not those of the tasks they held. */
+  readonly drifted: number;
+  /** Tasks that waited beside an agent that was free for them. */
+  readonly waiting: number;
+  /** Lanes that were empty for long: forgotten. */
+  readonly dropped: number;
+}
+
+const graceMs = { queued: 30_000, undelivered: 30_000, due: 5_000 } as const;
+/** Read for one tenant in one run; the next run goes on from there. */
+const limits = { queued: 200, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
+const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
+
+type Counts = { -readonly [Name in Exclude<keyof Reconciled, "tenants">]: number };
+
+/**
+ * Finds what a crash between two calls, or a lost message, left undone, and does it. For stores that other processes share:
+ * an engine of one process knows all that is waiting when it starts. Reads a bounded number of rows by key.
+ */
+export async function reconcile(ports: Ports, onError: (error: unknown) => void): Promise<Reconciled> {
+  const counts: Counts = { orphaned: 0, undelivered: 0, expired: 0, overdue: 0, drifted: 0, waiting: 0, dropped: 0 };
+  let tenants = 0;
+  for (let after: string | undefined; ; ) {
+    const page = await ports.store.query({ pk: tenantKey("").pk, limit: 100, ...(after !== undefined && { after }) });
+    for (const { sk } of page.items) {
+      tenants++;
+      await ofTenant(systemScope(ports, sk, "reconciler"), counts, onError);
+    }
+    if (page.last === undefined) return { tenants, ...counts };
+    after = page.last;
+  }
+}
+
+async function ofTenant(scope: Scope, counts: Counts, onError: (error: unknown) => void): Promise<void> {
+  const directory = await open(scope.ports, scope.tenant);
+  const key = reconcileKey(scope.tenant);
+  const cursor = ((await scope.ports.store.get(key)) ?? {}) as Readonly<Record<string, string | undefined>>;
+  const next: Record<string, string> = {};
+  /** One that fails holds up no other. */
+  const attempt = async (run: () => Promise<void>) => {
+    try {
+      await run();
+    } catch (error) {
+      onError(error);
+    }
+  };
+  await attempt(() => tasks(scope, cursor, next, counts, attempt));
+  await attempt(() => agents(scope, directory, cursor, next, counts, attempt));
+  await attempt(() => lanes(scope, directory, cursor, next, counts, attempt));
+  const kept = Object.entries(cursor).filter(([name]) => !["pk", "sk", "kind"].includes(name));
+  if (
+    JSON.stringify(Object.fromEntries(kept.sort())) !== JSON.stringify(Object.fromEntries(Object.entries(next).sort()))
+  )
+    await scope.ports.store.write({ put: { ...key, kind: "cursor", ...next } });
+}
+
+type Attempt = (run: () => Promise<void>) => Promise<void>;
+type Cursor = Readonly<Record<string, string | undefined>>;
+
+async function tasks(
+  scope: Scope,
+  cursor: Cursor,
+  next: Record<string, string>,
+  counts: Counts,
+  attempt: Attempt,
+): Promise<void> {
+  const { store, clock } = scope.ports;
+  const gates = new Set<string>();
+  for (const status of scanned) {
+    const limit = status === "queued" ? limits.queued : limits.others;
+    const partitions = indexPartitions(scope.tenant, "status", status);
+    for (let shard = 0; shard < indexShards; shard++) {
+      const name = `${status}.${shard}`;
+      const after = cursor[name];
+      const page = await store.query({
+        pk: partitions[shard] as string,
+        limit,
+        ...(after !== undefined && { after }),
+      });
+      if (page.last !== undefined) next[name] = page.last;
+      for (let i = 0; i < page.items.length; i += 100) {
+        const keys = page.items.slice(i, i + 100).map(({ sk }) => taskKey(scope.tenant, sk));
+        for (const item of (await store.batchGet(keys)) as (Task | undefined)[]) {
+          if (item === undefined) continue;
+          await attempt(async () => {
+            const now = clock.now();
+            if (item.deadlineAt !== undefined && item.deadlineAt < now - graceMs.due) {
+              await taskTimeUp(scope, item.id);
+              counts.expired++;
+            } else if (item.status === "queued" && item.parked === undefined) {
+              if ((item.queuedAt ?? item.createdAt) > now - graceMs.queued) return;
+              await dispatch(scope, item.id);
+              counts.orphaned++;
+            } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
+          });
+        }
+      }
+    }
+  }
+  for (const gate of gates) await attempt(() => serveGate(scope, gate));
+}
+
+async function agents(
+  scope: Scope,
+  directory: Directory,
+  cursor: Cursor,
+  next: Record<string, string>,
+  counts: Counts,
+  attempt: Attempt,
+): Promise<void> {
+  const now = scope.ports.clock.now();
+  const holders: string[] = [];
+  for (const { id, row, used } of [...directory.members.values()]) {
+    if (used > 0) holders.push(id);
+    const leaseEnd = row.expiresAt === undefined ? undefined : row.expiresAt + (row.leaseSeconds * 1000) / 3;
+    const ended = leaseEnd !== undefined && leaseEnd < now - graceMs.due && row.state !== "lost";
+    const stops = row.stopAt !== undefined && row.stopAt < now - graceMs.due;
+    if (!ended && !stops && !(row.state === "lost" && used > 0)) continue;
+    await attempt(async () => {
+      await agentTimeUp(scope, id);
+      counts.overdue++;
+    });
+  }
+  const after = cursor.agents ?? "";
+  const due = holders.sort().filter((id) => id > after);
+  const part = due.slice(0, limits.agents);
+  if (due.length > part.length) next.agents = part.at(-1) as string;
+  for (const id of part) await attempt(() => agent(scope, id, counts));
+}
+
+/** Its slots and what it holds have to agree, and what it was given it has to know of. */
+async function agent(scope: Scope, id: string, counts: Counts): Promise<void> {
+  const { store, clock } = scope.ports;
+  const key = agentKey(scope.tenant, id);
+  const row = (await store.get(key)) as AgentRow | undefined;
+  if (!row || row.state === "stopped") return;
+  const held = await heldTasks(scope, id);
+  const late = held.filter(
+    ({ status, assignedAt }) => status === "assigned" && (assignedAt ?? 0) < clock.now() - graceMs.undelivered,
+  );
+  if (row.connectionId !== undefined && row.state !== "lost" && late.length > 0) {
+    const assign = await Promise.all(late.map((task) => toAssignment(scope, task, { row })));
+    send(scope.ports, row.connectionId, { assign });
+    counts.undelivered += late.length;
+  }
+  const used = held.reduce((sum, task) => sum + task.slots, 0);
+  if (used === row.used) return;
+  // Read before and after what it holds, and the same: nothing was given or ended meanwhile.
+  if (!same((await store.get(key)) as Item, row)) return;
+  const own = new Set(held.map((task) => task.id));
+  const stray = heldMarks(row).filter((taskId) => !own.has(taskId));
+  const result = await store.write({
+    update: key,
+    kind: "agent",
+    set: { used },
+    ...(stray.length > 0 && { remove: stray.map(heldMark) }),
+    if: { equals: { rev: row.rev, used: row.used, completed: row.completed, failed: row.failed } },
+  });
+  if (!result.ok) return;
+  counts.drifted++;
+  await serveAgent(scope, id);
+}
+
+const same = (a: Item | undefined, b: Item): boolean => JSON.stringify(a) === JSON.stringify(b);
+
+async function lanes(
+  scope: Scope,
+  directory: Directory,
+  cursor: Cursor,
+  next: Record<string, string>,
+  counts: Counts,
+  attempt: Attempt,
+): Promise<void> {
+  await readLanes(scope, directory);
+  const after = cursor.lanes ?? "";
+  const due = [...directory.lanes.values()].filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1));
+  const part = due.slice(0, limits.lanes);
+  if (due.length > part.length) next.lanes = part.at(-1)?.id as string;
+  for (const lane of part) {
+    await attempt(async () => {
+      const { keys } = await headsOf(scope, lane, 1);
+      if (keys.length > 0)
+        counts.waiting += await serveLaneShared(scope, directory, lane, undefined, limits.laneAgents);
+      else if (await dropLane(scope, lane)) counts.dropped++;
+    });
+  }
+}

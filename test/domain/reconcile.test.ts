@@ -1,0 +1,120 @@
+import { Agent, Key, Task } from "@waggle/core";
+import { minuteHandler } from "@waggle/edge";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { type Fleet, openFleet } from "../support/processes.ts";
+
+let fleet: Fleet;
+beforeEach(async () => {
+  fleet = await openFleet();
+  await Key.create(fleet.process().scope(), { role: "admin" });
+});
+afterEach(async () => {
+  expect(fleet.errors).toEqual([]);
+  await fleet.close();
+});
+
+const minute = async () => {
+  const did = await minuteHandler(fleet.process().ports, (_, error) => void fleet.errors.push(error))();
+  await fleet.quiet();
+  return did;
+};
+const agent = async (connectionId?: string) => {
+  const scope = fleet.process().scope();
+  const input = Agent.Register.parse({ name: "a", capabilities: [{ name: "x" }], leaseSeconds: 30 });
+  const { agent } = await Agent.register(scope, input);
+  if (connectionId !== undefined) await Agent.attach(fleet.process().scope(), agent.id, { connectionId });
+  return agent.id;
+};
+const task = async (more: Record<string, unknown> = {}) => {
+  const scope = fleet.process().scope();
+  const { task } = await Task.create(scope, Task.Create.parse({ type: "t", requires: [{ capability: "x" }], ...more }));
+  return task.id;
+};
+const get = (id: string) => Task.get(fleet.process().scope(), id);
+/** The row, found by its kind in the change stream's way: by key. */
+const rowOf = async (kind: "task" | "agent", id: string) => {
+  for (let shard = 0; shard < 16; shard++) {
+    const key = { pk: `acme#${kind === "task" ? "T" : "A"}#${shard}`, sk: id };
+    if (await fleet.engine.ports.store.get(key)) return key;
+  }
+  throw new Error(`there is no ${kind} ${id}`);
+};
+
+test("a minute later a task whose message was lost is found, and given to whoever is free", async () => {
+  await agent("one");
+  const id = await task({ delaySeconds: 3600 });
+  const key = await rowOf("task", id);
+  // As if the message that announced it had gone.
+  const set = { status: "queued", queuedAt: fleet.clock.now() };
+  await fleet.engine.ports.store.write({ update: key, kind: "task", set });
+  await fleet.quiet();
+  expect(await minute()).toMatchObject({ orphaned: 0 });
+  await fleet.pass(31, 31);
+  expect(await minute()).toMatchObject({ orphaned: 1 });
+  expect((await get(id)).status).toBe("assigned");
+});
+
+test("a task that waits beside a free agent is given to it", async () => {
+  const id = await task();
+  await fleet.quiet();
+  expect((await get(id)).waiting).toBeDefined();
+  // As if it had died before it looked for what waits.
+  await agent("one");
+  expect(await minute()).toMatchObject({ waiting: 1 });
+  expect((await get(id)).status).toBe("assigned");
+});
+
+test("slots in use that no task accounts for are free again", async () => {
+  const id = await agent("one");
+  await fleet.engine.ports.store.write({ update: await rowOf("agent", id), kind: "agent", add: { used: 1 } });
+  expect(await minute()).toMatchObject({ drifted: 1 });
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 0, freeSlots: 1 });
+  expect(await minute()).toMatchObject({ drifted: 0 });
+});
+
+test("an agent whose timer was lost is found lost, and its work goes on", async () => {
+  const id = await agent("one");
+  const work = await task();
+  await fleet.quiet();
+  expect((await get(work)).agentId).toBe(id);
+  // No timer fires while time passes so.
+  const expired = { expiresAt: fleet.clock.now() - 60_000 };
+  await fleet.engine.ports.store.write({ update: await rowOf("agent", id), kind: "agent", set: expired });
+  expect(await minute()).toMatchObject({ overdue: 1 });
+  expect((await Agent.get(fleet.process().scope(), id)).status).toBe("lost");
+  expect((await get(work)).status).toBe("queued");
+});
+
+test("a deadline whose timer was lost is kept", async () => {
+  const id = await task({ timeouts: { queueSeconds: 600 } });
+  await fleet.quiet();
+  const past = { queuedAt: fleet.clock.now() - 700_000, deadlineAt: fleet.clock.now() - 100_000 };
+  await fleet.engine.ports.store.write({ update: await rowOf("task", id), kind: "task", set: past });
+  expect(await minute()).toMatchObject({ expired: 1 });
+  expect((await get(id)).status).toBe("expired");
+});
+
+test("what was assigned and not begun for long is pushed again", async () => {
+  const id = await agent("one");
+  const work = await task();
+  await fleet.pass(20);
+  await Agent.heartbeat(fleet.process().scope({ role: "agent", id }), id, {});
+  await fleet.pass(12);
+  const before = fleet.sent.length;
+  expect(await minute()).toMatchObject({ undelivered: 1 });
+  expect(fleet.sent.slice(before).map(({ text }) => JSON.parse(text).assignments?.[0].task.id)).toEqual([work]);
+});
+
+test("a lane nobody used for long is forgotten, and made again when it is needed", async () => {
+  const first = await task();
+  await fleet.quiet();
+  await Task.cancel(fleet.process().scope(), first, {});
+  expect(await minute()).toMatchObject({ dropped: 0 });
+  await fleet.pass(3700, 3700);
+  expect(await minute()).toMatchObject({ dropped: 1 });
+  const second = await task();
+  await fleet.quiet();
+  await agent("one");
+  expect(await minute()).toMatchObject({ waiting: 1 });
+  expect((await get(second)).status).toBe("assigned");
+});
