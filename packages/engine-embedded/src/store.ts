@@ -1,8 +1,11 @@
 import {
   type Changes,
+  checkKey,
   type Delete,
   type Item,
+  itemBytes,
   type RowKey as Key,
+  nameBytes,
   type Page,
   type Put,
   type Query,
@@ -13,6 +16,7 @@ import {
   storeLimits,
   type TransactResult,
   type Value,
+  valueBytes,
   type Write,
   type WriteResult,
 } from "@waggle/core";
@@ -20,10 +24,9 @@ import type { Checkpoints } from "./checkpoint.ts";
 import { holds } from "./condition.ts";
 import type { Feed } from "./feed.ts";
 import type { Journal } from "./journal.ts";
-import { checkKey, sortForm, unsorted } from "./key.ts";
+import { sortForm, unsorted } from "./key.ts";
 import { type Counts, units } from "./meter.ts";
 import type { Rows, StoredRows, UpperBound } from "./rows.ts";
-import { itemBytes, nameBytes, valueBytes } from "./size.ts";
 import { Step } from "./step.ts";
 import { type Entry, type Partition, type Table, walk, within } from "./table.ts";
 
