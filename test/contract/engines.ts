@@ -2,7 +2,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Clock, Engine } from "@waggle/core";
+import { type AwsConfig, createResources, deleteResources, type OpenAwsOptions, openAws } from "@waggle/engine-aws";
 import { openEmbedded } from "@waggle/engine-embedded";
+import { emulators, emulatorsLack } from "../support/emulator.ts";
 
 /** An engine under the contract, on data of its own. */
 export interface Opened {
@@ -15,13 +17,97 @@ export interface Opened {
   remove(): Promise<void>;
 }
 
+export type Suite = "store" | "queue" | "ports";
+
 export interface EngineCase {
   readonly name: string;
+  /** The suites it runs: a part that two engines share is tried once. */
+  readonly suites: readonly Suite[];
+  /** It keeps real time: tests then wait for seconds, a few at once, and beside one another. */
+  readonly real: boolean;
+  /** Why it cannot run here. */
+  readonly lacks?: string | undefined;
+  /** Calls fail and are repeated: what it cost is not what was asked for. */
+  readonly faulty: boolean;
   open(): Promise<Opened>;
 }
 
-/** Every engine there is; the suites run on each. */
-export const engines: readonly EngineCase[] = [{ name: "embedded", open: () => openFolder() }];
+const embedded: EngineCase = {
+  name: "embedded",
+  suites: ["store", "queue", "ports"],
+  real: false,
+  faulty: false,
+  open: () => openFolder(),
+};
+
+/** The AWS engine on emulators. Where what they need is missing it is skipped with the reason; in CI that is a failure. */
+function onAws(
+  name: string,
+  suites: readonly Suite[],
+  {
+    store = emulators.ministack,
+    lack,
+    faulty = false,
+    options = () => ({}),
+  }: {
+    store?: typeof emulators.ministack;
+    lack: string | undefined;
+    faulty?: boolean;
+    options?: () => OpenAwsOptions;
+  },
+): EngineCase {
+  if (lack !== undefined && process.env.CI === "true") throw new Error(lack);
+  if (lack !== undefined) console.warn(`skipped: ${name}: ${lack}`);
+  return {
+    name,
+    suites,
+    real: true,
+    lacks: lack,
+    faulty,
+    async open() {
+      // The SDK wants some; an emulator takes any.
+      process.env.AWS_ACCESS_KEY_ID ??= "test";
+      process.env.AWS_SECRET_ACCESS_KEY ??= "test";
+      const [rest, own] = await Promise.all([emulators.ministack(), store()]);
+      const config = await createResources({
+        prefix: `contract-${process.pid}-${++opened}`,
+        endpoint: rest.endpoint,
+        storeEndpoint: own.endpoint,
+        queues: { visibilitySeconds: 2 },
+      });
+      return await openOn(config, options);
+    },
+  };
+}
+let opened = 0;
+
+async function openOn(config: AwsConfig, options: () => OpenAwsOptions): Promise<Opened> {
+  const engine = await openAws(config, { streamIdleMs: 20, ruleRetrySeconds: 1, ...options() });
+  return {
+    engine,
+    advance: (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000)),
+    async reopen() {
+      await engine.close();
+      return await openOn(config, options);
+    },
+    async remove() {
+      await engine.close();
+      await deleteResources(config);
+    },
+  };
+}
+
+const all: readonly EngineCase[] = [
+  embedded,
+  onAws("aws on MiniStack", ["store", "queue", "ports"], { lack: emulatorsLack.ministack() }),
+  onAws("aws on DynamoDB Local", ["store"], {
+    store: emulators.dynamo,
+    lack: emulatorsLack.ministack() ?? emulatorsLack.dynamo(),
+  }),
+];
+
+/** Every engine that runs a suite. */
+export const enginesOf = (suite: Suite): readonly EngineCase[] => all.filter((each) => each.suites.includes(suite));
 
 async function openFolder(dataDir = mkdtempSync(join(tmpdir(), "waggle-contract-"))): Promise<Opened> {
   const { clock, advance } = manualClock();
