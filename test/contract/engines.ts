@@ -27,7 +27,9 @@ export interface EngineCase {
   readonly real: boolean;
   /** Why it cannot run here. */
   readonly lacks?: string | undefined;
-  /** Calls fail and are repeated: what it cost is not what was asked for. */
+  /** Why its meter cannot be held to what DynamoDB bills. */
+  readonly unmetered?: string;
+  /** Calls fail and are repeated. */
   readonly faulty: boolean;
   open(): Promise<Opened>;
 }
@@ -48,11 +50,13 @@ function onAws(
     store = emulators.ministack,
     lack,
     faulty = false,
+    unmetered,
     options = () => ({}),
   }: {
     store?: typeof emulators.ministack;
     lack: string | undefined;
     faulty?: boolean;
+    unmetered?: string;
     options?: () => OpenAwsOptions;
   },
 ): EngineCase {
@@ -64,6 +68,7 @@ function onAws(
     real: true,
     lacks: lack,
     faulty,
+    ...(unmetered !== undefined && { unmetered }),
     async open() {
       // The SDK wants some; an emulator takes any.
       process.env.AWS_ACCESS_KEY_ID ??= "test";
@@ -99,7 +104,10 @@ async function openOn(config: AwsConfig, options: () => OpenAwsOptions): Promise
 
 const all: readonly EngineCase[] = [
   embedded,
-  onAws("aws on MiniStack", ["store", "queue", "ports"], { lack: emulatorsLack.ministack() }),
+  onAws("aws on MiniStack", ["store", "queue", "ports"], {
+    lack: emulatorsLack.ministack(),
+    unmetered: "MiniStack reports one unit for every get",
+  }),
   onAws("aws on DynamoDB Local", ["store"], {
     store: emulators.dynamo,
     lack: emulatorsLack.ministack() ?? emulatorsLack.dynamo(),
