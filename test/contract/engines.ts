@@ -5,6 +5,7 @@ import type { Clock, Engine } from "@waggle/core";
 import { type AwsConfig, createResources, deleteResources, type OpenAwsOptions, openAws } from "@waggle/engine-aws";
 import { openEmbedded } from "@waggle/engine-embedded";
 import { emulators, emulatorsLack } from "../support/emulator.ts";
+import { createFaults } from "./faults.ts";
 
 /** An engine under the contract, on data of its own. */
 export interface Opened {
@@ -29,8 +30,6 @@ export interface EngineCase {
   readonly lacks?: string | undefined;
   /** Why its meter cannot be held to what DynamoDB bills. */
   readonly unmetered?: string;
-  /** Calls fail and are repeated. */
-  readonly faulty: boolean;
   open(): Promise<Opened>;
 }
 
@@ -38,7 +37,6 @@ const embedded: EngineCase = {
   name: "embedded",
   suites: ["store", "queue", "ports"],
   real: false,
-  faulty: false,
   open: () => openFolder(),
 };
 
@@ -49,13 +47,11 @@ function onAws(
   {
     store = emulators.ministack,
     lack,
-    faulty = false,
     unmetered,
     options = () => ({}),
   }: {
     store?: typeof emulators.ministack;
     lack: string | undefined;
-    faulty?: boolean;
     unmetered?: string;
     options?: () => OpenAwsOptions;
   },
@@ -67,7 +63,6 @@ function onAws(
     suites,
     real: true,
     lacks: lack,
-    faulty,
     ...(unmetered !== undefined && { unmetered }),
     async open() {
       // The SDK wants some; an emulator takes any.
@@ -102,6 +97,10 @@ async function openOn(config: AwsConfig, options: () => OpenAwsOptions): Promise
   };
 }
 
+/** Plays the same faults again as far as calls come in the same order. */
+const seed = Number(process.env.WAGGLE_FAULT_SEED ?? 1);
+const faultRates = { throttle: 4, failure: 4, lostReply: 5, conflict: 4, partial: 25, reorder: 50, duplicate: 20 };
+
 const all: readonly EngineCase[] = [
   embedded,
   onAws("aws on MiniStack", ["store", "queue", "ports"], {
@@ -111,6 +110,11 @@ const all: readonly EngineCase[] = [
   onAws("aws on DynamoDB Local", ["store"], {
     store: emulators.dynamo,
     lack: emulatorsLack.ministack() ?? emulatorsLack.dynamo(),
+  }),
+  onAws(`aws with faults (WAGGLE_FAULT_SEED=${seed})`, ["store", "queue", "ports"], {
+    lack: emulatorsLack.ministack(),
+    unmetered: "what is tried again is billed again",
+    options: () => ({ onClient: createFaults(seed, faultRates).onClient, retry: { baseMs: 2, capMs: 20 } }),
   }),
 ];
 

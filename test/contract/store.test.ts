@@ -302,17 +302,18 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
       });
 
       test("find the head of a lane though thousands were taken from it", async () => {
+        const rows = real ? 60 : 500;
         await store.batchWrite(
-          Array.from({ length: 500 }, (_, n) => ({ put: { ...row(String(n).padStart(4, "0")), pk: "lane" } })),
+          Array.from({ length: rows }, (_, n) => ({ put: { ...row(String(n).padStart(4, "0")), pk: "lane" } })),
         );
         await store.settled();
         opened = await opened.reopen();
         const lane = opened.engine.ports.store;
-        for (let n = 0; n < 500; n++) {
+        for (let n = 0; n < rows; n++) {
           const { items } = await lane.query({ pk: "lane", limit: 2 });
           expect(items[0]?.sk).toBe(String(n).padStart(4, "0"));
           await lane.write({ delete: { pk: "lane", sk: (items[0] as Item).sk } });
-          if (n === 250) {
+          if (n === rows / 2) {
             // One that comes back before the head is the head.
             await lane.write({ put: { ...row("0007"), pk: "lane" } });
             expect((await lane.query({ pk: "lane", limit: 1 })).items[0]?.sk).toBe("0007");

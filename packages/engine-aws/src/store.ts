@@ -71,11 +71,22 @@ const refusalOf = (row: Attributes | undefined): Refusal =>
  * A reply that is lost leaves open whether the write was done. Transactions carry a token, by which DynamoDB knows a second
  * try for ten minutes. Plain writes leave a mark of six characters in the row (`~`, hidden from readers): a second try whose
  * condition fails on a row with its own mark was done by the first. What was overwritten by another plain write between
- * the two tries is judged by the row as it stands, as if both had come after one another. A delete leaves no row to
- * carry a mark, so that one with a condition goes as a transaction.
+ * the two tries is judged by the row as it stands, as if both had come after one another. Where that is not good enough a
+ * write goes as a transaction at twice the price: a sum, which must be added to once, and a delete with a condition,
+ * which leaves no row to carry a mark. Transactions leave the mark of an update's row as it is.
  */
 export function createStore({ table, clients, caller, counts, check }: StoreParts): Store {
   const named = { TableName: table };
+
+  async function get(key: RowKey): Promise<Item | undefined> {
+    const command = new GetItemCommand({ ...named, ...reported, Key: attributeKey(key), ConsistentRead: true });
+    const { Item, ConsumedCapacity } = await caller.call("store", ({ signal }) =>
+      clients.dynamo().send(command, { abortSignal: signal }),
+    );
+    const item = Item === undefined ? undefined : fromRow(Item);
+    charge(counts, "readUnits", item === undefined ? 1 : units(itemBytes(item), 4096), ConsumedCapacity);
+    return item;
+  }
 
   async function put({ put: item, if: condition }: Put): Promise<WriteResult> {
     const bytes = checkSize(item);
@@ -98,13 +109,14 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function update(write: Update): Promise<WriteResult> {
+    if (Object.keys(write.add ?? {}).length > 0) return added(write);
     const key = attributeKey(write.update);
     const modelled = units(changeBytes(write), 1024);
     const send = (mark: string | undefined) =>
       decided(modelled, mark, undefined, async (signal, unsure) => {
         const expression = createExpression();
         const condition = conditionText(write.if, expression);
-        // Added twice would be wrong; set twice would undo what another did between.
+        // Done already, it must not be done again over what another did between.
         const text = both(condition, unsure && mark !== undefined ? notYet(mark, expression) : undefined);
         const command = new UpdateItemCommand({
           ...named,
@@ -176,6 +188,14 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       if (conflict !== undefined) return conflict;
       throw error;
     }
+  }
+
+  /** A sum that is added to twice is wrong for ever: it needs the token of a transaction. The row is read after it. */
+  async function added(write: Update): Promise<WriteResult> {
+    const result = await alone(write);
+    if (!result.ok) return result;
+    const item = await get(write.update);
+    return { ok: true, ...(item !== undefined && { item }) };
   }
 
   /** A write that needs the token of a transaction. */
@@ -363,13 +383,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
     async get(key) {
       check();
       checkKey(key);
-      const command = new GetItemCommand({ ...named, ...reported, Key: attributeKey(key), ConsistentRead: true });
-      const { Item, ConsumedCapacity } = await caller.call("store", ({ signal }) =>
-        clients.dynamo().send(command, { abortSignal: signal }),
-      );
-      const item = Item === undefined ? undefined : fromRow(Item);
-      charge(counts, "readUnits", item === undefined ? 1 : units(itemBytes(item), 4096), ConsumedCapacity);
-      return item;
+      return await get(key);
     },
     async batchGet(keys) {
       check();
