@@ -20,6 +20,22 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
     const put = (item: Item) => store.write({ put: item });
     const get = (sk: string) => store.get({ pk: "t", sk });
 
+    /** What a consumer was given, by key, in order; the same position twice counts once. */
+    function collect(name: string, kinds: readonly string[]) {
+      const given: Change[] = [];
+      const positions = new Map<string, string>();
+      const stop = opened.engine.changes.consume(name, kinds, async (changes) => {
+        expect(changes.length).toBeLessThanOrEqual(1000);
+        for (const change of changes) {
+          const id = `${change.key.pk} ${change.key.sk}`;
+          if ((positions.get(id) ?? "") >= change.position) continue;
+          positions.set(id, change.position);
+          given.push(change);
+        }
+      });
+      return { given, stop };
+    }
+
     describe("rows", () => {
       test("come back as they were written, with every kind of value", async () => {
         const item = row("a", {
@@ -40,6 +56,75 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         await store.settled();
         opened = await opened.reopen();
         expect(await opened.engine.ports.store.get({ pk: "t", sk: "a" })).toEqual(item);
+      });
+
+      test("keep exact numbers, and refuse those DynamoDB cannot hold", async () => {
+        const numbers = [
+          0.1,
+          -1e-130,
+          Number("1.7976931348623157e125"),
+          5e-7,
+          1e21,
+          2 ** 53 - 1,
+          123456789.12345679,
+          1 / 3,
+        ];
+        await put(row("a", { numbers }));
+        expect(await get("a")).toEqual(row("a", { numbers }));
+        for (const number of [1e126, 1e-131, Number.MAX_VALUE, Number.NaN, Number.POSITIVE_INFINITY]) {
+          await expect(put(row("b", { list: [number] }))).rejects.toThrow("finite numbers");
+        }
+        expect(await get("b")).toBeUndefined();
+      });
+
+      test("keep any text and any name", async () => {
+        const item = row("a", {
+          half: "\ud800 and \udc00",
+          control: "\0\x01\x7f\ufffe\uffff",
+          list: ["\udfff", ["\ud83d"]],
+          size: 1,
+          "#name": "with: marks",
+          map: { "a.b": 1, "é 😀": { "": 2, "\0": 3, "\ud800": 4 } },
+        });
+        const named = JSON.parse('{"__proto__":{"a":1},"constructor":2}') as object;
+        await put({ ...item, named } as never);
+        const found = ((await get("a")) as Item).named as object;
+        expect(Object.entries(found).sort()).toEqual([
+          ["__proto__", { a: 1 }],
+          ["constructor", 2],
+        ]);
+        expect(await get("a")).toEqual({ ...item, named });
+        const half = {
+          update: { pk: "t", sk: "a" },
+          kind: "row",
+          set: { seen: true },
+          if: { equals: { half: item.half } },
+        };
+        expect(await store.write(half as Write)).toMatchObject({ ok: true });
+      });
+
+      test("show nothing of what an engine keeps beside them", async () => {
+        const kept = { pk: "t", sk: "once", kind: "idempotency", hash: "h", expiresAt: 4_102_444_800_123 };
+        const { given } = collect("c", ["idempotency"]);
+        expect(await store.write({ put: kept, if: { exists: false } })).toEqual({ ok: true, item: kept });
+        expect(await store.get(kept)).toEqual(kept);
+        expect((await store.query({ pk: "t", limit: 1 })).items).toEqual([kept]);
+        expect(await store.write({ put: kept, if: { exists: false } })).toEqual({
+          ok: false,
+          code: "condition",
+          winner: kept,
+        });
+        await until(() => given.map((change) => change.new)).toEqual([kept]);
+      });
+
+      test("written twice in one batch are as written last, and read twice in one come twice", async () => {
+        await store.batchWrite([{ put: row("a", { n: 1 }) }, { put: row("b") }, { put: row("a", { n: 2 }) }]);
+        await store.batchWrite([{ put: row("b", { n: 1 }) }, { delete: { pk: "t", sk: "b" } }]);
+        expect(await store.batchGet(["a", "b", "a"].map((sk) => ({ pk: "t", sk })))).toEqual([
+          row("a", { n: 2 }),
+          undefined,
+          row("a", { n: 2 }),
+        ]);
       });
 
       test("are read many at a time, in the order asked, absent ones undefined", async () => {
@@ -89,6 +174,26 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         });
         expect(result).toEqual({ ok: true, item: row("a", { n: -2, kept: [1], text: "new", fresh: 1 }) });
         expect(await get("a")).toEqual(row("a", { n: -2, kept: [1], text: "new", fresh: 1 }));
+      });
+
+      test("remove first, then set, then add, where one attribute is named more than once", async () => {
+        await put(row("a", { n: 5, m: 5, text: "x" }));
+        const result = await store.write({
+          update: { pk: "t", sk: "a" },
+          kind: "row",
+          remove: ["n", "m", "text"],
+          set: { m: 10, text: "y" },
+          add: { n: 1, m: 2 },
+        });
+        expect(result).toEqual({ ok: true, item: row("a", { n: 1, m: 12, text: "y" }) });
+      });
+
+      test("refuse to add to a text or to take a row's kind, and change nothing", async () => {
+        await put(row("a", { text: "x" }));
+        const update = { update: { pk: "t", sk: "a" }, kind: "row" };
+        await expect(store.write({ ...update, add: { text: 1 } })).rejects.toThrow(TypeError);
+        await expect(store.write({ ...update, remove: ["kind"] })).rejects.toThrow(TypeError);
+        expect(await get("a")).toEqual(row("a", { text: "x" }));
       });
 
       test("lose none of many that add to one number at once", async () => {
@@ -295,6 +400,28 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         },
       );
 
+      test("go on from a place outside the bounds as from the nearest inside", async () => {
+        expect(await keys({ from: "b2", after: "a" })).toEqual(names.slice(2));
+        expect(await keys({ from: "b2", after: "z" })).toEqual(["é", "\ufffd", "😀"]);
+        expect(await keys({ to: "b2", after: "c" })).toEqual([]);
+        expect(await keys({ to: "b2", after: "c", reverse: true })).toEqual(["b2", "b1", "a"]);
+        expect(await keys({ prefix: "b", after: "a" })).toEqual(["b1", "b2", "b3"]);
+        expect(await keys({ prefix: "b", after: "c", reverse: true })).toEqual(["b3", "b2", "b1"]);
+        expect(await keys({ prefix: "b", after: "c" })).toEqual([]);
+      });
+
+      test("give as many rows as asked for, however large they are", async () => {
+        const large = Array.from({ length: 8 }, (_, n) => ({
+          ...row(String(n), { text: textOf(300 * 1024) }),
+          pk: "large",
+        }));
+        await store.batchWrite(large.map((item) => ({ put: item })));
+        const { items, last } = await store.query({ pk: "large", limit: 6 });
+        expect([items.map((item) => item.sk), last]).toEqual([["0", "1", "2", "3", "4", "5"], "5"]);
+        expect((await store.query({ pk: "large", limit: 6, after: "5" })).items.length).toBe(2);
+        expect((await store.batchGet(large)).map((item) => item?.sk)).toEqual(large.map((item) => item.sk));
+      });
+
       test("see every write that was answered, at once", async () => {
         await put(row("b15"));
         await store.write({ delete: { pk: "t", sk: "b2" } });
@@ -327,21 +454,6 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
     });
 
     describe("change feed", () => {
-      /** What a consumer was given, by key, in order; the same position twice counts once. */
-      function collect(name: string, kinds: readonly string[]) {
-        const given: Change[] = [];
-        const positions = new Map<string, string>();
-        const stop = opened.engine.changes.consume(name, kinds, async (changes) => {
-          expect(changes.length).toBeLessThanOrEqual(1000);
-          for (const change of changes) {
-            const id = `${change.key.pk} ${change.key.sk}`;
-            if ((positions.get(id) ?? "") >= change.position) continue;
-            positions.set(id, change.position);
-            given.push(change);
-          }
-        });
-        return { given, stop };
-      }
       const images = (given: readonly Change[], sk: string) =>
         given.filter((change) => change.key.sk === sk).map((change) => [change.old?.n, change.new?.n]);
 
@@ -427,6 +539,60 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         expect(slow).toBe(0);
         release();
         await until(() => slow).toBeGreaterThanOrEqual(2500);
+      });
+    });
+
+    describe("projections", () => {
+      const groupOf = (change: Change) => change.key.pk;
+      /** Counts changes and lists the rows that are there; what it counted decides what it writes, as numbers of events do. */
+      const count = (tries: { left: number }) => async (changes: readonly Change[]) => {
+        if (tries.left-- > 0) throw new Error("not now");
+        const { pk } = (changes[0] as Change).key;
+        const before = (await store.get({ pk: `${pk}#log`, sk: "head" }))?.last as number | undefined;
+        const last = (before ?? 0) + changes.length;
+        return {
+          once: [
+            { update: { pk: `${pk}#log`, sk: "head" }, kind: "head", set: { last } },
+            { put: { pk: `${pk}#log`, sk: `row${String(last).padStart(5, "0")}`, kind: "log", count: changes.length } },
+            { update: { pk: `${pk}#sum`, sk: "sum" }, kind: "sum", add: { changes: changes.length } },
+          ],
+          again: changes.map(({ key, new: next }) =>
+            next
+              ? { put: { pk: `${pk}#list`, sk: key.sk, kind: "index" } }
+              : { delete: { pk: `${pk}#list`, sk: key.sk } },
+          ),
+        };
+      };
+      const shown = async () => {
+        const [sum, list, log] = await Promise.all([
+          store.get({ pk: "t#sum", sk: "sum" }),
+          store.query({ pk: "t#list", limit: 100 }),
+          store.query({ pk: "t#log", prefix: "row", limit: 1000 }),
+        ]);
+        const logged = log.items.reduce((all, each) => all + (each.count as number), 0);
+        return [sum?.changes, list.items.map((each) => each.sk), logged];
+      };
+
+      test("count every change once, though handlers fail and the engine stops in between", async () => {
+        let stop = opened.engine.changes.project("counts", ["row"], groupOf, count({ left: 2 }));
+        for (let n = 0; n < 20; n++) await put(row(`r${n % 10}`, { n }));
+        await store.write({ delete: { pk: "t", sk: "r0" } });
+        const names = Array.from({ length: 9 }, (_, n) => `r${n + 1}`);
+        await until(async () => {
+          await opened.advance(real ? 0.05 : 10);
+          await store.projected();
+          return await shown();
+        }).toEqual([21, names, 21]);
+        await stop();
+        await put(row("r0", { n: 99 }));
+        await store.settled();
+        opened = await opened.reopen();
+        store = opened.engine.ports.store;
+        stop = opened.engine.changes.project("counts", ["row"], groupOf, count({ left: 0 }));
+        await until(async () => {
+          await store.projected();
+          return await shown();
+        }).toEqual([22, ["r0", ...names], 22]);
       });
     });
 

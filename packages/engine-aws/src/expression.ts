@@ -1,6 +1,6 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
 import type { Changes, Condition, Scalar, Value } from "@waggle/core";
-import { toAttribute, writeMark } from "./marshal.ts";
+import { toAttribute, toName, writeMark } from "./marshal.ts";
 
 /** Names and values of one call's expressions: any name may be a reserved word, so each goes by a number. */
 export function createExpression() {
@@ -14,7 +14,7 @@ export function createExpression() {
       if (placeholder === undefined) {
         placeholder = `#${known.size}`;
         known.set(attribute, placeholder);
-        names[placeholder] = attribute;
+        names[placeholder] = toName(attribute);
       }
       return placeholder;
     },

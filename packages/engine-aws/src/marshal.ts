@@ -23,12 +23,21 @@ export function toAttribute(value: Value): AttributeValue {
   return { M: toAttributes(value as { readonly [name: string]: Value }) };
 }
 
+/** A name that is empty or no UTF-8, which DynamoDB refuses, goes as its UTF-16 bytes behind a NUL; so does one with a NUL first. */
+export const toName = (name: string): string =>
+  name === "" || name.startsWith("\0") || !name.isWellFormed()
+    ? `\0${Buffer.from(name, "utf16le").toString("base64")}`
+    : name;
+
+const fromName = (name: string): string =>
+  name.startsWith("\0") ? Buffer.from(name.slice(1), "base64").toString("utf16le") : name;
+
 /** What is undefined is not there. */
 function toAttributes(map: { readonly [name: string]: Value | undefined }): Attributes {
   const attributes: Attributes = {};
   for (const name in map) {
     const value = map[name];
-    if (value !== undefined) place(attributes, name, toAttribute(value));
+    if (value !== undefined) place(attributes, toName(name), toAttribute(value));
   }
   return attributes;
 }
@@ -62,7 +71,7 @@ export function fromAttribute(attribute: AttributeValue): Value {
 
 function fromAttributes(attributes: Readonly<Record<string, AttributeValue>>): { readonly [name: string]: Value } {
   const map: Record<string, Value> = {};
-  for (const name in attributes) place(map, name, fromAttribute(attributes[name] as AttributeValue));
+  for (const name in attributes) place(map, fromName(name), fromAttribute(attributes[name] as AttributeValue));
   return map;
 }
 
