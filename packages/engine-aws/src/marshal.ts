@@ -6,8 +6,9 @@ import type { Item, Value } from "@waggle/core";
  * and six of value, so that a row that fits a write unit still does as a rule.
  */
 export const writeMark = "~";
-/** The table's TTL attribute, epoch seconds. Kept apart from a row's own attributes: only `idempotency` rows have it. */
+/** The table's TTL attribute, epoch seconds; hidden from readers. Rows of these kinds have it, by their `expiresAt`. */
 const ttl = "ttl";
+const passing = new Set(["idempotency", "projected"]);
 
 export type Attributes = Record<string, AttributeValue>;
 
@@ -53,7 +54,7 @@ export function toRow(item: Item, mark?: string): Attributes {
 
 /** Deleted some time after that; until then readers judge by `expiresAt`, as DynamoDB may be days late. */
 function ttlOf({ kind, expiresAt }: Item): number | undefined {
-  return kind === "idempotency" && typeof expiresAt === "number" ? Math.ceil(expiresAt / 1000) : undefined;
+  return passing.has(kind) && typeof expiresAt === "number" ? Math.ceil(expiresAt / 1000) : undefined;
 }
 
 /** An attribute as the SDK gives it, or as JSON in a Lambda event, where bytes are base64. */
@@ -78,7 +79,7 @@ function fromAttributes(attributes: Readonly<Record<string, AttributeValue>>): {
 export function fromRow(row: Readonly<Record<string, AttributeValue>>): Item {
   const item = fromAttributes(row) as Record<string, Value>;
   delete item[writeMark];
-  if (item.kind === "idempotency") delete item[ttl];
+  if (passing.has(item.kind as string)) delete item[ttl];
   return item as unknown as Item;
 }
 

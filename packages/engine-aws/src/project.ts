@@ -1,22 +1,25 @@
-import { type Change, type Derived, type Store, storeErrors, type Write } from "@waggle/core";
+import { type Change, type Derived, type Item, type RowKey, type Store, storeErrors, type Write } from "@waggle/core";
 import { fromStream, type StreamRecord } from "./stream.ts";
 
 export type GroupOf = (change: Change) => string;
 export type Derive = (changes: readonly Change[]) => Promise<Derived>;
 
-/** Leaves room for the guard among a transaction's hundred. */
+/** Leaves room for the guard's two rows among a transaction's hundred. */
 const onceLimit = 90;
 const tries = 12;
+/** Longer than a stream keeps what it could give again. */
+const rememberedMs = 48 * 3600_000;
+const positionDigits = 40;
+/** Applied batches that begin before a change's position and may hold it: as many as shards were read at once, many times over. */
+const lookBack = 300;
 
 /**
  * Applies a projection to changes that may come again, each group's `once` writes exactly once.
  *
- * A row of the group, `{group}#P / name`, guards them: it holds a revision and, for each partition the changes came from, the
- * position of the last one applied; `once` and the guard go in one transaction on the condition that the revision is
- * still the one read. DynamoDB gives a partition's changes in order (a partition key lies in one stream shard, and
- * through every split in that shard's children, with rising sequence numbers), so that a change at or before the noted
- * position was applied. This holds while DynamoDB keeps a partition key in one place, which it does below 10 GB or while
- * its sort keys only rise.
+ * A row of the group, `{group}#P / name`, guards them. It holds a revision, on the condition of which `once` is written, and
+ * the highest position applied of each partition the changes came from: what lies above is new. What does not may be
+ * known already, or come late from another shard, when DynamoDB has spread one partition over two. So each transaction
+ * also leaves a row, `{group}#P / name/{first position}`, with the positions of its changes, and is looked for there.
  */
 export async function applyProjection(
   store: Store,
@@ -48,7 +51,9 @@ async function applyGroup(
   for (let tried = 0; tried < tries; tried++) {
     const guard = await store.get(key);
     const positions = (guard?.positions ?? {}) as Readonly<Record<string, string>>;
-    const fresh = changes.filter((change) => change.position > padded(positions[source(change)]));
+    const suspect = changes.filter((change) => change.position <= padded(positions[source(change)]));
+    const known = suspect.length === 0 ? undefined : await applied(store, key, suspect);
+    const fresh = known === undefined ? changes : changes.filter((change) => !known.has(markOf(change)));
     if (fresh.length === 0) return;
     const { once, again } = await derive(fresh);
     if (once.length > onceLimit) {
@@ -60,14 +65,20 @@ async function applyGroup(
       return await applyGroup(store, name, group, derive, fresh.slice(middle));
     }
     if (again.length > 0) await store.batchWrite(again);
-    const next: Record<string, string> = { ...positions };
-    for (const change of fresh) next[source(change)] = change.position.replace(/^0+/, "");
+    const highest: Record<string, string> = { ...positions };
+    for (const change of fresh) {
+      const from = source(change);
+      if (change.position > padded(highest[from])) highest[from] = change.position.replace(/^0+/, "");
+    }
     const rev = (guard?.rev ?? 0) as number;
-    const noted: Write = {
-      put: { ...key, kind: "projection", rev: rev + 1, positions: next },
-      if: guard === undefined ? { exists: false } : { equals: { rev } },
-    };
-    if (once.length === 0 ? (await store.write(noted)).ok : (await store.transact([noted, ...once])).ok) return;
+    const noted: Write[] = [
+      {
+        put: { ...key, kind: "projection", rev: rev + 1, positions: highest },
+        if: guard === undefined ? { exists: false } : { equals: { rev } },
+      },
+      { put: appliedRow(key, fresh) },
+    ];
+    if ((await store.transact([...noted, ...once])).ok) return;
     // Another shard's batch of the same group was quicker: what is derived may depend on what it wrote.
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * 2 ** Math.min(tried, 5)));
   }
@@ -76,7 +87,68 @@ async function applyGroup(
   });
 }
 
-const padded = (position: string | undefined): string => (position ?? "").padStart(40, "0");
+/** One change, also where two shards should give the same number. */
+const markOf = ({ position, key: { pk, sk } }: Change): string => {
+  let hash = 0;
+  for (const text of [pk, sk]) for (let i = 0; i < text.length; i++) hash = (hash * 31 + text.charCodeAt(i)) | 0;
+  return `${BigInt(position || 0).toString(36)}.${(hash >>> 0).toString(36)}`;
+};
+
+/** The row that tells of a transaction's changes; positions are near one another, so that their ends suffice. */
+function appliedRow({ pk, sk }: RowKey, changes: readonly Change[]): Item {
+  const ordered = changes.map((change) => change.position).sort();
+  const first = ordered[0] as string;
+  const from = BigInt(first || 0);
+  const marks = changes.map((change) => {
+    const [, hash = ""] = markOf(change).split(".");
+    return `${(BigInt(change.position || 0) - from).toString(36)}.${hash}`;
+  });
+  return {
+    pk,
+    sk: `${sk}/${first}`,
+    kind: "projected",
+    changes: marks.join(" "),
+    expiresAt: Date.now() + rememberedMs,
+  };
+}
+
+/** Which of these were applied. */
+async function applied(store: Store, { pk, sk }: RowKey, suspects: readonly Change[]): Promise<ReadonlySet<string>> {
+  const wanted = new Set(suspects.map(markOf));
+  const found = new Set<string>();
+  const to = `${sk}/${suspects
+    .map((change) => change.position)
+    .sort()
+    .at(-1)}`;
+  let after: string | undefined;
+  for (let seen = 0; seen < lookBack && found.size < wanted.size; ) {
+    const page = await store.query({
+      pk,
+      from: `${sk}/`,
+      to,
+      reverse: true,
+      limit: 50,
+      ...(after !== undefined && { after }),
+    });
+    for (const row of page.items) {
+      const from = BigInt(row.sk.slice(sk.length + 1) || 0);
+      for (const mark of (row.changes as string).split(" ")) {
+        const [offset = "", hash = ""] = mark.split(".");
+        const whole = `${(from + fromBase36(offset)).toString(36)}.${hash}`;
+        if (wanted.has(whole)) found.add(whole);
+      }
+    }
+    seen += page.items.length;
+    after = page.last;
+    if (after === undefined) break;
+  }
+  return found;
+}
+
+const fromBase36 = (text: string): bigint =>
+  [...text].reduce((sum, digit) => sum * 36n + BigInt(Number.parseInt(digit, 36)), 0n);
+
+const padded = (position: string | undefined): string => (position ?? "").padStart(positionDigits, "0");
 
 /**
  * A projection as the handler of a DynamoDB stream.
