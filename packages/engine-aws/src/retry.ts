@@ -124,6 +124,7 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
     const budgetEnd = performance.now() + policy.budgetMs + attemptMs - policy.attemptMs;
     const end = Math.min(budgetEnd, ends.getStore() ?? Number.POSITIVE_INFINITY);
     let failures = 0;
+    let last: unknown = new Error("no time was left for a try");
     const giveUp = (cause: unknown): never => {
       const { name = "", message = String(cause) } = (cause ?? {}) as Failure;
       throw unavailable[service](`AWS did not answer in time: ${name} ${message}`.trimEnd(), {
@@ -136,12 +137,13 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
       signal(): AbortSignal {
         check();
         const left = end - performance.now();
-        if (left <= 0) giveUp(new Error("no time was left for a try"));
+        if (left <= 0) giveUp(last);
         return AbortSignal.timeout(Math.ceil(Math.min(left, attemptMs)));
       },
       /** Waits before another try, or throws when the budget does not allow one. */
       async backOff(cause: unknown, verdict: Verdict): Promise<void> {
         check();
+        last = cause;
         if (verdict === "final") {
           const { name = "" } = cause as Failure;
           // A missing table, a missing right: nothing the request did, and nothing it can mend.
