@@ -24,7 +24,7 @@ export function createBlobs({ bucket, clients, caller, counts, check }: BlobPart
   return {
     async put(key, bytes) {
       const at = place(key);
-      const { PutObjectCommand } = await import("@aws-sdk/client-s3");
+      const { PutObjectCommand } = await import("@waggle/engine-aws/sdk/s3");
       await caller.call(
         "store",
         async ({ signal }) =>
@@ -34,7 +34,7 @@ export function createBlobs({ bucket, clients, caller, counts, check }: BlobPart
     },
     async get(key) {
       const at = place(key);
-      const { GetObjectCommand } = await import("@aws-sdk/client-s3");
+      const { GetObjectCommand } = await import("@waggle/engine-aws/sdk/s3");
       return await caller.call(
         "store",
         async ({ signal }) => {
@@ -51,7 +51,7 @@ export function createBlobs({ bucket, clients, caller, counts, check }: BlobPart
     },
     async delete(key) {
       const at = place(key);
-      const { DeleteObjectCommand } = await import("@aws-sdk/client-s3");
+      const { DeleteObjectCommand } = await import("@waggle/engine-aws/sdk/s3");
       await caller.call("store", async ({ signal }) => {
         await (await clients.s3()).send(new DeleteObjectCommand(at), { abortSignal: signal });
       });

@@ -1,4 +1,4 @@
-import { PutEventsCommand, type PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
+import type { PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
 import { type Bus, type BusEvent, compilePattern, storeErrors, type Value } from "@waggle/core";
 import type { Clients } from "./clients.ts";
 import { type Counts, units } from "./meter.ts";
@@ -50,11 +50,13 @@ export function createBus({ bus, clients, caller, counts, check, rules }: BusPar
         }
         counts.busEvents += units(bytes, 64 * 1024);
       }
+      const { PutEventsCommand } = await import("@waggle/engine-aws/sdk/events");
+      const client = await clients.bus();
       await Promise.all(
         calls.map((own) =>
           caller.callRest("bus", own, async (rest, signal) => {
             const command = new PutEventsCommand({ Entries: rest.map((each) => each.entry) });
-            const { Entries = [], FailedEntryCount = 0 } = await clients.bus().send(command, { abortSignal: signal });
+            const { Entries = [], FailedEntryCount = 0 } = await client.send(command, { abortSignal: signal });
             if (FailedEntryCount === 0) return { rest: [] };
             // In the order they were given; the failed ones have a code.
             const failed = Entries.find((each) => each.ErrorCode !== undefined);

@@ -1,10 +1,11 @@
 import type { ApiGatewayManagementApiClient } from "@aws-sdk/client-apigatewaymanagementapi";
 import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { DynamoDBStreamsClient } from "@aws-sdk/client-dynamodb-streams";
-import { EventBridgeClient } from "@aws-sdk/client-eventbridge";
+import type { EventBridgeClient } from "@aws-sdk/client-eventbridge";
 import type { S3Client } from "@aws-sdk/client-s3";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import type { AwsConfig } from "./config.ts";
+import { credentials } from "./credentials.ts";
 
 /** Sees every client that is made, to add middleware to it. */
 export type OnClient = (client: { readonly middlewareStack: unknown }) => void;
@@ -13,8 +14,8 @@ export type OnClient = (client: { readonly middlewareStack: unknown }) => void;
 export interface Clients {
   dynamo(): DynamoDBClient;
   sqs(): SQSClient;
-  bus(): EventBridgeClient;
-  /** These three are files of their own in a split bundle: few calls need them. */
+  /** These are files of their own in a split bundle: few calls need them. */
+  bus(): Promise<EventBridgeClient>;
   s3(): Promise<S3Client>;
   streams(): Promise<DynamoDBStreamsClient>;
   sockets(): Promise<ApiGatewayManagementApiClient>;
@@ -34,6 +35,7 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
   }
   const common = (endpoint: string | undefined) => ({
     region: config.region,
+    credentials,
     // Ours is the one retry policy: see retry.ts.
     maxAttempts: 1,
     requestHandler: {
@@ -46,18 +48,21 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
   return {
     dynamo: once(() => keep(new DynamoDBClient(common(config.storeEndpoint ?? config.endpoint)))),
     sqs: once(() => keep(new SQSClient(common(config.endpoint)))),
-    bus: once(() => keep(new EventBridgeClient(common(config.endpoint)))),
+    bus: once(async () => {
+      const { EventBridgeClient } = await import("@waggle/engine-aws/sdk/events");
+      return keep(new EventBridgeClient(common(config.endpoint)));
+    }),
     s3: once(async () => {
-      const { S3Client } = await import("@aws-sdk/client-s3");
+      const { S3Client } = await import("@waggle/engine-aws/sdk/s3");
       // A bucket as a host name is nothing an emulator on loopback can be found by.
       return keep(new S3Client({ ...common(config.endpoint), forcePathStyle: config.endpoint !== undefined }));
     }),
     streams: once(async () => {
-      const { DynamoDBStreamsClient } = await import("@aws-sdk/client-dynamodb-streams");
+      const { DynamoDBStreamsClient } = await import("@waggle/engine-aws/sdk/streams");
       return keep(new DynamoDBStreamsClient(common(config.storeEndpoint ?? config.endpoint)));
     }),
     sockets: once(async () => {
-      const { ApiGatewayManagementApiClient } = await import("@aws-sdk/client-apigatewaymanagementapi");
+      const { ApiGatewayManagementApiClient } = await import("@waggle/engine-aws/sdk/sockets");
       return keep(new ApiGatewayManagementApiClient(common(config.socketEndpoint)));
     }),
     destroy() {

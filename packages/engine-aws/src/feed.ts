@@ -38,7 +38,7 @@ export function createFeed({ table, clients, caller, store, idleMs }: FeedParts)
   }
 
   async function listShards(arn: string): Promise<Shard[]> {
-    const { DescribeStreamCommand } = await import("@aws-sdk/client-dynamodb-streams");
+    const { DescribeStreamCommand } = await import("@waggle/engine-aws/sdk/streams");
     const client = await clients.streams();
     const shards: Shard[] = [];
     for (let after: string | undefined; ; ) {
@@ -91,7 +91,7 @@ export function createFeed({ table, clients, caller, store, idleMs }: FeedParts)
     }
 
     async function read(arn: string, shard: string): Promise<void> {
-      const { GetRecordsCommand, GetShardIteratorCommand } = await import("@aws-sdk/client-dynamodb-streams");
+      const { GetRecordsCommand, GetShardIteratorCommand } = await import("@waggle/engine-aws/sdk/streams");
       const client = await clients.streams();
       /** Read up to here, though not noted where nothing of interest was in it. */
       let at = positions.get(shard)?.position;

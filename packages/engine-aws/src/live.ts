@@ -29,7 +29,7 @@ export function createLive({ clients, caller, sockets, pollMs }: LiveParts): Aws
   const leaving = new Map<string, Promise<void>>();
 
   async function push(connectionId: string, message: unknown): Promise<void> {
-    const { PostToConnectionCommand } = await import("@aws-sdk/client-apigatewaymanagementapi");
+    const { PostToConnectionCommand } = await import("@waggle/engine-aws/sdk/sockets");
     const command = new PostToConnectionCommand({
       ConnectionId: connectionId,
       Data: new TextEncoder().encode(typeof message === "string" ? message : JSON.stringify(message)),

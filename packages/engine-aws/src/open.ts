@@ -12,12 +12,8 @@ export interface OpenAwsOptions extends AwsOptions {
   readonly ruleRetrySeconds?: number;
 }
 
-/**
- * The ports, and in this process what event source mappings do in an account: polls the queues and the table's stream, and
- * gives events to rules' targets. For an emulator, or to drive an account's table from one machine.
- * @example const engine = await openAws(await createResources({ prefix: "dev", endpoint: "http://localhost:4566" }))
- */
-export async function openAws(config: AwsConfig, options: OpenAwsOptions = {}): Promise<Engine & Pick<Aws, "meter">> {
+/** See `openAws`. */
+export function open(config: AwsConfig, options: OpenAwsOptions): Engine & Pick<Aws, "meter"> {
   const parts = createParts(config, options);
   const rules = createRules({ ...parts, bus: config.bus, visibilitySeconds: options.ruleRetrySeconds ?? 60 });
   const aws = assemble(config, options, parts, rules.port);

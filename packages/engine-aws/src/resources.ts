@@ -5,6 +5,7 @@ import {
   UpdateTimeToLiveCommand,
 } from "@aws-sdk/client-dynamodb";
 import { CreateEventBusCommand, DeleteEventBusCommand } from "@aws-sdk/client-eventbridge";
+import { CreateBucketCommand, DeleteBucketCommand } from "@aws-sdk/client-s3";
 import { CreateQueueCommand, DeleteQueueCommand, GetQueueAttributesCommand } from "@aws-sdk/client-sqs";
 import { type QueueName, type QueueOptions, queueLimits } from "@waggle/core";
 import { createClients } from "./clients.ts";
@@ -20,11 +21,8 @@ export interface ResourceOptions {
   readonly queues?: Partial<QueueOptions>;
 }
 
-/**
- * Makes table, queues, bus and bucket where they are not there yet, as a deployment does: for emulators, where nothing is deployed.
- * @returns the configuration that names them
- */
-export async function createResources(options: ResourceOptions): Promise<AwsConfig> {
+/** See `createResources`. */
+export async function create(options: ResourceOptions): Promise<AwsConfig> {
   const { prefix, region = "us-east-1", endpoint, storeEndpoint, socketEndpoint } = options;
   const { maxReceives = 5, visibilitySeconds = 30 } = options.queues ?? {};
   const names: AwsConfig = {
@@ -98,7 +96,6 @@ export async function createResources(options: ResourceOptions): Promise<AwsConf
   }
 
   async function bucket(): Promise<void> {
-    const { CreateBucketCommand } = await import("@aws-sdk/client-s3");
     await (await clients.s3())
       .send(new CreateBucketCommand({ Bucket: prefix }))
       .catch(unless(/BucketAlreadyOwnedByYou|BucketAlreadyExists/));
@@ -113,7 +110,7 @@ export async function createResources(options: ResourceOptions): Promise<AwsConf
       table(),
       clients
         .bus()
-        .send(new CreateEventBusCommand({ Name: prefix }))
+        .then((bus) => bus.send(new CreateEventBusCommand({ Name: prefix })))
         .catch(unless(/AlreadyExists/)),
       bucket(),
     ]);
@@ -128,16 +125,15 @@ export async function createResources(options: ResourceOptions): Promise<AwsConf
   }
 }
 
-/** Takes away what `createResources` made, and all that is in it. A bucket must be empty to go; one that is not stays. */
-export async function deleteResources(config: AwsConfig): Promise<void> {
+/** See `deleteResources`. */
+export async function remove(config: AwsConfig): Promise<void> {
   const clients = createClients(config);
-  const { DeleteBucketCommand } = await import("@aws-sdk/client-s3");
   const urls = [...Object.values(config.queues), ...Object.values(config.deadLetters)];
   try {
     await Promise.all([
       clients.dynamo().send(new DeleteTableCommand({ TableName: config.table })),
       ...urls.map((QueueUrl) => clients.sqs().send(new DeleteQueueCommand({ QueueUrl }))),
-      clients.bus().send(new DeleteEventBusCommand({ Name: config.bus })),
+      clients.bus().then((bus) => bus.send(new DeleteEventBusCommand({ Name: config.bus }))),
       clients
         .s3()
         .then((s3) => s3.send(new DeleteBucketCommand({ Bucket: config.bucket })))

@@ -42,8 +42,10 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
   /** The queue of a rule that stands from before, so that what came while no process was there is given. */
   async function queueOf(name: string): Promise<string | undefined> {
     try {
-      const found = await events((abortSignal) =>
-        clients.bus().send(new ListTargetsByRuleCommand({ EventBusName: bus, Rule: called(name) }), { abortSignal }),
+      const found = await events(async (abortSignal) =>
+        (await clients.bus()).send(new ListTargetsByRuleCommand({ EventBusName: bus, Rule: called(name) }), {
+          abortSignal,
+        }),
       );
       return found.Targets?.find((each) => each.Id === targetId)
         ?.Arn?.split(":")
@@ -78,14 +80,14 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
           EventBusName: bus,
           EventPattern: JSON.stringify(pattern),
         });
-        await events((abortSignal) => clients.bus().send(command, { abortSignal }));
+        await events(async (abortSignal) => (await clients.bus()).send(command, { abortSignal }));
         known.target = target;
         return;
       }
       const queueName = (await queueOf(name)) ?? `${bus}-${called(name).slice(0, 20)}-${systemRandom(8)}`;
       const url = await open(queueName);
       const put = new PutRuleCommand({ Name: called(name), EventBusName: bus, EventPattern: JSON.stringify(pattern) });
-      const { RuleArn = "" } = await events((abortSignal) => clients.bus().send(put, { abortSignal }));
+      const { RuleArn = "" } = await events(async (abortSignal) => (await clients.bus()).send(put, { abortSignal }));
       // arn:aws:events:region:account:rule/bus/name
       const [, partition, , region, account] = RuleArn.split(":");
       const queueArn = `arn:${partition}:sqs:${region}:${account}:${queueName}`;
@@ -108,7 +110,7 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
         Rule: called(name),
         Targets: [{ Id: targetId, Arn: queueArn }],
       });
-      await events((abortSignal) => clients.bus().send(targets, { abortSignal }));
+      await events(async (abortSignal) => (await clients.bus()).send(targets, { abortSignal }));
       const queue = createQueue({ ...parts, url, deadLetters: url });
       const rule = { target, stop: async () => {} };
       rules.set(name, rule);
@@ -124,8 +126,8 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
       const remove = new RemoveTargetsCommand({ EventBusName: bus, Rule: called(name), Ids: [targetId] });
       const drop = new DeleteRuleCommand({ EventBusName: bus, Name: called(name) });
       try {
-        await events((abortSignal) => clients.bus().send(remove, { abortSignal }));
-        await events((abortSignal) => clients.bus().send(drop, { abortSignal }));
+        await events(async (abortSignal) => (await clients.bus()).send(remove, { abortSignal }));
+        await events(async (abortSignal) => (await clients.bus()).send(drop, { abortSignal }));
         if (queueName === undefined) return;
         const { QueueUrl } = await sqs((abortSignal) =>
           clients.sqs().send(new GetQueueUrlCommand({ QueueName: queueName }), { abortSignal }),
