@@ -299,6 +299,22 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         expect(await get("a")).toEqual(row("a", { n: 1 }));
       });
 
+      test("of one write are that write, done or refused with the row as it stands", async () => {
+        expect(await store.transact([{ put: row("a", { n: 1 }), if: { exists: false } }])).toEqual({ ok: true });
+        for (const write of [
+          { put: row("a", { n: 2 }), if: { exists: false } },
+          { update: { pk: "t", sk: "a" }, kind: "row", set: { n: 2 }, if: { equals: { n: 2 } } },
+          { update: { pk: "t", sk: "a" }, kind: "row", add: { n: 2 }, if: { equals: { n: 2 } } },
+          { delete: { pk: "t", sk: "a" }, if: { equals: { n: 2 } } },
+          { check: { pk: "t", sk: "a" }, if: { equals: { n: 2 } } },
+        ]) {
+          const refused = { ok: false, reasons: [{ code: "condition", winner: row("a", { n: 1 }) }] };
+          expect(await store.transact([write])).toEqual(refused);
+        }
+        expect(await store.transact([{ delete: { pk: "t", sk: "a" } }])).toEqual({ ok: true });
+        expect(await get("a")).toBeUndefined();
+      });
+
       test("take 100 writes and refuse 101, none, and two to one row", async () => {
         const writes = (count: number): Write[] => Array.from({ length: count }, (_, n) => ({ put: row(`r${n}`) }));
         expect(await store.transact(writes(100))).toEqual({ ok: true });
@@ -618,6 +634,15 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         expect(used()).toEqual([9 + 8, 4]);
         await store.query({ pk: "t", limit: 100 });
         expect(used()).toEqual([17, 7]);
+        // One write by itself is a plain one; a sum is not.
+        await store.transact([{ put: row("e") }]);
+        expect(used()).toEqual([18, 7]);
+        await store.write({ update: { pk: "t", sk: "e" }, kind: "row", set: { n: 1 } });
+        expect(used()).toEqual([19, 7]);
+        await store.write({ update: { pk: "t", sk: "e" }, kind: "row", add: { n: 1 } });
+        expect(used()).toEqual([21, 8]);
+        await store.write({ delete: { pk: "t", sk: "e" }, if: { exists: true } });
+        expect(used()).toEqual([23, 8]);
       },
     );
   });

@@ -15,6 +15,7 @@ import {
   checkKey,
   type Delete,
   type Item,
+  isTransactional,
   itemBytes,
   nameBytes,
   type Page,
@@ -58,6 +59,7 @@ const parallelBatches = 8;
 const keyOf = (write: Write): RowKey =>
   "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
 const attributeKey = ({ pk, sk }: RowKey): Attributes => ({ pk: { S: pk }, sk: { S: sk } });
+const refusalFrom = ({ code, winner }: Refusal): Refusal => (winner === undefined ? { code } : { code, winner });
 const idOf = ({ pk, sk }: RowKey): string => `${pk}\0${sk}`;
 const byBytes = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b));
 const refusalOf = (row: Attributes | undefined): Refusal =>
@@ -109,7 +111,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function update(write: Update): Promise<WriteResult> {
-    if (Object.keys(write.add ?? {}).length > 0) return added(write);
+    if (isTransactional(write)) return added(write);
     const key = attributeKey(write.update);
     const modelled = units(changeBytes(write), 1024);
     const send = (mark: string | undefined) =>
@@ -203,6 +205,20 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
     const result = await transactNow([write]);
     if (result.ok) return { ok: true };
     return { ok: false, ...(result.reasons[0] as Refusal) };
+  }
+
+  async function transact(writes: readonly Write[]): Promise<TransactResult> {
+    const [only] = writes;
+    if (writes.length !== 1 || only === undefined || isTransactional(only)) return transactNow(writes);
+    const result = await writeNow(only);
+    return result.ok ? { ok: true } : { ok: false, reasons: [refusalFrom(result)] };
+  }
+
+  async function writeNow(write: Write): Promise<WriteResult> {
+    checkKey(keyOf(write));
+    if ("put" in write) return put(write);
+    if ("update" in write) return update(write);
+    return "delete" in write ? remove(write) : alone(write);
   }
 
   async function transactNow(writes: readonly Write[]): Promise<TransactResult> {
@@ -395,14 +411,11 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
     },
     async write(write) {
       check();
-      checkKey(keyOf(write));
-      if ("put" in write) return await put(write);
-      if ("update" in write) return await update(write);
-      return "delete" in write ? await remove(write) : await alone(write);
+      return await writeNow(write);
     },
     async transact(writes) {
       check();
-      return await transactNow(writes);
+      return await transact(writes);
     },
     async batchWrite(writes) {
       check();

@@ -3,6 +3,7 @@ import {
   checkKey,
   type Delete,
   type Item,
+  isTransactional,
   itemBytes,
   type RowKey as Key,
   nameBytes,
@@ -138,8 +139,10 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   function writeNow(write: Write): WriteResult {
     const prepared = prepare(write);
     counts.storeCalls++;
-    meterWrite(prepared, 1);
+    meterWrite(prepared, isTransactional(write) ? 2 : 1);
     if (!prepared.holds) return { ok: false, ...refuse(prepared.old) };
+    // DynamoDB's transactions answer no row: it is read after them.
+    if ("update" in write && isTransactional(write)) counts.readUnits += units(prepared.nextBytes, 4096);
     apply(prepared);
     return prepared.next === undefined || "check" in write ? { ok: true } : { ok: true, item: prepared.next };
   }
@@ -168,7 +171,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
     }
     counts.storeCalls++;
-    for (const each of prepared) meterWrite(each, 2);
+    const factor = prepared.length === 1 && !isTransactional((prepared[0] as Prepared).write) ? 1 : 2;
+    for (const each of prepared) meterWrite(each, factor);
     if (refused) return { ok: false, reasons: prepared.map((each) => (each.holds ? undefined : refuse(each.old))) };
     for (const each of prepared) apply(each);
     return { ok: true };

@@ -1,6 +1,6 @@
 import { storeErrors } from "../error.ts";
 import { type Outgoing, queueLimits } from "./queue.ts";
-import { type RowKey as Key, storeLimits } from "./store.ts";
+import { type RowKey as Key, storeLimits, type Write } from "./store.ts";
 
 const beyondBasic = /[\ud800-\uffff]/;
 
@@ -23,6 +23,15 @@ function checkPart(text: string, name: string, limit: number): void {
 
 const loneSurrogate = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
 const wellFormed = (text: string): boolean => !loneSurrogate.test(text);
+
+/**
+ * Whether DynamoDB can do a write only as a transaction, at twice the price: a check, a sum (added twice it would be wrong for
+ * ever, and only a transaction knows its second try), a delete with a condition (which leaves nothing to know it by).
+ */
+export const isTransactional = (write: Write): boolean =>
+  "check" in write ||
+  ("delete" in write && write.if !== undefined) ||
+  ("update" in write && Object.keys(write.add ?? {}).length > 0);
 
 const blobKey = /^[A-Za-z0-9_/-]{1,200}$/;
 

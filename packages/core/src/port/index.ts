@@ -53,7 +53,7 @@ export interface Engine {
 
 /** Counts since opening, in the units AWS bills. */
 export interface Meter {
-  /** DynamoDB write request units: 1 per started KB, twice that in a transaction. */
+  /** DynamoDB write request units: 1 per started KB, twice that in a transaction of several and for `isTransactional` writes. */
   readonly writeUnits: number;
   /** DynamoDB read request units: 1 per started 4 KB, strongly consistent. */
   readonly readUnits: number;
