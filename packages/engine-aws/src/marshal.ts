@@ -24,9 +24,12 @@ export function toAttribute(value: Value): AttributeValue {
   return { M: toAttributes(value as { readonly [name: string]: Value }) };
 }
 
-/** A name that is empty or no UTF-8, which DynamoDB refuses, goes as its UTF-16 bytes behind a NUL; so does one with a NUL first. */
+/**
+ * A name that is empty or no UTF-8, which DynamoDB refuses, goes as its UTF-16 bytes behind a NUL; so does one with a NUL first,
+ * and `__proto__`, at which the SDK's own reader fails.
+ */
 export const toName = (name: string): string =>
-  name === "" || name.startsWith("\0") || !name.isWellFormed()
+  name === "" || name === "__proto__" || name.startsWith("\0") || !name.isWellFormed()
     ? `\0${Buffer.from(name, "utf16le").toString("base64")}`
     : name;
 
