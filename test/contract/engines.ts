@@ -45,12 +45,15 @@ function onAws(
   name: string,
   suites: readonly Suite[],
   {
-    store = emulators.ministack,
+    service = emulators.ministack,
+    store = service,
     lack,
     unmetered,
     options = () => ({}),
   }: {
-    store?: typeof emulators.ministack;
+    /** Stands for all of AWS, or but for DynamoDB, where `store` is another. */
+    service?: () => Promise<{ readonly endpoint: string }>;
+    store?: () => Promise<{ readonly endpoint: string }>;
     lack: string | undefined;
     unmetered?: string;
     options?: () => OpenAwsOptions;
@@ -68,7 +71,7 @@ function onAws(
       // The SDK wants some; an emulator takes any.
       process.env.AWS_ACCESS_KEY_ID ??= "test";
       process.env.AWS_SECRET_ACCESS_KEY ??= "test";
-      const [rest, own] = await Promise.all([emulators.ministack(), store()]);
+      const [rest, own] = await Promise.all([service(), store()]);
       const config = await createResources({
         prefix: `contract-${process.pid}-${++opened}`,
         endpoint: rest.endpoint,
@@ -101,7 +104,17 @@ async function openOn(config: AwsConfig, options: () => OpenAwsOptions): Promise
 const seed = Number(process.env.WAGGLE_FAULT_SEED ?? 1);
 const faultRates = { throttle: 4, failure: 4, lostReply: 5, conflict: 4, partial: 25, reorder: 50, duplicate: 20 };
 
-const all: readonly EngineCase[] = [
+/** Somebody else's emulator, LocalStack for one: then it alone is tried. */
+const given = process.env.AWS_ENDPOINT_URL;
+
+const onGiven = (endpoint: string): EngineCase =>
+  onAws(`aws on ${endpoint}`, ["store", "queue", "ports"], {
+    service: async () => ({ endpoint }),
+    lack: undefined,
+    unmetered: "what it reports is its own",
+  });
+
+const ours = (): readonly EngineCase[] => [
   embedded,
   onAws("aws on MiniStack", ["store", "queue", "ports"], {
     lack: emulatorsLack.ministack(),
@@ -117,6 +130,8 @@ const all: readonly EngineCase[] = [
     options: () => ({ onClient: createFaults(seed, faultRates).onClient, retry: { baseMs: 2, capMs: 20 } }),
   }),
 ];
+
+const all: readonly EngineCase[] = given ? [onGiven(given)] : ours();
 
 /** Every engine that runs a suite. */
 export const enginesOf = (suite: Suite): readonly EngineCase[] => all.filter((each) => each.suites.includes(suite));
