@@ -18,7 +18,7 @@ const node = { ...common, platform: "node", target: "node20" };
 
 // Libraries find each other as packages, so that one process holds each of them once.
 const libraries = readdirSync(`${root}packages`).filter(
-  (name) => name !== "sdk" && name !== "cli" && existsSync(`${root}packages/${name}/src/index.ts`),
+  (name) => !["sdk", "cli", "engine-aws"].includes(name) && existsSync(`${root}packages/${name}/src/index.ts`),
 );
 const library = (entry, outdir, more = {}) =>
   build({ ...node, entryPoints: [entry], outdir, splitting: true, packages: "external", ...more });
@@ -47,8 +47,48 @@ const program = async (entryPoints, outdir) => {
   for (const name of existsSync(chunks) ? readdirSync(chunks) : []) if (!current.has(name)) rmSync(`${chunks}/${name}`);
 };
 
+// The engine on AWS holds the clients it needs, so that a function is small whoever bundles it. Rare parts are files without
+// ties to the others: what a bundler would have them share with those, every function would load at its start.
+const engineAws = () => {
+  rmSync(`${root}packages/engine-aws/dist`, { recursive: true, force: true });
+  const part = (entry, lean) =>
+    build({
+      ...node,
+      minify: true,
+      legalComments: "none",
+      splitting: true,
+      entryPoints: { [entry]: `packages/engine-aws/src/${entry}.ts` },
+      outdir: "packages/engine-aws/dist",
+      chunkNames: "chunk/[name]-[hash]",
+      // Their ES modules: what is not used falls away.
+      mainFields: ["module", "main"],
+      conditions: ["module"],
+      external: ["@waggle/*"],
+      plugins: lean ? [withoutIdleParts] : [],
+    });
+  const idle = {
+    // Where credentials come from is ours to say, and the chain a part of its own.
+    "@aws-sdk/credential-provider-node":
+      'export const defaultProvider = () => { throw new Error("clients are given credentials"); };',
+    // Off unless it is asked for, and nobody asks.
+    "@aws-sdk/middleware-endpoint-discovery": `export const resolveEndpointDiscoveryConfig = (config) => config;
+       const none = () => undefined;
+       export const NODE_ENDPOINT_DISCOVERY_CONFIG_OPTIONS = { environmentVariableSelector: none, configFileSelector: none };`,
+  };
+  const withoutIdleParts = {
+    name: "without-idle-parts",
+    setup({ onResolve, onLoad }) {
+      onResolve({ filter: /^@aws-sdk/ }, ({ path }) => (path in idle ? { path, namespace: "idle" } : undefined));
+      onLoad({ filter: /.*/, namespace: "idle" }, ({ path }) => ({ contents: idle[path] }));
+    },
+  };
+  const parts = ["index", "open", "resources", "sdk/events", "sdk/s3", "sdk/sockets", "sdk/streams"];
+  return [...parts.map((entry) => part(entry, true)), part("sdk/credentials", false)];
+};
+
 await Promise.all([
   ...libraries.map((name) => library(`packages/${name}/src/index.ts`, `packages/${name}/dist`)),
+  ...engineAws(),
   library("packages/sdk/src/node.ts", "packages/sdk/dist"),
   build({ ...common, platform: "browser", entryPoints: ["packages/sdk/src/browser.ts"], outdir: "packages/sdk/dist" }),
   program(["packages/cli/src/main.ts"], "packages/cli/dist"),

@@ -106,6 +106,8 @@ async function runAll(stages: readonly Stage[], inParallel: number): Promise<Out
       console.log(
         `${mark.padEnd(5)}${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${tests || stage.what}`,
       );
+      // What a machine lacks for some of them, in the words of the suite.
+      for (const line of new Set(output.match(/^skipped: .*$/gm))) console.log(`     ${line}`);
       if (failed) console.log(output.replace(/^/gm, "     | "));
       outcomes.push(outcome);
     }

@@ -7,13 +7,14 @@ import { root } from "../support/root.ts";
 const allowed: Readonly<Record<string, readonly string[]>> = {
   core: [],
   "engine-embedded": ["core"],
+  "engine-aws": ["core"],
   edge: ["core"],
   api: ["core"],
   local: ["core", "edge", "api", "engine-embedded"],
   sdk: ["core (types)"],
   cli: ["core", "local", "sdk"],
   demo: ["core", "local", "sdk"],
-  test: ["core", "edge", "api", "engine-embedded", "local", "sdk", "cli", "demo"],
+  test: ["core", "edge", "api", "engine-embedded", "engine-aws", "local", "sdk", "cli", "demo"],
   bench: ["test", "sdk"],
 };
 /** Packages of others; a part that is not named may use those of its package.json. */

@@ -1,17 +1,15 @@
 import { createHash, randomUUID } from "node:crypto";
 import { promises as files, mkdirSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { type Blobs, storeErrors } from "@waggle/core";
+import { type Blobs, checkBlobKey, storeErrors } from "@waggle/core";
 import { syncFolder } from "./log.ts";
 import type { Counts } from "./meter.ts";
-
-const keyShape = /^[A-Za-z0-9_/-]{1,200}$/;
 
 /** One file a blob, named by the hash of its key: safe on file systems that take `a` and `A` for the same name. */
 export function createBlobs(folder: string, counts: Counts, check: () => void): Blobs {
   function pathOf(key: string): string {
     check();
-    if (!keyShape.test(key)) throw storeErrors.keyInvalid("a blob's key is 1–200 characters of A–Z a–z 0–9 _ / -");
+    checkBlobKey(key);
     counts.blobRequests++;
     const hash = createHash("sha256").update(key).digest("hex");
     return join(folder, hash.slice(0, 2), hash);

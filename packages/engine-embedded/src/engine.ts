@@ -8,11 +8,12 @@ import {
   type QueueOptions,
   type Random,
   storeErrors,
+  systemClock,
+  systemRandom,
 } from "@waggle/core";
 import { createBlobs } from "./blobs.ts";
 import { createBus, deliveries, deliveryOptions } from "./bus.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
-import { systemClock, systemRandom } from "./clock.ts";
 import { createFeed } from "./feed.ts";
 import { createJournal, type Journal } from "./journal.ts";
 import { createLive } from "./live.ts";

@@ -1,4 +1,4 @@
-import { type RowKey as Key, storeErrors, storeLimits } from "@waggle/core";
+import type { RowKey as Key } from "@waggle/core";
 
 const beyondBasic = /[\ud800-\uffff]/;
 
@@ -26,25 +26,6 @@ export function unsorted(order: string): string {
   }
   return text;
 }
-
-export function checkKey(key: Key): void {
-  checkPart(key.pk, "partition", storeLimits.partitionKeyBytes);
-  checkPart(key.sk, "sort", storeLimits.sortKeyBytes);
-}
-
-function checkPart(text: string, name: string, limit: number): void {
-  if (typeof text !== "string" || text.length === 0) throw storeErrors.keyInvalid(`the ${name} key is empty`);
-  if (text.length * 3 > limit && Buffer.byteLength(text) > limit) {
-    throw storeErrors.keyInvalid(`the ${name} key is longer than ${limit} bytes`);
-  }
-  if (text.includes("\0")) throw storeErrors.keyInvalid(`the ${name} key has a NUL character`);
-  if (beyondBasic.test(text) && !wellFormed(text)) {
-    throw storeErrors.keyInvalid(`the ${name} key has half a surrogate pair`);
-  }
-}
-
-const loneSurrogate = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
-const wellFormed = (text: string): boolean => !loneSurrogate.test(text);
 
 /** Writes UTF-8 of a key part where LMDB wants it; short plain text without a native call. */
 function writeText(text: string, target: Buffer, at: number): number {

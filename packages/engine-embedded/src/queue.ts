@@ -1,12 +1,11 @@
 import {
   type Clock,
+  checkOutgoing,
   type Message,
   type Outgoing,
   type Queue,
   type QueueFeed,
   type QueueOptions,
-  queueLimits,
-  storeErrors,
   type Value,
 } from "@waggle/core";
 import type { Journal } from "./journal.ts";
@@ -550,19 +549,6 @@ function count(queue: QueueState, state: State, by: number): void {
   else if (state === "flight") queue.inFlight += by;
   else if (state === "delayed") queue.delayed += by;
   else if (state === "dead") queue.dead += by;
-}
-
-/** @returns its size; a body of plain fields is counted roughly, a large one as JSON */
-function checkOutgoing({ body, delaySeconds }: Outgoing): number {
-  if (delaySeconds !== undefined && !(delaySeconds >= 0 && delaySeconds <= queueLimits.delaySeconds)) {
-    throw storeErrors.messageInvalid(`the delay must be 0–${queueLimits.delaySeconds} seconds`);
-  }
-  if (body === undefined) throw storeErrors.messageInvalid("the message has no body");
-  const bytes = Buffer.byteLength(JSON.stringify(body));
-  if (bytes > queueLimits.messageBytes) {
-    throw storeErrors.messageInvalid(`the message is ${bytes} bytes; at most ${queueLimits.messageBytes}`);
-  }
-  return bytes;
 }
 
 type Fifo = ReturnType<typeof createFifo>;

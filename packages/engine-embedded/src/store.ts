@@ -1,8 +1,12 @@
 import {
   type Changes,
+  checkKey,
   type Delete,
   type Item,
+  isTransactional,
+  itemBytes,
   type RowKey as Key,
+  nameBytes,
   type Page,
   type Put,
   type Query,
@@ -13,6 +17,7 @@ import {
   storeLimits,
   type TransactResult,
   type Value,
+  valueBytes,
   type Write,
   type WriteResult,
 } from "@waggle/core";
@@ -20,10 +25,9 @@ import type { Checkpoints } from "./checkpoint.ts";
 import { holds } from "./condition.ts";
 import type { Feed } from "./feed.ts";
 import type { Journal } from "./journal.ts";
-import { checkKey, sortForm, unsorted } from "./key.ts";
+import { sortForm, unsorted } from "./key.ts";
 import { type Counts, units } from "./meter.ts";
 import type { Rows, StoredRows, UpperBound } from "./rows.ts";
-import { itemBytes, nameBytes, valueBytes } from "./size.ts";
 import { Step } from "./step.ts";
 import { type Entry, type Partition, type Table, walk, within } from "./table.ts";
 
@@ -135,8 +139,10 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   function writeNow(write: Write): WriteResult {
     const prepared = prepare(write);
     counts.storeCalls++;
-    meterWrite(prepared, 1);
+    meterWrite(prepared, isTransactional(write) ? 2 : 1);
     if (!prepared.holds) return { ok: false, ...refuse(prepared.old) };
+    // DynamoDB's transactions answer no row: it is read after them.
+    if ("update" in write && isTransactional(write)) counts.readUnits += units(prepared.nextBytes, 4096);
     apply(prepared);
     return prepared.next === undefined || "check" in write ? { ok: true } : { ok: true, item: prepared.next };
   }
@@ -165,7 +171,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
     }
     counts.storeCalls++;
-    for (const each of prepared) meterWrite(each, 2);
+    const factor = prepared.length === 1 && !isTransactional((prepared[0] as Prepared).write) ? 1 : 2;
+    for (const each of prepared) meterWrite(each, factor);
     if (refused) return { ok: false, reasons: prepared.map((each) => (each.holds ? undefined : refuse(each.old))) };
     for (const each of prepared) apply(each);
     return { ok: true };

@@ -7,6 +7,7 @@ import type { ChangeFeed, Store } from "./store.ts";
 
 export type * from "./blobs.ts";
 export type * from "./bus.ts";
+export * from "./check.ts";
 export type * from "./clock.ts";
 export type * from "./live.ts";
 export {
@@ -18,7 +19,9 @@ export {
   type QueueOptions,
   queueLimits,
 } from "./queue.ts";
+export * from "./size.ts";
 export * from "./store.ts";
+export * from "./system.ts";
 
 /** Everything the domain needs of an engine. */
 export interface Ports {
@@ -50,7 +53,7 @@ export interface Engine {
 
 /** Counts since opening, in the units AWS bills. */
 export interface Meter {
-  /** DynamoDB write request units: 1 per started KB, twice that in a transaction. */
+  /** DynamoDB write request units: 1 per started KB, twice that in a transaction of several and for `isTransactional` writes. */
   readonly writeUnits: number;
   /** DynamoDB read request units: 1 per started 4 KB, strongly consistent. */
   readonly readUnits: number;

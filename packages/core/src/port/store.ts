@@ -123,9 +123,9 @@ export interface Store {
   /** In the order of the keys; at most 100. */
   batchGet(keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]>;
   query(query: Query): Promise<Page>;
-  /** `item` of the result is the row after a put or an update. */
+  /** `item` of the result is the row after a put or an update; after an `add`, the row as it stands a moment later. */
   write(write: Write): Promise<WriteResult>;
-  /** All or none, 1–100 writes, each to a row of its own. */
+  /** All or none, 1–100 writes, each to a row of its own. One by itself is a plain write, at half the price. */
   transact(writes: readonly Write[]): Promise<TransactResult>;
   /** Unconditional puts and deletes, any number, in no order, not atomic: for rows that are derived from others. */
   batchWrite(writes: readonly (Put | Delete)[]): Promise<void>;

@@ -1,4 +1,4 @@
-import type { Item, Value } from "@waggle/core";
+import type { Item, Value } from "./store.ts";
 
 /** Bytes of a text in UTF-8. */
 export function textBytes(text: string): number {
@@ -22,7 +22,11 @@ export function nameBytes(name: string): number {
 
 /** One byte for every two significant digits, one more, and one for the sign. */
 function numberBytes(value: number): number {
-  if (value - value !== 0) throw new TypeError("a row can hold finite numbers only");
+  // DynamoDB's range: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+  const size = Math.abs(value);
+  if (!(size < 1e126 && (size >= 1e-130 || size === 0))) {
+    throw new TypeError(`a row can hold finite numbers from 1e-130 to below 1e126 only, not ${value}`);
+  }
   const sign = value < 0 ? 1 : 0;
   let rest = value < 0 ? -value : value;
   if (!Number.isInteger(rest)) return Math.ceil(String(rest).replace(/e.*|\.|^0\./g, "").length / 2) + 1 + sign;

@@ -1,5 +1,5 @@
 import { randomFillSync } from "node:crypto";
-import type { Clock, Random } from "@waggle/core";
+import type { Clock, Random } from "./clock.ts";
 
 export const systemClock: Clock = {
   now: Date.now,

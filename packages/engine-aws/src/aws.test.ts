@@ -1,0 +1,109 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { configFromEnv, createAws, fromSqs, fromStream, toSqsResponse } from "./index.ts";
+
+const env = {
+  AWS_REGION: "eu-central-1",
+  WAGGLE_TABLE: "t",
+  WAGGLE_BUS: "b",
+  WAGGLE_BUCKET: "k",
+  ...Object.fromEntries(
+    ["DISPATCH", "TIMERS", "DELIVER", "INTAKE"].flatMap((name) => [
+      [`WAGGLE_QUEUE_${name}`, `https://sqs/${name}`],
+      [`WAGGLE_DLQ_${name}`, `https://sqs/${name}-dead`],
+    ]),
+  ),
+};
+
+describe("configuration", () => {
+  test("is read from the environment", () => {
+    expect(configFromEnv({ ...env, WAGGLE_SOCKET_ENDPOINT: "https://s", AWS_ENDPOINT_URL: "http://e" })).toMatchObject({
+      region: "eu-central-1",
+      table: "t",
+      queues: { deliver: "https://sqs/DELIVER" },
+      deadLetters: { intake: "https://sqs/INTAKE-dead" },
+      socketEndpoint: "https://s",
+      endpoint: "http://e",
+    });
+  });
+
+  test("names everything that is missing at once", () => {
+    const { WAGGLE_TABLE: _, WAGGLE_DLQ_TIMERS: __, ...rest } = env as Record<string, string>;
+    expect(() => configFromEnv(rest)).toThrow("the environment lacks WAGGLE_TABLE, WAGGLE_DLQ_TIMERS");
+  });
+});
+
+describe("Lambda's events", () => {
+  test("messages say how often they came; failed ones are named in the answer", () => {
+    const record = { messageId: "m", receiptHandle: "r", attributes: { ApproximateReceiveCount: "3" } };
+    expect(
+      fromSqs([
+        { ...record, body: '{"a":[1]}' },
+        { ...record, body: "no json" },
+      ]),
+    ).toEqual([
+      { id: "m", body: { a: [1] }, receives: 3, receipt: "r" },
+      { id: "m", body: "no json", receives: 3, receipt: "r" },
+    ]);
+    expect(toSqsResponse({ failed: ["m"] })).toEqual({ batchItemFailures: [{ itemIdentifier: "m" }] });
+  });
+
+  test("changes have both images and a position that sorts, and hide what the engine keeps", () => {
+    const Keys = { pk: { S: "t" }, sk: { S: "a" } };
+    const image = (n: string) => ({ ...Keys, kind: { S: "task" }, n: { N: n }, "~": { S: "abcdef" } });
+    const changes = fromStream([
+      { dynamodb: { Keys, SequenceNumber: "99", NewImage: image("1") } },
+      { dynamodb: { Keys, SequenceNumber: "100", OldImage: image("1"), NewImage: image("2") } },
+      { dynamodb: { Keys, SequenceNumber: "101", OldImage: image("2") } },
+    ]);
+    const row = (n: number) => ({ pk: "t", sk: "a", kind: "task", n });
+    expect(changes.map(({ key, old, new: next }) => [key, old, next])).toEqual([
+      [{ pk: "t", sk: "a" }, undefined, row(1)],
+      [{ pk: "t", sk: "a" }, row(1), row(2)],
+      [{ pk: "t", sk: "a" }, row(2), undefined],
+    ]);
+    const positions = changes.map((change) => change.position);
+    expect(positions.toSorted()).toEqual(positions);
+  });
+});
+
+describe("messages to connections", () => {
+  const got: string[] = [];
+  let busy = 0;
+  const server = createServer((request, response) => {
+    const id = request.url?.split("/").at(-1);
+    let body = "";
+    request.on("data", (chunk) => (body += chunk));
+    request.on("end", () => {
+      if (id === "gone") response.statusCode = 410;
+      else if (busy-- > 0) response.statusCode = 503;
+      else got.push(`${id}:${body}`);
+      response.end("{}");
+    });
+  });
+  beforeEach(async () => {
+    process.env.AWS_ACCESS_KEY_ID ??= "test";
+    process.env.AWS_SECRET_ACCESS_KEY ??= "test";
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  });
+  afterEach(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+
+  test("leave in order before the invocation ends; one that is gone is told of", async () => {
+    const socketEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}/live`;
+    const aws = createAws({ ...configFromEnv(env), socketEndpoint }, { retry: { baseMs: 1 } });
+    const { live } = aws.ports;
+    const gone: string[] = [];
+    live.onGone(async (id) => void gone.push(id));
+    busy = 2;
+    await aws.invocation(5_000, async () => {
+      for (const n of [1, 2, 3]) live.publish("connection/abc", { n });
+      live.publish("connection/gone", {});
+    });
+    expect([got, gone]).toEqual([['abc:{"n":1}', 'abc:{"n":2}', 'abc:{"n":3}'], ["gone"]]);
+    await aws.close();
+  });
+});

@@ -1,0 +1,91 @@
+import type { Live } from "@waggle/core";
+import type { Clients } from "./clients.ts";
+import type { Caller } from "./retry.ts";
+
+export interface LiveParts {
+  readonly clients: Clients;
+  readonly caller: Caller;
+  /** Messages to connections go through API Gateway; without it they stay in the process like others. */
+  readonly sockets: boolean;
+  readonly pollMs: number;
+}
+
+export interface AwsLive extends Live {
+  readonly pollMs: number;
+  onGone(listener: (connectionId: string) => Promise<void>): () => void;
+  /** Resolves when every message to a connection has left, or was given up. */
+  idle(): Promise<void>;
+}
+
+const connections = "connection/";
+
+/**
+ * Channels reach who listens in this process; `connection/<id>` reaches an API Gateway WebSocket from any process. A message
+ * that cannot be brought to its connection in the retry budget is given up: the reader looks at the store.
+ */
+export function createLive({ clients, caller, sockets, pollMs }: LiveParts): AwsLive {
+  const channels = new Map<string, Set<(message: never) => void>>();
+  const goneListeners = new Set<(connectionId: string) => Promise<void>>();
+  const leaving = new Map<string, Promise<void>>();
+
+  async function push(connectionId: string, message: unknown): Promise<void> {
+    const { PostToConnectionCommand } = await import("@waggle/engine-aws/sdk/sockets");
+    const command = new PostToConnectionCommand({
+      ConnectionId: connectionId,
+      Data: new TextEncoder().encode(typeof message === "string" ? message : JSON.stringify(message)),
+    });
+    try {
+      await caller.call("store", async ({ signal }) => {
+        await (await clients.sockets()).send(command, { abortSignal: signal });
+      });
+    } catch (error) {
+      const { name, $metadata } = error as { name?: string; $metadata?: { httpStatusCode?: number } };
+      if (name !== "GoneException" && $metadata?.httpStatusCode !== 410) return;
+      for (const listener of goneListeners) await listener(connectionId).catch(() => {});
+    }
+  }
+
+  return {
+    pollMs,
+    publish(channel, message) {
+      if (sockets && channel.startsWith(connections)) {
+        // One after another for each connection: frames have an order.
+        const id = channel.slice(connections.length);
+        const sent = (leaving.get(id) ?? Promise.resolve()).then(() => push(id, message));
+        leaving.set(id, sent);
+        void sent.finally(() => {
+          if (leaving.get(id) === sent) leaving.delete(id);
+        });
+        return;
+      }
+      if (!channels.has(channel)) return;
+      // What was written before is durable by now; a listener still never runs inside its publisher.
+      setImmediate(() => {
+        for (const listener of channels.get(channel) ?? []) listener(message as never);
+      });
+    },
+    subscribe(channel, listener) {
+      let listeners = channels.get(channel);
+      if (listeners === undefined) {
+        listeners = new Set();
+        channels.set(channel, listeners);
+      }
+      // One function may listen twice: each subscription is one of its own.
+      const own = (message: never) => listener(message);
+      listeners.add(own);
+      const joined = listeners;
+      return () => {
+        joined.delete(own);
+        if (joined.size === 0 && channels.get(channel) === joined) channels.delete(channel);
+      };
+    },
+    onGone(listener) {
+      const own = (connectionId: string) => listener(connectionId);
+      goneListeners.add(own);
+      return () => goneListeners.delete(own);
+    },
+    async idle() {
+      while (leaving.size > 0) await Promise.all(leaving.values());
+    },
+  };
+}

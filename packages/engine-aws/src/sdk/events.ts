@@ -1,0 +1,2 @@
+// Bundled whole by itself: what few calls need is loaded with the first of them, and weighs on no start.
+export { EventBridgeClient, PutEventsCommand } from "@aws-sdk/client-eventbridge";
