@@ -137,6 +137,11 @@ export const emulatorsLack = {
   dynamo: () => missing(dynamo),
 };
 
+/** Downloads what is missing of one, some 50 to 90 MB each, into `.cache/emulators`. */
+export const installEmulator = async (name: keyof typeof emulatorsLack): Promise<void> => {
+  await installed({ ministack, dynamo }[name]);
+};
+
 /** Installs once, also when two processes begin at the same time. */
 async function installed(kind: Kind): Promise<string> {
   const folder = join(cache, kind.name);

@@ -1,0 +1,11 @@
+import { emulatorsLack, installEmulator } from "./emulator.ts";
+
+/* Installs the emulators of AWS beforehand, so that no test waits for a download: node ts.mjs test/support/emulator-install.ts */
+for (const name of ["ministack", "dynamo"] as const) {
+  const lack = emulatorsLack[name]();
+  if (lack === undefined) await installEmulator(name);
+  else {
+    console.log(`${lack}: the engine on AWS is not tested on it`);
+    if (process.env.CI === "true") process.exitCode = 1;
+  }
+}
