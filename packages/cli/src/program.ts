@@ -97,6 +97,7 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 refused · 5 unreach
         "waggle dev",
         "waggle dev --port 0 --data /var/lib/waggle",
         "curl $URL/docs   # the API, to read and try",
+        "WAGGLE_PUBLIC_URL=https://waggle.example.com waggle dev   # where agents that are called call back",
       ),
     )
     .action(run(async (options) => (await import("./command/dev.ts")).dev(io, options, version)));
