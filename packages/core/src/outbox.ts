@@ -1,8 +1,9 @@
 import type * as AgentRow from "./agent/row.ts";
-import { type Order, orderOf } from "./delivery/order.ts";
+import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
+import { serveAgent } from "./match/dispatch.ts";
 import type { Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
@@ -36,6 +37,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const tenants = new Set<string>();
   const told: Row[] = [];
   const orders: Order[] = [];
+  const roomy = new Map<string, [string, string]>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     if (!next) continue;
@@ -49,6 +51,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     }
     const order = next.kind === "task" ? orderOf(old as Row | undefined, next) : undefined;
     if (order) orders.push(order);
+    const agentId = hasRoom(old, next);
+    if (agentId !== undefined) roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
     if (next.dependants) told.push(next);
@@ -56,6 +60,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   if (timers.length > 0) await arm(ports, timers);
   if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
+  for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
 }
 

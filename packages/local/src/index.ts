@@ -75,6 +75,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     version: options.version,
     host,
     port: options.port ?? 0,
+    onError: (error, requestId) => onError(`request ${requestId}`, error),
   }).catch(async (error) => {
     cancelSweep();
     for (const stop of feeds) await stop();

@@ -7,12 +7,14 @@ export interface AwsOptions {
   readonly closing: AbortSignal;
 }
 
+const sendSeconds = 10;
+
 const noCredentials = (cause: string) =>
   `this server has no AWS credentials to call it with: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and start it again (${cause})`;
 
 /**
- * Lambda functions and SQS queues. The AWS packages are loaded when the first such agent is registered or called: they
- * would double the time a server takes to start.
+ * Lambda functions and SQS queues. The AWS packages are loaded when the first such agent is registered or called: a server
+ * without any should not take longer to start for them.
  */
 export function createAws({ env, totalSeconds, closing }: AwsOptions) {
   const once = <Made>(make: (region: string) => Promise<Made>) => {
@@ -23,16 +25,9 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
       return known;
     };
   };
-  // One try a call: whoever delivers tries again.
-  const lambda = once(async (region) => {
-    const { InvokeCommand, LambdaClient } = await import("@aws-sdk/client-lambda");
-    return { client: new LambdaClient({ region, maxAttempts: 1 }), InvokeCommand };
-  });
-  const sqs = once(async (region) => {
-    const { SendMessageCommand, SQSClient } = await import("@aws-sdk/client-sqs");
-    // A queue's URL names a queue, not the host to send our signature to.
-    return { client: new SQSClient({ region, maxAttempts: 1, useQueueUrlAsEndpoint: false }), SendMessageCommand };
-  });
+  // Files of their own, so that a bundler keeps what they import as they import it.
+  const lambda = once(async (region) => (await import("./lambda.ts")).createLambda(region));
+  const sqs = once(async (region) => (await import("./sqs.ts")).createSqs(region));
   const ownEndpoint = env.AWS_ENDPOINT_URL_SQS ?? env.AWS_ENDPOINT_URL;
   const ownRegion = env.AWS_REGION ?? env.AWS_DEFAULT_REGION;
   const regionOfFunction = (arn: string): string => arn.split(":")[3] as string;
@@ -53,8 +48,8 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
 
   return {
     async check(target: Target): Promise<string | undefined> {
-      let client: { readonly config: { credentials(): Promise<unknown> } };
-      if (target.type === "lambda") client = (await lambda(regionOfFunction(target.functionArn))).client;
+      let client: { credentials(): Promise<unknown> };
+      if (target.type === "lambda") client = await lambda(regionOfFunction(target.functionArn));
       else if (target.type === "queue") {
         if (target.queueUrl.endsWith(".fifo")) return "a FIFO queue is not sent to; use a standard one";
         const region = regionOfQueue(target.queueUrl);
@@ -63,30 +58,22 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
         const used = region ?? ownRegion;
         if (used === undefined)
           return "this server does not know the queue's region: set AWS_REGION and start it again";
-        client = (await sqs(used)).client;
+        client = await sqs(used);
       } else return undefined;
       try {
-        await client.config.credentials();
+        await client.credentials();
         return undefined;
       } catch (error) {
         return noCredentials((error as Error).message.split("\n")[0] ?? "");
       }
     },
     invoke: (functionArn: string, payload: string, timeoutSeconds = Number.POSITIVE_INFINITY) =>
-      attempt(Math.min(totalSeconds, timeoutSeconds), async (abortSignal) => {
-        const { client, InvokeCommand } = await lambda(regionOfFunction(functionArn));
-        const command = new InvokeCommand({
-          FunctionName: functionArn,
-          InvocationType: "RequestResponse",
-          Payload: new TextEncoder().encode(payload),
-        });
-        const { Payload, FunctionError } = await client.send(command, { abortSignal });
-        return { payload: new TextDecoder().decode(Payload), error: FunctionError !== undefined };
-      }),
+      attempt(Math.min(totalSeconds, timeoutSeconds), async (signal) =>
+        (await lambda(regionOfFunction(functionArn))).invoke(functionArn, payload, signal),
+      ),
     send: (queueUrl: string, body: string) =>
-      attempt(10, async (abortSignal) => {
-        const { client, SendMessageCommand } = await sqs(regionOfQueue(queueUrl) ?? ownRegion ?? "");
-        await client.send(new SendMessageCommand({ QueueUrl: queueUrl, MessageBody: body }), { abortSignal });
-      }),
+      attempt(sendSeconds, async (signal) =>
+        (await sqs(regionOfQueue(queueUrl) ?? ownRegion ?? "")).send(queueUrl, body, signal),
+      ),
   };
 }

@@ -23,8 +23,9 @@ export interface Row extends Item {
   readonly delivery: DeliveryInfo;
   /** Signs what is sent to a webhook; see `seal`. */
   readonly deliverySecret?: string;
-  /** Deliveries that failed in a row, and why the last did. */
+  /** Deliveries that failed in a row, when the first did, and why the last did. */
   readonly misses?: number;
+  readonly missedAt?: number;
   readonly missReason?: string;
   /** Times it was tried anew since it was last reached. */
   readonly probes?: number;
@@ -104,6 +105,7 @@ export const heard = (row: Row, now: number): Mutable => ({
 /** Nothing is held against it. */
 export const reachable: Mutable = {
   misses: undefined,
+  missedAt: undefined,
   missReason: undefined,
   probes: undefined,
   probeAt: undefined,

@@ -21,8 +21,8 @@ const tries = 5;
 /** The nth try again comes after up to 3^(n-1) seconds: 1, 3, 9, 27. */
 const backoffSeconds = (failed: number) => 3 ** (failed - 1) * (0.5 + Math.random() / 2);
 const longestRetryAfterSeconds = 60;
-/** Failures in a row, of whichever tasks, after which an agent is lost. */
-const missesToLose = 10;
+/** An agent is lost after so many failures in a row, of whichever tasks, once they go on for so long: a restart is none. */
+const lostAfter = { misses: 5, seconds: 6 } as const;
 /** A lost agent is tried anew after this, then after twice as long each time. */
 const probeSeconds = { first: 10, longest: 300 } as const;
 
@@ -167,7 +167,7 @@ async function missed(
   const failed = (order.failed ?? 0) + 1;
   const over = failed >= tries;
   if (over) await undelivered(scope, taskId, fence, `agent ${agent.name} could not be reached: ${reason}`);
-  if (await countMiss(scope, agent.id, reason)) {
+  if (await countMiss(scope, agent, reason)) {
     await settle(() => release(scope, taskId, { fence, reason: "its agent could not be reached" }));
     await takeBack(scope, agent.id, "released", "its agent is lost", (task) => task.status !== "assigned");
   } else if (!over) {
@@ -177,16 +177,19 @@ async function missed(
 }
 
 /** @returns whether the agent is lost */
-async function countMiss(scope: Scope, agentId: string, reason: string): Promise<boolean> {
+async function countMiss(scope: Scope, agent: Agent, reason: string): Promise<boolean> {
+  const { id: agentId } = agent;
+  const at = scope.ports.clock.now();
   const counted = await scope.ports.store.write({
     update: agentKey(scope.tenant, agentId),
     kind: "agent",
     add: { misses: 1 },
-    set: { missReason: reason.slice(0, 500) },
+    set: { missReason: reason.slice(0, 500), ...(agent.misses === undefined && { missedAt: at }) },
     if: { exists: true },
   });
   const row = counted.ok ? (counted.item as Agent) : undefined;
-  if (!row || (!row.probing && (row.misses ?? 0) < missesToLose)) return row?.state === "lost";
+  const often = (row?.misses ?? 0) >= lostAfter.misses && (row?.missedAt ?? at) <= at - lostAfter.seconds * 1000;
+  if (!row || (!row.probing && !often)) return row?.state === "lost";
   const { state } = await change(scope, agentId, (row, now) => {
     // One that is paused or draining gets nothing new anyhow, and keeps what it was set to.
     if (row.state !== "active") return undefined;

@@ -70,8 +70,13 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
   for (let attempt = 0; attempt < tries; attempt++) {
     const row = await readTask(scope, id);
     if (!row) return false;
-    if (row.status !== "queued" || row.parked !== undefined) return true;
+    if (row.status !== "queued") return true;
     const lane = directory.lane(row.lane, needOf(row));
+    if (row.parked !== undefined) {
+      // Whoever parked it may have died before the look that has to follow.
+      if (row.gate === undefined) await serveLane(scope, directory, lane);
+      return true;
+    }
     const gate = Gate.gated(row)
       ? await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now())
       : { writes: [] };
