@@ -39,7 +39,7 @@ export async function connect(
   const row = await read(scope, id);
   const member = directory.members.get(id);
   if (!member || row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
-  if (isCalled(row)) throw delivered(`work is delivered to ${row.name} by ${row.delivery.type}`);
+  if (isCalled(row)) throw delivered(row);
   const { live } = scope.ports;
   const channel = agentChannel(scope.tenant, id);
   const replaced = `${channel}/connection`;
@@ -104,6 +104,7 @@ export async function attach(
   let before: string | undefined;
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    if (isCalled(row)) throw delivered(row);
     before = row.connectionId;
     return {
       connectionId,

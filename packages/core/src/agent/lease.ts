@@ -31,7 +31,7 @@ export async function lease(
     const row = await read(scope, id);
     throw stopped(`agent ${row.name} is ${row.state}; register it again`);
   }
-  if (isCalled(member.row)) throw delivered(`work is delivered to ${member.row.name} by ${member.row.delivery.type}`);
+  if (isCalled(member.row)) throw delivered(member.row);
   const found = async () => {
     const left = await unpack(scope, member, input.max);
     return left.length < input.max
@@ -93,6 +93,7 @@ async function leaseShared(
         const row = await read(scope, id);
         throw stopped(`agent ${row.name} is ${row.state}; register it again`);
       }
+      if (isCalled(member.row)) throw delivered(member.row);
       const tasks = await take(scope, directory, member, input.max);
       if (tasks.length > 0 && signal?.aborted) {
         const own = new Set(tasks.map((task) => task.id));

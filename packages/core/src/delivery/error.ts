@@ -10,12 +10,15 @@ export const deliveryErrors = {
   }),
 } as const;
 
-/** It need not ask: asking as well would give it the same work twice. */
-export const delivered = defineError("agent.delivered", {
+const isDelivered = defineError("agent.delivered", {
   status: 409,
   title: "Work is delivered to this agent",
   retry: "never",
 });
+
+/** It need not ask: asking as well would give it the same work twice. */
+export const delivered = (agent: { readonly name: string; readonly delivery: { readonly type: string } }) =>
+  isDelivered(`work is delivered to ${agent.name} by ${agent.delivery.type}`);
 
 /** Codes found in `task.error` when a delivery ended the attempt. */
 export const deliveryOutcome = {
