@@ -84,7 +84,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   });
   url = server.url;
   // Once it is known where agents call back.
-  feeds.push(engine.queueFeed.consume("deliver", { batch: 1, concurrency: 64 }, deliverHandler(ports, onError)));
+  feeds.push(engine.queueFeed.consume("deliver", { batch: 1, concurrency: 256 }, deliverHandler(ports, onError)));
   const serverFile = join(dataDir, "server.json");
   writeFileSync(
     serverFile,

@@ -1,7 +1,8 @@
 import { deliveryErrors, requestErrors, type Target } from "@waggle/core";
+import { type Env, regionOfFunction, regionOfQueue } from "./target.ts";
 
 export interface AwsOptions {
-  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly env: Env;
   /** The longest a function may take to answer. */
   readonly totalSeconds: number;
   readonly closing: AbortSignal;
@@ -28,11 +29,6 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
   // Files of their own, so that a bundler keeps what they import as they import it.
   const lambda = once(async (region) => (await import("./lambda.ts")).createLambda(region));
   const sqs = once(async (region) => (await import("./sqs.ts")).createSqs(region));
-  const ownEndpoint = env.AWS_ENDPOINT_URL_SQS ?? env.AWS_ENDPOINT_URL;
-  const ownRegion = env.AWS_REGION ?? env.AWS_DEFAULT_REGION;
-  const regionOfFunction = (arn: string): string => arn.split(":")[3] as string;
-  const regionOfQueue = (url: string): string | undefined =>
-    /^https:\/\/sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?\/\d{12}\/[\w-]+(\.fifo)?$/.exec(url)?.[1];
 
   async function attempt<Answer>(seconds: number, run: (signal: AbortSignal) => Promise<Answer>): Promise<Answer> {
     const late = AbortSignal.timeout(seconds * 1000);
@@ -47,19 +43,13 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
   }
 
   return {
+    /** Whether there are credentials for a target that is well formed. */
     async check(target: Target): Promise<string | undefined> {
-      let client: { credentials(): Promise<unknown> };
-      if (target.type === "lambda") client = await lambda(regionOfFunction(target.functionArn));
-      else if (target.type === "queue") {
-        if (target.queueUrl.endsWith(".fifo")) return "a FIFO queue is not sent to; use a standard one";
-        const region = regionOfQueue(target.queueUrl);
-        if (region === undefined && ownEndpoint === undefined)
-          return "expected the URL of an SQS queue: https://sqs.<region>.amazonaws.com/<account>/<name>";
-        const used = region ?? ownRegion;
-        if (used === undefined)
-          return "this server does not know the queue's region: set AWS_REGION and start it again";
-        client = await sqs(used);
-      } else return undefined;
+      if (target.type === "webhook") return undefined;
+      const client =
+        target.type === "lambda"
+          ? await lambda(regionOfFunction(target.functionArn))
+          : await sqs(regionOfQueue(target.queueUrl, env) ?? "");
       try {
         await client.credentials();
         return undefined;
@@ -73,7 +63,7 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
       ),
     send: (queueUrl: string, body: string) =>
       attempt(sendSeconds, async (signal) =>
-        (await sqs(regionOfQueue(queueUrl) ?? ownRegion ?? "")).send(queueUrl, body, signal),
+        (await sqs(regionOfQueue(queueUrl, env) ?? "")).send(queueUrl, body, signal),
       ),
   };
 }

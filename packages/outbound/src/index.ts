@@ -1,8 +1,9 @@
 import { setMaxListeners } from "node:events";
-import type { Outbound } from "@waggle/core";
+import { noOutbound, type Outbound } from "@waggle/core";
 import { createAws } from "./aws.ts";
-import { type Resolve, refusalOf } from "./guard.ts";
+import type { Resolve } from "./guard.ts";
 import { post } from "./http.ts";
+import { type Env, targetRefusal } from "./target.ts";
 
 export interface OutboundOptions {
   /** Where agents reach this API; see `Outbound.publicUrl`. */
@@ -22,7 +23,7 @@ export interface OutboundOptions {
   /** Looks up the addresses of a host name; the system's resolver unless given. */
   readonly resolve?: Resolve;
   /** AWS region, credentials and endpoint are found here and by the AWS packages. Default `process.env`. */
-  readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly env?: Env;
 }
 
 /**
@@ -33,8 +34,8 @@ export function createOutbound(options: OutboundOptions = {}): Outbound & { clos
   const closed = new AbortController();
   setMaxListeners(0, closed.signal);
   const closing = closed.signal;
-  const { allowPrivateTargets: allowPrivate = false, allowLoopbackTargets: allowLoopback = false } = options;
-  const rules = { allowPrivate, allowLoopback };
+  const rules = rulesOf(options);
+  const env = options.env ?? process.env;
   const http = {
     rules,
     resolve: options.resolve,
@@ -42,15 +43,34 @@ export function createOutbound(options: OutboundOptions = {}): Outbound & { clos
     totalSeconds: options.webhookSeconds ?? 30,
     closing,
   };
-  const aws = createAws({ env: options.env ?? process.env, totalSeconds: options.lambdaSeconds ?? 60, closing });
+  const aws = createAws({ env, totalSeconds: options.lambdaSeconds ?? 60, closing });
   return {
     publicUrl: options.publicUrl ?? (() => undefined),
     secretKey: options.secretKey ?? (() => undefined),
-    check: async (target) => (target.type === "webhook" ? refusalOf(target.url, rules) : aws.check(target)),
+    check: async (target) => targetRefusal(target, rules, env) ?? aws.check(target),
     http: (request) => post(request, http),
     invoke: aws.invoke,
     send: aws.send,
     close: () => closed.abort(),
+  };
+}
+
+const rulesOf = ({ allowPrivateTargets = false, allowLoopbackTargets = false }: OutboundOptions) => ({
+  allowPrivate: allowPrivateTargets,
+  allowLoopback: allowLoopbackTargets,
+});
+
+/**
+ * Checks where agents want to be called and keeps their secrets, and calls nobody: for functions that only register, which
+ * should carry none of what calling needs. That AWS lets it call is taken for granted, as it runs there.
+ */
+export function createChecker(options: OutboundOptions = {}): Outbound {
+  const rules = rulesOf(options);
+  const env = options.env ?? process.env;
+  return {
+    ...noOutbound,
+    secretKey: options.secretKey ?? noOutbound.secretKey,
+    check: async (target) => targetRefusal(target, rules, env),
   };
 }
 
@@ -59,7 +79,7 @@ export function createOutbound(options: OutboundOptions = {}): Outbound & { clos
  * `WAGGLE_WEBHOOK_SECONDS`, `WAGGLE_LAMBDA_SECONDS`.
  * @throws Error that names a variable with a wrong value
  */
-export function outboundFromEnv(env: Readonly<Record<string, string | undefined>>): OutboundOptions {
+export function outboundFromEnv(env: Env): OutboundOptions {
   const seconds = (name: string): number | undefined => {
     const text = env[name];
     if (!text) return undefined;

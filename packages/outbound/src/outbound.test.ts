@@ -1,8 +1,10 @@
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 import { afterEach, expect, test } from "vitest";
-import { createOutbound, type OutboundOptions, outboundFromEnv } from "./index.ts";
+import { createChecker, createOutbound, type OutboundOptions, outboundFromEnv } from "./index.ts";
 
 const servers: Server[] = [];
 afterEach(() => {
@@ -174,4 +176,29 @@ test("settings come from the environment, and a wrong one is named", () => {
   expect(rest).toMatchObject({ allowPrivateTargets: true, webhookSeconds: 60 });
   expect(() => outboundFromEnv({ WAGGLE_WEBHOOK_SECONDS: "1h" })).toThrow(/WAGGLE_WEBHOOK_SECONDS/);
   expect(() => outboundFromEnv({ WAGGLE_PUBLIC_URL: "waggle" })).toThrow(/WAGGLE_PUBLIC_URL/);
+});
+
+test("what only registers agents checks targets as what calls them does, and carries nothing of AWS", async () => {
+  const checker = createChecker({ env: {} });
+  const url = "https://example.com/hook";
+  expect(await checker.check({ type: "webhook", url })).toBeUndefined();
+  expect(await checker.check({ type: "webhook", url: "https://10.0.0.1/" })).toMatch(/private network/);
+  expect(await checker.check({ type: "queue", queueUrl: url })).toMatch(/URL of an SQS queue/);
+  const functionArn = "arn:aws:lambda:eu-west-1:123456789012:function:worker";
+  expect(await checker.check({ type: "lambda", functionArn })).toBeUndefined();
+  const { metafile } = await build({
+    stdin: {
+      contents: 'export { createChecker } from "./index.ts";',
+      resolveDir: fileURLToPath(new URL(".", import.meta.url)),
+    },
+    bundle: true,
+    write: false,
+    metafile: true,
+    platform: "node",
+    format: "esm",
+    conditions: ["source"],
+  });
+  const [output] = Object.values(metafile.outputs);
+  const carried = Object.entries(output?.inputs ?? {}).filter(([, { bytesInOutput }]) => bytesInOutput > 0);
+  expect(carried.map(([path]) => path).filter((path) => /aws|smithy/.test(path))).toEqual([]);
 });
