@@ -79,6 +79,17 @@ afterEach(async () => {
   await system.close();
 });
 
+/** Numbers in [0, 1) that a seed gives again: mulberry32. */
+function randomOf(seed: number) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
 const webhook = { type: "webhook", url: "https://agent.example.com/work" } as const;
 const called = (name = "hook", more: Record<string, unknown> = {}) =>
   system.agent(name, { delivery: webhook, leaseSeconds: 30, ...more });
@@ -393,6 +404,57 @@ describe("at least once", () => {
     await system.pass(5);
     expect(await outcome(task.id)).toMatchObject({ status: "completed", attempt: 1 });
   });
+
+  test.each([1, 2, 3])(
+    "whatever goes wrong on the way, each task ends once and no slot is lost (seed %i)",
+    async (seed) => {
+      const random = randomOf(seed);
+      const accepted: { agentId: string; id: string; fence: number }[] = [];
+      outside.answer(({ to, body }) => {
+        const fate = random();
+        const { task, fence } = body.data;
+        if (body.type !== "task.assigned" || fate < 0.2) return "down";
+        if (fate < 0.3) return { status: 500 };
+        if (fate < 0.4) return { status: 409 };
+        // The process dies when it has called.
+        if (fate < 0.45) return Promise.reject(new Error("killed"));
+        if (fate < 0.7) {
+          accepted.push({ agentId: agents[to] as string, id: task.id, fence });
+          // It has accepted, and its answer is lost on the way.
+          return fate < 0.5 ? "down" : { status: 202 };
+        }
+        return fate < 0.8 ? ok({ error: { code: "unlucky", message: "" } }) : ok({ result: fence });
+      });
+      const agents: Record<string, string> = {};
+      for (const name of ["a", "b", "c"]) {
+        const url = `https://${name}.example.com`;
+        agents[url] = await called(name, { maxConcurrency: 3, delivery: { type: "webhook", url } });
+      }
+      const tasks: Task.Info[] = [];
+      const retry = { maxAttempts: 50, initialSeconds: 0.1, maxSeconds: 1 };
+      for (let n = 0; n < 30; n++) tasks.push(await system.task("x", { retry }));
+      const open = async () =>
+        (await Promise.all(tasks.map(({ id }) => outcome(id)))).filter(({ status }) => status !== "completed");
+      for (let second = 0; second < 2000 && (await open()).length > 0; second++) {
+        for (const { agentId, id, fence } of accepted.splice(0)) {
+          // Some never call back, and some do so twice.
+          for (let times = Math.floor(random() * 3); times > 0; times--)
+            await Task.complete(system.as(agentId), id, { fence, result: `${fence}` as JsonText }).catch((error) =>
+              expect(error.code).toMatch(/^task\.(lease_lost|not_found)$/),
+            );
+        }
+        await system.pass(1);
+      }
+      for (const { id } of tasks) {
+        const done = await outcome(id);
+        expect(done).toMatchObject({ status: "completed", result: String(done.fence) });
+        expect(done.history.filter(({ status }) => status === "completed").length).toBe(1);
+      }
+      for (const id of Object.values(agents)) expect((await Agent.get(system.admin, id)).running).toBe(0);
+      for (const error of system.errors) expect(String(error)).toMatch(/killed/);
+      system.errors.length = 0;
+    },
+  );
 
   test("an assignment whose order was lost is not lost with it", async () => {
     outside.answer(() => Promise.reject(new Error("the process dies here")));
