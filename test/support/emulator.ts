@@ -1,0 +1,252 @@
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { join } from "node:path";
+import { freePort } from "./process.ts";
+import { root } from "./root.ts";
+
+/** A service of AWS on this machine. */
+export interface Emulator {
+  readonly endpoint: string;
+  readonly port: number;
+  end(): Promise<void>;
+}
+
+interface Kind {
+  readonly name: string;
+  /** Programs it needs, and what they are asked to see that they are there. */
+  readonly needs: readonly (readonly [program: string, ask: string])[];
+  install(folder: string): void;
+  command(folder: string, port: number, scratch: string): { program: string; args: string[]; env?: NodeJS.ProcessEnv };
+}
+
+const cache = join(root, ".cache/emulators");
+const support = join(root, "test/support");
+
+/** MiniStack and all it needs, as they were tried together. */
+const ministackPins = [
+  "ministack==1.5.33",
+  "botocore==1.43.106",
+  "defusedxml==0.7.1",
+  "graphql-core==3.2.12",
+  "h11==0.16.0",
+  "h2==4.4.1",
+  "hpack==4.2.0",
+  "hypercorn==0.18.0",
+  "hyperframe==6.1.0",
+  "jmespath==1.1.0",
+  "jsonata-python==0.7.1",
+  "priority==2.0.0",
+  "python-dateutil==2.9.0.post0",
+  "PyYAML==6.0.4",
+  "six==1.17.0",
+  "urllib3==2.8.0",
+  "wsproto==1.3.2",
+];
+
+/** LocalStack's API on one port: https://pypi.org/project/ministack/ */
+const ministack: Kind = {
+  name: "ministack-1.5.33",
+  needs: [["python3", "--version"]],
+  install(folder) {
+    must("python3", ["-m", "venv", folder]);
+    must(join(folder, "bin/pip"), ["install", "--quiet", "--disable-pip-version-check", "--no-deps", ...ministackPins]);
+  },
+  command(folder, port, scratch) {
+    return {
+      program: join(folder, "bin/python"),
+      args: [join(support, "emulator-ministack.py")],
+      env: {
+        BIND_HOST: "127.0.0.1",
+        GATEWAY_PORT: String(port),
+        // As an address it makes URLs of APIs that Node refuses.
+        MINISTACK_HOST: "localhost",
+        MINISTACK_REGION: "us-east-1",
+        LAMBDA_EXECUTOR: "local",
+        PERSIST_STATE: "0",
+        TMPDIR: scratch,
+        STATE_DIR: join(scratch, "state"),
+        S3_DATA_DIR: join(scratch, "s3"),
+        LOG_LEVEL: "WARNING",
+      },
+    };
+  },
+};
+
+/** AWS's own: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/DynamoDBLocal.html */
+const dynamo: Kind = {
+  name: "dynamodb-local-3.1.0",
+  needs: [
+    ["java", "-version"],
+    ["mvn", "--version"],
+  ],
+  install(folder) {
+    mkdirSync(folder, { recursive: true });
+    const pom = join(folder, "pom.xml");
+    const dependency =
+      "<groupId>software.amazon.dynamodb</groupId><artifactId>DynamoDBLocal</artifactId><version>3.1.0</version>";
+    writeFileSync(
+      pom,
+      `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>waggle</groupId><artifactId>emulator</artifactId><version>1</version><dependencies><dependency>${dependency}</dependency></dependencies></project>\n`,
+    );
+    must("mvn", [
+      "--quiet",
+      "--batch-mode",
+      `--file=${pom}`,
+      `-Dmaven.repo.local=${join(folder, "repository")}`,
+      "dependency:copy-dependencies",
+      `-DoutputDirectory=${join(folder, "lib")}`,
+    ]);
+    rmSync(join(folder, "repository"), { recursive: true, force: true });
+    must("javac", ["-d", join(folder, "loopback"), join(support, "emulator-dynamo.java")]);
+  },
+  command(folder, port) {
+    const lib = join(folder, "lib");
+    return {
+      program: "java",
+      args: [
+        "-Xmx512m",
+        "-XX:TieredStopAtLevel=1",
+        `-Djava.library.path=${lib}`,
+        "-cp",
+        `${join(folder, "loopback")}:${lib}/*`,
+        "Loopback",
+        "-inMemory",
+        "-sharedDb",
+        "-disableTelemetry",
+        "-port",
+        String(port),
+      ],
+    };
+  },
+};
+
+function must(program: string, args: readonly string[]): void {
+  const { status, error, stderr, stdout } = spawnSync(program, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program} ${args.join(" ")} failed: ${error?.message ?? ""}${stderr}${stdout}`);
+}
+
+function missing({ name, needs }: Kind): string | undefined {
+  const gone = needs.filter(([program, ask]) => spawnSync(program, [ask]).status !== 0).map(([program]) => program);
+  return gone.length > 0 ? `${name} needs ${gone.join(" and ")}, which this machine lacks` : undefined;
+}
+
+/** What the emulators of AWS lack here; undefined when they can run. Asking installs nothing. */
+export const emulatorsLack = {
+  ministack: () => missing(ministack),
+  dynamo: () => missing(dynamo),
+};
+
+/** Installs once, also when two processes begin at the same time. */
+async function installed(kind: Kind): Promise<string> {
+  const folder = join(cache, kind.name);
+  const done = join(folder, ".installed");
+  const lock = join(cache, `${kind.name}.lock`);
+  mkdirSync(cache, { recursive: true });
+  while (!existsSync(done)) {
+    try {
+      writeFileSync(lock, String(process.pid), { flag: "wx" });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      if (!holds(lock)) rmSync(lock, { force: true });
+      await pause(200);
+      continue;
+    }
+    try {
+      if (existsSync(done)) break;
+      const lack = missing(kind);
+      if (lack !== undefined) throw new Error(lack);
+      rmSync(folder, { recursive: true, force: true });
+      kind.install(folder);
+      writeFileSync(done, "");
+    } finally {
+      rmSync(lock, { force: true });
+    }
+  }
+  return folder;
+}
+
+/** Whether whoever made the lock is still there. */
+function holds(lock: string): boolean {
+  try {
+    process.kill(Number(readFileSync(lock, "utf8") || process.ppid), 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function start(kind: Kind): Promise<Emulator> {
+  const folder = await installed(kind);
+  for (let tries = 1; ; tries++) {
+    const port = await freePort();
+    const scratch = join(cache, "run", `${kind.name}-${port}`);
+    mkdirSync(scratch, { recursive: true });
+    // Functions run below this folder as what they are, and not as modules because this repository says so.
+    writeFileSync(join(scratch, "package.json"), "{}\n");
+    const { program, args, env } = kind.command(folder, port, scratch);
+    const log = join(scratch, "log");
+    const out = openSync(log, "w");
+    // A group of its own, and an input that ends with this process.
+    const child = spawn(program, args, {
+      cwd: scratch,
+      env: { ...process.env, AWS_ENDPOINT_URL: undefined, ...env },
+      stdio: ["pipe", out, out],
+      detached: true,
+    });
+    closeSync(out);
+    child.unref();
+    (child.stdin as unknown as { unref(): void }).unref();
+    child.on("error", () => {});
+    const clean = () => rmSync(scratch, { recursive: true, force: true });
+    process.once("exit", clean);
+    if (await answers(child, port)) {
+      return {
+        endpoint: `http://localhost:${port}`,
+        port,
+        async end() {
+          child.stdin?.end();
+          await ended(child);
+          clean();
+        },
+      };
+    }
+    const said = readFileSync(log, "utf8").slice(-2000);
+    child.kill("SIGKILL");
+    clean();
+    // Somebody else may have taken the port meanwhile.
+    if (tries === 3) throw new Error(`${kind.name} does not start: ${said}`);
+  }
+}
+
+async function answers(child: ChildProcess, port: number): Promise<boolean> {
+  const until = Date.now() + 60_000;
+  while (Date.now() < until && child.exitCode === null && child.signalCode === null && child.pid !== undefined) {
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, "127.0.0.1");
+      socket.once("connect", () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once("error", () => resolve(false));
+    });
+    if (open) return true;
+    await pause(50);
+  }
+  return false;
+}
+
+async function ended(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  await new Promise<void>((resolve) => child.once("exit", () => resolve()));
+}
+
+const once = (kind: Kind) => {
+  let started: Promise<Emulator> | undefined;
+  return () => (started ??= start(kind));
+};
+
+/** The emulators of this process, started when first asked for; they end with it. */
+export const emulators = { ministack: once(ministack), dynamo: once(dynamo) };
