@@ -118,3 +118,21 @@ test("a lane nobody used for long is forgotten, and made again when it is needed
   expect(await minute()).toMatchObject({ waiting: 1 });
   expect((await get(second)).status).toBe("assigned");
 });
+
+test("a called agent that is lost, and whose timer was lost too, is tried anew; what it accepted it keeps", async () => {
+  const agentId = await agent("one");
+  const key = await rowOf("agent", agentId);
+  const accepted = await task();
+  await fleet.quiet();
+  const scope = { ...fleet.process().scope(), actor: { role: "agent", id: agentId } as const };
+  await Task.start(scope, accepted, { fence: (await get(accepted)).fence });
+  // As if it were called, and no timer had come of its loss.
+  const { store } = fleet.engine.ports;
+  const delivery = { type: "queue", queueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/work" };
+  const set = { delivery, state: "lost", probeAt: fleet.clock.now() - 10_000 };
+  await store.write({ update: key, kind: "agent", set, remove: ["expiresAt"] });
+  expect(await minute()).toMatchObject({ overdue: 1 });
+  expect(await store.get(key)).toMatchObject({ state: "active", probing: true, used: 1 });
+  expect((await get(accepted)).status).toBe("running");
+  expect(await minute()).toMatchObject({ overdue: 0 });
+});

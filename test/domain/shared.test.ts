@@ -4,3 +4,4 @@ import { mode } from "../support/system.ts";
 mode.shared = true;
 await import("./agent.test.ts");
 await import("./task.test.ts");
+await import("./deliver.test.ts");

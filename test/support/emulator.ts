@@ -189,6 +189,8 @@ async function start(kind: Kind): Promise<Emulator> {
     const port = await freePort();
     const scratch = join(cache, "run", `${kind.name}-${port}`);
     mkdirSync(scratch, { recursive: true });
+    // Functions run below this folder as what they are, and not as modules because this repository says so.
+    writeFileSync(join(scratch, "package.json"), "{}\n");
     const { program, args, env } = kind.command(folder, port, scratch);
     const log = join(scratch, "log");
     const out = openSync(log, "w");

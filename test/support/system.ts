@@ -7,6 +7,7 @@ import {
   type Engine,
   forget,
   type JsonText,
+  type Outbound,
   outboxKinds,
   type Ports,
   type Scope,
@@ -15,7 +16,7 @@ import {
   tenantOf,
   wasAway,
 } from "@waggle/core";
-import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { deliverHandler, dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
 /** Time that stands still until the test moves it. */
@@ -87,11 +88,12 @@ export interface System {
 }
 
 export async function openSystem(
-  options: { dataDir?: string; clock?: ReturnType<typeof manualClock> } = {},
+  options: { dataDir?: string; clock?: ReturnType<typeof manualClock>; outbound?: Outbound } = {},
 ): Promise<System> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), "waggle-"));
   const clock = options.clock ?? manualClock();
-  const engine = await openEmbedded({ dataDir, clock: clock as Clock });
+  const { outbound } = options;
+  const engine = await openEmbedded({ dataDir, clock: clock as Clock, ...(outbound && { outbound }) });
   const ports = mode.shared ? processOn(engine.ports) : engine.ports;
   const errors: unknown[] = [];
   const onError = (_: string, error: unknown) => errors.push(error);
@@ -102,6 +104,7 @@ export async function openSystem(
     engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
+    engine.queueFeed.consume("deliver", { batch: 1, concurrency: 16 }, deliverHandler(ports, onError)),
   ];
   const admin: Scope = { tenant: "acme", actor: { role: "admin", id: "key_test" }, ports, requestId: "test" };
   const stop = async () => {
@@ -160,7 +163,7 @@ export async function openSystem(
     async reopen({ awaySeconds } = { awaySeconds: 0 }) {
       await stop();
       clock.advance(awaySeconds * 1000);
-      return openSystem({ dataDir, clock });
+      return openSystem({ dataDir, clock, ...(outbound && { outbound }) });
     },
     async close() {
       await stop();

@@ -6,6 +6,13 @@ export const RegisteredAnswer = z.object({
   agent: Agent.Info,
   /** Shown here and never again. */
   token: z.string(),
+  /** Of a webhook for which none was given; shown here and never again. */
+  secret: z.string().optional(),
+});
+export const UpdatedAnswer = z.object({
+  agent: Agent.Info,
+  /** Of a webhook that has had none before; shown here and never again. */
+  secret: z.string().optional(),
 });
 export const AgentList = z.object({ items: z.array(Agent.Info), nextCursor: z.string().optional() });
 export const AssignmentsAnswer = z.object({ assignments: z.array(Task.Assignment) });

@@ -48,9 +48,11 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
 };
 const answerNames: Readonly<Record<string, z.ZodType>> = {
   Agent: Agent.Info,
+  AgentDelivery: Agent.DeliveryInfo,
   AgentAnswer: answers.AgentAnswer,
   AgentList: answers.AgentList,
   AgentRegistered: answers.RegisteredAnswer,
+  AgentUpdated: answers.UpdatedAnswer,
   Assignment: Task.Assignment,
   Assignments: answers.AssignmentsAnswer,
   Commands: Agent.Commands,

@@ -97,6 +97,7 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 refused · 5 unreach
         "waggle dev",
         "waggle dev --port 0 --data /var/lib/waggle",
         "curl $URL/docs   # the API, to read and try",
+        "WAGGLE_PUBLIC_URL=https://waggle.example.com waggle dev   # where agents that are called call back",
       ),
     )
     .action(run(async (options) => (await import("./command/dev.ts")).dev(io, options, version)));
@@ -138,6 +139,28 @@ ${examples(
 )}`,
     )
     .action(run(async (command, options) => (await import("./command/agent-run.ts")).agentRun(io, command, options)));
+  shown(agent.command("register"))
+    .description("Register an agent that runs elsewhere; its token, and the secret of a webhook, are shown this once")
+    .requiredOption("--name <name>", "unique")
+    .option("--webhook <url>", "called by a signed POST; a secret of your own in WAGGLE_WEBHOOK_SECRET")
+    .option("--lambda <arn>", "called by invoking this function")
+    .option("--queue <url>", "called by a message to this SQS queue")
+    .option("--capability <name[:level]>", "what it can do (repeat)", each(parse.capability))
+    .option("--concurrency <n>", "tasks at a time", parsed(parse.integer("concurrency", 1, 1000)), 1)
+    .option("--label <key=value>", "what it is like (repeat)", each(parse.label))
+    .option("--role <role>", "its role")
+    .option("--type <type>", "its type")
+    .option("--description <text>", "what it is for")
+    .option("--lease <duration>", "silence after which its work is given to others", parsed(parse.seconds), 60)
+    .option("--replace", "take the place of an agent of this name")
+    .addHelpText(
+      "after",
+      examples(
+        "waggle agent register --name summariser --capability summarise --webhook https://example.com/work",
+        "waggle agent register --name resizer --capability resize --concurrency 50 --lambda arn:aws:lambda:eu-west-1:123456789012:function:resize",
+      ),
+    )
+    .action(run(async (options) => (await import("./command/agent-register.ts")).agentRegister(io, options)));
 
   shown(program.command("delegate"))
     .description("Give work to the fleet")

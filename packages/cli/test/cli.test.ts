@@ -65,6 +65,33 @@ async function withAgent<T>(
   }
 }
 
+describe("agent register", () => {
+  test("shows token and secret once, and describe where it is called and never the secret", async () => {
+    const webhook = "http://127.0.0.1:9/work";
+    const { code, out, err } = await waggle("agent", "register", "--name", "hook", "--webhook", webhook);
+    expect([code, err]).toEqual([0, expect.stringContaining("shown this once")]);
+    const secret = /whsec_\S+/.exec(out)?.[0] as string;
+    expect(out).toMatch(/wga_/);
+    const described = await waggle("describe", "agent", "hook");
+    expect(described.out).toContain(`webhook, ${webhook}`);
+    expect(described.out).not.toContain(secret);
+  });
+  test("takes a secret from the environment, and a taken name only with --replace", async () => {
+    const argv = ["agent", "register", "--name", "own", "--webhook", "https://example.com/work", "-o", "json"];
+    const first = await begin(argv, { env: { WAGGLE_WEBHOOK_SECRET: "whsec_c29tZXRoaW5nIHNlY3JldA==" } }).done;
+    expect(JSON.parse(first.out).secret).toBeUndefined();
+    expect((await waggle(...argv)).code).not.toBe(0);
+    expect(JSON.parse((await waggle(...argv, "--replace")).out).agent.id).toBe(JSON.parse(first.out).agent.id);
+  });
+  test("has one delivery, and one that may be called", async () => {
+    const [a, b] = ["https://example.com/a", "https://sqs.eu-west-1.amazonaws.com/123456789012/b"];
+    expect((await waggle("agent", "register", "--name", "two", "--webhook", a, "--queue", b)).code).toBe(2);
+    const { code, err } = await waggle("agent", "register", "--name", "inside", "--webhook", "https://10.0.0.1/");
+    expect(code).not.toBe(0);
+    expect(err).toMatch(/delivery.url.*private network/s);
+  });
+});
+
 describe("the command line", () => {
   const program = buildProgram(processIo(), parse, "0.1.0", () => {});
   const all = (command: Command, path: string[]): { path: string[]; command: Command }[] =>

@@ -1,5 +1,7 @@
 export { Agent } from "./agent/index.ts";
 export { DeadLetter } from "./deadletter/index.ts";
+export { deliver } from "./delivery/deliver.ts";
+export { deliveryErrors } from "./delivery/error.ts";
 export * from "./error.ts";
 export { EventLog } from "./event/index.ts";
 export * from "./id.ts";

@@ -1,7 +1,9 @@
 import type * as AgentRow from "./agent/row.ts";
+import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
+import { serveAgent } from "./match/dispatch.ts";
 import type { Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
@@ -34,6 +36,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const timers: TimerEntry[] = [];
   const tenants = new Set<string>();
   const told: Row[] = [];
+  const orders: Order[] = [];
+  const roomy = new Map<string, [string, string]>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     if (!next) continue;
@@ -45,12 +49,18 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     if (after !== undefined && (before === undefined || after < before)) {
       timers.push([next.tenant, next.kind, next.id, after]);
     }
+    const order = next.kind === "task" ? orderOf(old as Row | undefined, next) : undefined;
+    if (order) orders.push(order);
+    const agentId = hasRoom(old, next);
+    if (agentId !== undefined) roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
     if (next.dependants) told.push(next);
   }
   if (timers.length > 0) await arm(ports, timers);
+  if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
+  for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
 }
 
@@ -230,16 +240,22 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
   if (!old || old.registeredAt !== next.registeredAt)
     say("registered", { role: next.role ?? null, capabilities: next.capabilities.map((own) => own.name) });
   else if (old.state !== next.state) {
-    if (old.state === "lost" && next.state === "active") say("back", {});
-    else if (next.state === "lost") say("lost", { held: next.used });
-    else if (next.state === "active") say("resumed", {});
+    // One that is tried anew is lost until it is reached.
+    if (old.state === "lost" && next.state === "active") {
+      if (!next.probing) say("back", {});
+    } else if (next.state === "lost") {
+      if (!old.probing)
+        say("lost", { held: next.used, ...(next.missReason !== undefined && { reason: next.missReason }) });
+    } else if (next.state === "active") say("resumed", {});
     else say(next.state === "stopped" ? "stopped" : next.state === "paused" ? "paused" : "draining", {});
   } else if (
     !same(old.capabilities, next.capabilities) ||
     !same(old.labels, next.labels) ||
+    !same(old.delivery, next.delivery) ||
     old.maxConcurrency !== next.maxConcurrency
   )
     say("updated", {});
+  if (old?.probing && !next.probing && old.state === "active" && next.state === "active") say("back", {});
   if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
 }
 

@@ -2,6 +2,7 @@ import { heldTasks } from "./agent/commands.ts";
 import { timeUp as agentTimeUp } from "./agent/liveness.ts";
 import { send } from "./agent/message.ts";
 import { type Row as AgentRow, heldMark, heldMarks } from "./agent/row.ts";
+import { isCalled } from "./delivery/schema.ts";
 import { type Directory, open } from "./match/directory.ts";
 import { dispatch, serveAgent, serveGate, serveLaneShared, toAssignment } from "./match/dispatch.ts";
 import { dropLane, headsOf, readLanes } from "./match/shared.ts";
@@ -140,7 +141,10 @@ async function agents(
     const leaseEnd = row.expiresAt === undefined ? undefined : row.expiresAt + (row.leaseSeconds * 1000) / 3;
     const ended = leaseEnd !== undefined && leaseEnd < now - graceMs.due && row.state !== "lost";
     const stops = row.stopAt !== undefined && row.stopAt < now - graceMs.due;
-    if (!ended && !stops && !(row.state === "lost" && used > 0)) continue;
+    // What a called agent accepted it keeps when it is lost; it is tried anew.
+    const left = row.state === "lost" && used > 0 && !isCalled(row);
+    const probe = row.state === "lost" && row.probeAt !== undefined && row.probeAt < now - graceMs.due;
+    if (!ended && !stops && !left && !probe) continue;
     await attempt(async () => {
       await agentTimeUp(scope, id);
       counts.overdue++;

@@ -14,6 +14,8 @@ import {
   systemScope,
 } from "@waggle/core";
 
+export { deliverHandler } from "./deliver.ts";
+
 export interface BatchOutcome {
   /** Ids of the messages to deliver again. */
   readonly failed: readonly string[];

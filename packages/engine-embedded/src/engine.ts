@@ -4,6 +4,8 @@ import {
   type Clock,
   type Engine,
   isError,
+  noOutbound,
+  type Outbound,
   type QueueName,
   type QueueOptions,
   type Random,
@@ -31,6 +33,8 @@ export interface EmbeddedOptions {
   readonly dataDir: string;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** Delivers work to agents that are called; none are unless given. */
+  readonly outbound?: Outbound;
   readonly queues?: { readonly [Name in QueueName]?: Partial<QueueOptions> };
   readonly flush?: {
     /** Changed bytes after which rows move from the log into the table on disk. Default 4 MiB. */
@@ -135,7 +139,8 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
     queues: {
       dispatch: { ...queueOptions, ...options.queues?.dispatch },
       timers: { ...queueOptions, ...options.queues?.timers },
-      deliver: { ...queueOptions, ...options.queues?.deliver },
+      // A delivery may wait for its answer: longer than that it never takes, and after a crash it is seen at once.
+      deliver: { ...queueOptions, visibilitySeconds: 960, ...options.queues?.deliver },
       intake: { ...queueOptions, ...options.queues?.intake },
       [deliveries]: deliveryOptions,
     },
@@ -278,6 +283,7 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
       bus: createBus({ queue: queues.queue(deliveries), feed: queues.queueFeed, journal, counts }),
       blobs,
       live: createLive(journal),
+      outbound: options.outbound ?? noOutbound,
       clock,
       random: options.random ?? systemRandom,
     },

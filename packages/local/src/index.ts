@@ -1,9 +1,11 @@
+import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createServer } from "@waggle/api";
 import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
-import { dispatchHandler, minuteHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { deliverHandler, dispatchHandler, minuteHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
+import { createOutbound, outboundFromEnv } from "@waggle/outbound";
 
 export interface LocalOptions {
   /** Made when it is missing. Holds everything: tasks, agents, blobs, the admin key. */
@@ -14,6 +16,8 @@ export interface LocalOptions {
   readonly port?: number;
   readonly version: string;
   readonly log?: (line: string) => void;
+  /** Settings of deliveries (`outboundFromEnv`) and of AWS. Default `process.env`. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface Local {
@@ -34,7 +38,16 @@ const sweepEveryMs = 60_000;
  */
 export async function startLocal(options: LocalOptions): Promise<Local> {
   const { dataDir, log = () => {} } = options;
-  const engine = await openEmbedded({ dataDir });
+  const host = options.host ?? "127.0.0.1";
+  let url: string | undefined;
+  const outbound = createOutbound({
+    publicUrl: () => url,
+    secretKey: () => secretKeyOf(dataDir),
+    // Whoever reaches a server that only this machine reaches could call what runs here by themselves.
+    allowLoopbackTargets: isLoopback(host),
+    ...outboundFromEnv(options.env ?? process.env),
+  });
+  const engine = await openEmbedded({ dataDir, outbound });
   const { ports } = engine;
   const onError = (component: string, error: unknown) =>
     log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
@@ -60,14 +73,18 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   const server = await createServer({
     ports,
     version: options.version,
-    host: options.host ?? "127.0.0.1",
+    host,
     port: options.port ?? 0,
+    onError: (error, requestId) => onError(`request ${requestId}`, error),
   }).catch(async (error) => {
     cancelSweep();
     for (const stop of feeds) await stop();
     await engine.close();
     throw error;
   });
+  url = server.url;
+  // Once it is known where agents call back.
+  feeds.push(engine.queueFeed.consume("deliver", { batch: 1, concurrency: 256 }, deliverHandler(ports, onError)));
   const serverFile = join(dataDir, "server.json");
   writeFileSync(
     serverFile,
@@ -85,11 +102,26 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     async stop() {
       await server.close();
       cancelSweep();
+      outbound.close();
       for (const stop of feeds) await stop();
       await engine.close();
       rmSync(serverFile, { force: true });
     },
   };
+}
+
+const isLoopback = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|localhost|::1)$/.test(host);
+
+/** Encrypts the secrets of webhooks, beside the data but for this machine's user alone. Made when the first is needed. */
+function secretKeyOf(dataDir: string): string {
+  const file = join(dataDir, "secret.key");
+  if (!existsSync(file))
+    writeFileSync(file, `${randomBytes(32).toString("base64url")}\n`, {
+      mode: 0o600,
+      flag: "wx",
+      flush: true,
+    } as never);
+  return readFileSync(file, "utf8").trim();
 }
 
 /**

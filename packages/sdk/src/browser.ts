@@ -7,6 +7,7 @@ export { NonRetryableError, WaggleApiError, WaggleConnectionError, WaggleTaskErr
 export { type Delegation, isTerminal, type ResultOptions, type TaskHandle } from "./handle.ts";
 export { parseSse, type SseMessage } from "./sse.ts";
 export type * from "./types.ts";
+export { type VerifyOptions, verifyWebhook, WaggleWebhookError, type WebhookMessage } from "./webhook.ts";
 
 const env = (name: string): string | undefined =>
   (globalThis as { process?: { env?: Record<string, string | undefined> } }).process?.env?.[name];

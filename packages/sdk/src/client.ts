@@ -194,9 +194,9 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       ({ agent }) => agent,
     );
   const agents = {
-    /** @returns the agent and its token, which is shown this once */
+    /** @returns the agent and its token, shown this once, as is the secret of a webhook for which none was given */
     register: (agent: W.RegisterAgent, how: CreateOptions = {}) =>
-      call<{ agent: W.Agent; token: string }>({
+      call<{ agent: W.Agent; token: string; secret?: string }>({
         method: "POST",
         path: "/v1/agents",
         body: agent,
@@ -213,6 +213,16 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       call<{ agent: W.Agent }>({ method: "PATCH", path: `/v1/agents/${part(id)}`, body: patch, ...how }).then(
         ({ agent }) => agent,
       ),
+    /** How work reaches it from now on. @returns the secret too of a webhook that had none, shown this once */
+    setDelivery: (id: string, delivery: W.Delivery, how: CallOptions = {}) =>
+      call<{ agent: W.Agent; secret?: string }>({
+        method: "PATCH",
+        path: `/v1/agents/${part(id)}`,
+        body: { delivery },
+        // Made again, it would keep the secret that the lost answer showed.
+        once: true,
+        ...how,
+      }),
     /** No new work; what runs goes on. */
     drain: (id: string) => agentCall(id, "drain"),
     pause: (id: string) => agentCall(id, "pause"),

@@ -11,6 +11,7 @@ export { NonRetryableError, WaggleApiError, WaggleConnectionError, WaggleTaskErr
 export { type Delegation, isTerminal, type ResultOptions, type TaskHandle } from "./handle.ts";
 export { parseSse, type SseMessage } from "./sse.ts";
 export type * from "./types.ts";
+export { type VerifyOptions, verifyWebhook, WaggleWebhookError, type WebhookMessage } from "./webhook.ts";
 
 /**
  * A client that finds the server by itself: options, `WAGGLE_URL` and `WAGGLE_API_KEY`, `waggle config`, or the

@@ -35,6 +35,7 @@ export type Assignment = Output<typeof TaskSchema.Assignment>;
 export type Agent = Output<typeof AgentSchema.Info>;
 export type AgentStatus = AgentSchema.Status;
 export type Capability = Input<typeof AgentSchema.Capability>;
+export type Delivery = Input<typeof AgentSchema.Delivery>;
 export type RegisterAgent = Input<typeof AgentSchema.Register>;
 export type PatchAgent = Input<typeof AgentSchema.Patch>;
 export type AgentQuery = Partial<Output<typeof AgentSchema.ListQuery>>;

@@ -1,5 +1,12 @@
 import { Agent, Task } from "@waggle/core";
-import { AgentAnswer, AgentList, AssignmentsAnswer, CommandsAnswer, RegisteredAnswer } from "../answers.ts";
+import {
+  AgentAnswer,
+  AgentList,
+  AssignmentsAnswer,
+  CommandsAnswer,
+  RegisteredAnswer,
+  UpdatedAnswer,
+} from "../answers.ts";
 import { agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
@@ -8,7 +15,13 @@ const stopped = declared("agent.stopped");
 const conflict = declared("agent.conflict");
 const params = { id: idParam("agt", "agent", notFound) };
 
-const agentJson = (agent: Agent.Info) => `{"agent":${Agent.toJson(agent)}}`;
+const delivered = declared("agent.delivered");
+
+/** `more`: what is shown this once. */
+const agentJson = (agent: Agent.Info, more: { token?: string; secret?: string } = {}) =>
+  `{"agent":${Agent.toJson(agent)}${Object.entries(more)
+    .map(([name, text]) => `,"${name}":${JSON.stringify(text)}`)
+    .join("")}}`;
 export const assignmentsJson = (assignments: readonly Task.Assignment[]) =>
   `[${assignments.map(Task.assignmentJson).join(",")}]`;
 
@@ -41,7 +54,8 @@ export const agentRoutes: readonly Route[] = [
     summary: "Register an agent",
     description:
       'The answer carries the agent\'s token, shown this once. A taken name is refused, unless `onConflict` is `"replace"`: ' +
-      "then the agent keeps its id, gets a new token, and what the old one held is fenced off.",
+      "then the agent keeps its id, gets a new token, and what the old one held is fenced off. " +
+      "A webhook for which no secret is given gets one, shown this once too.",
     roles: operators,
     body: Agent.Register,
     payloads: ["metadata"],
@@ -49,8 +63,8 @@ export const agentRoutes: readonly Route[] = [
     responses: { 201: { description: "Registered", schema: RegisteredAnswer } },
     errors: [declared("agent.exists"), conflict],
     async handler({ scope, body }) {
-      const { agent, token } = await Agent.register(scope, body);
-      return json(`{"agent":${Agent.toJson(agent)},"token":${JSON.stringify(token)}}`, 201);
+      const { agent, ...shownOnce } = await Agent.register(scope, body);
+      return json(agentJson(agent, shownOnce), 201);
     },
   }),
   route({
@@ -86,14 +100,19 @@ export const agentRoutes: readonly Route[] = [
     id: "updateAgent",
     tag: "Agents",
     summary: "Change what an agent offers",
-    description: "Only the fields given are changed. Work it holds goes on.",
+    description:
+      "Only the fields given are changed. Work it holds goes on. `delivery` is for operators; a webhook that has no secret " +
+      "yet gets one, shown this once.",
     roles: [...operators, "agent"],
     params,
     body: Agent.Patch,
     payloads: ["metadata"],
-    responses: { 200: { description: "The agent", schema: AgentAnswer } },
+    responses: { 200: { description: "The agent", schema: UpdatedAnswer } },
     errors: [notFound, stopped, conflict],
-    handler: async ({ scope, params, body }) => json(agentJson(await Agent.update(scope, params.id as string, body))),
+    async handler({ scope, params, body }) {
+      const { agent, ...shownOnce } = await Agent.update(scope, params.id as string, body);
+      return json(agentJson(agent, shownOnce));
+    },
   }),
   route({
     method: "POST",
@@ -107,7 +126,7 @@ export const agentRoutes: readonly Route[] = [
     body: Agent.Lease,
     bodyOptional: true,
     responses: { 200: { description: "The work given", schema: AssignmentsAnswer } },
-    errors: [notFound, stopped],
+    errors: [notFound, stopped, delivered],
     async handler({ scope, params, body, request }) {
       const { signal } = request;
       const assignments = await Agent.lease(scope, params.id as string, body, signal);
@@ -169,7 +188,7 @@ export const agentRoutes: readonly Route[] = [
     roles: agentOnly,
     params,
     responses: { 101: { description: "Switched to WebSocket" } },
-    errors: [notFound, declared("request.upgrade_required")],
+    errors: [notFound, delivered, declared("request.upgrade_required")],
     handler: () => {
       throw declared("request.upgrade_required")("connect here by WebSocket, subprotocol waggle.v1");
     },

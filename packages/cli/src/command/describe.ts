@@ -121,6 +121,8 @@ function describeTask(io: Io, task: Task): string {
 
 const indent = (text: string) => text.replace(/^(?=.)/gm, "  ");
 
+const targetOf = ({ type: _, ...target }: Agent["delivery"]): string[] => Object.values(target);
+
 function describeAgent(io: Io, agent: Agent, tasks: readonly Task[]): string {
   const paint = painter(io.colour);
   const now = io.now();
@@ -144,7 +146,12 @@ function describeAgent(io: Io, agent: Agent, tasks: readonly Task[]): string {
         ),
       ],
       ["Labels", list(Object.entries(agent.labels).map(([key, value]) => `${key}=${value}`))],
-      ["Delivery", safe(agent.delivery.type)],
+      ["Delivery", list([agent.delivery.type, ...targetOf(agent.delivery)])],
+      [
+        "Failing",
+        agent.deliveryFailures &&
+          paint("red", safe(`${agent.deliveryFailures.count} in a row: ${agent.deliveryFailures.lastError}`)),
+      ],
       ["Lease", duration(agent.leaseSeconds * 1000)],
       [
         "Done",

@@ -1,3 +1,5 @@
+import { delivered } from "../delivery/error.ts";
+import { isCalled } from "../delivery/schema.ts";
 import { open, setConnection } from "../match/directory.ts";
 import { serveAgent, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
@@ -37,6 +39,7 @@ export async function connect(
   const row = await read(scope, id);
   const member = directory.members.get(id);
   if (!member || row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+  if (isCalled(row)) throw delivered(row);
   const { live } = scope.ports;
   const channel = agentChannel(scope.tenant, id);
   const replaced = `${channel}/connection`;
@@ -101,6 +104,7 @@ export async function attach(
   let before: string | undefined;
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    if (isCalled(row)) throw delivered(row);
     before = row.connectionId;
     return {
       connectionId,

@@ -1,3 +1,4 @@
+export { Delivery, DeliveryInfo } from "../delivery/schema.ts";
 export { serveAgent as serve } from "../match/dispatch.ts";
 export { commands } from "./commands.ts";
 export { attach, type Connection, connect, detach } from "./connect.ts";

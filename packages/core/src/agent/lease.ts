@@ -1,4 +1,6 @@
 import type { z } from "zod";
+import { delivered } from "../delivery/error.ts";
+import { isCalled } from "../delivery/schema.ts";
 import { type Member, open, openFor } from "../match/directory.ts";
 import { readTask, take, toAssignment } from "../match/dispatch.ts";
 import { parkedChannel } from "../match/shared.ts";
@@ -14,6 +16,7 @@ import type { Lease } from "./schema.ts";
 /**
  * Work for an agent that asks: what waits for it now, else what comes within `waitSeconds`. Empty when nothing did,
  * or when the agent is paused, draining or full.
+ * @throws `agent.stopped`, `agent.delivered`
  */
 export async function lease(
   scope: Scope,
@@ -28,6 +31,7 @@ export async function lease(
     const row = await read(scope, id);
     throw stopped(`agent ${row.name} is ${row.state}; register it again`);
   }
+  if (isCalled(member.row)) throw delivered(member.row);
   const found = async () => {
     const left = await unpack(scope, member, input.max);
     return left.length < input.max
@@ -89,6 +93,7 @@ async function leaseShared(
         const row = await read(scope, id);
         throw stopped(`agent ${row.name} is ${row.state}; register it again`);
       }
+      if (isCalled(member.row)) throw delivered(member.row);
       const tasks = await take(scope, directory, member, input.max);
       if (tasks.length > 0 && signal?.aborted) {
         const own = new Set(tasks.map((task) => task.id));

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { isCalled } from "../delivery/schema.ts";
 import { isError } from "../error.ts";
 import { backSince, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
@@ -7,7 +8,7 @@ import { takeBack } from "../task/end.ts";
 import { commands } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
-import type { Row } from "./row.ts";
+import { heard, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -16,32 +17,22 @@ import type { Commands, Heartbeat } from "./schema.ts";
  */
 export async function seen(scope: Scope, id: string): Promise<void> {
   const now = scope.ports.clock.now();
-  const directory = await openFor(
-    scope.ports,
-    scope.tenant,
-    id,
-    ({ expiresAt, leaseSeconds }) => expiresAt !== undefined && expiresAt - now > (leaseSeconds * 2000) / 3,
-  );
+  const directory = await openFor(scope.ports, scope.tenant, id, (row) => heardLately(row, now));
   const member = directory.members.get(id);
+  const down = member?.row.state === "lost" || member?.row.probing === true;
   if (member) {
     member.lastSeenAt = now;
-    const leaseMs = member.row.leaseSeconds * 1000;
-    if (
-      member.row.state !== "lost" &&
-      member.row.expiresAt !== undefined &&
-      member.row.expiresAt - now > (leaseMs * 2) / 3
-    )
-      return;
+    if (!down && heardLately(member.row, now)) return;
   }
-  const row = await change(scope, id, (row, at) => {
-    if (row.state === "stopped") return undefined;
-    return {
-      lastSeenAt: at,
-      expiresAt: at + row.leaseSeconds * 1000,
-      ...(row.state === "lost" && { state: "active" }),
-    };
-  });
-  if (member && row.state === "active" && member.connected) await serveAgent(scope, id);
+  const row = await change(scope, id, (row, at) => (row.state === "stopped" ? undefined : heard(row, at)));
+  if (row.state === "active" && (isCalled(row) ? down : member?.connected)) await serveAgent(scope, id);
+}
+
+/** Within the last third of its lease, as its row says. */
+function heardLately(row: Row, now: number): boolean {
+  const leaseMs = row.leaseSeconds * 1000;
+  if (isCalled(row)) return !row.probing && row.state !== "lost" && (row.lastSeenAt ?? 0) > now - leaseMs / 3;
+  return row.expiresAt !== undefined && row.expiresAt - now > (leaseMs * 2) / 3;
 }
 
 /** Keeps the agent and its leases alive; answers what it is to do. With `holding`, work it no longer has is given to others. */
@@ -80,8 +71,17 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       await finish(scope, directory, id);
       return undefined;
     }
-    // Whoever found it lost may have died before all was taken back.
-    if (shared && row.state === "lost" && row.used > 0) await takeBack(scope, id, "lost", lostReason(row));
+    // Whoever found it lost may have died before all was taken back. What a called one accepted it keeps.
+    if (shared && row.state === "lost" && row.used > 0 && !isCalled(row))
+      await takeBack(scope, id, "lost", lostReason(row));
+    if (row.state === "lost" && row.probeAt !== undefined && row.probeAt <= now) {
+      // Its next task tells whether it is back.
+      const tried = await change(scope, id, (current) =>
+        current.state === "lost" ? { state: "active", probing: true, probeAt: undefined } : undefined,
+      );
+      await serveAgent(scope, id);
+      return tried.deadlineAt;
+    }
     if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
     // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
     const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;

@@ -1,4 +1,7 @@
 import type { z } from "zod";
+import { type Delivery, isCalled } from "../delivery/schema.ts";
+import { newWebhookSecret, seal } from "../delivery/secret.ts";
+import { requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { cacheOf, open, openFor, setConnection } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
@@ -13,7 +16,7 @@ import { takeBack } from "../task/end.ts";
 import { conflict, exists, notFound, stopped } from "./error.ts";
 import { stop } from "./leave.ts";
 import { type AgentMessage, tell } from "./message.ts";
-import { advance, deadlineOf, type Row, statusOf, toInfo } from "./row.ts";
+import { advance, deadlineOf, type Row, reachable, statusOf, toInfo } from "./row.ts";
 import type { Info, ListQuery, Patch, Register, RemoveQuery } from "./schema.ts";
 
 const tries = 20;
@@ -49,12 +52,44 @@ export async function change(
 }
 
 /**
- * Makes an agent and its token, which is shown here and never again.
- * With `onConflict: "replace"` a taken name keeps its id: the old token is void, and what it held is given to others.
- * @throws `agent.exists`
+ * Checks where work is to be delivered to, and sees to the secret of a webhook: the one given, else `kept`, else a new one.
+ * @returns what to store, and the secret when it was made here, to be shown once
+ * @throws `request.invalid`
  */
-export async function register(scope: Scope, input: Register): Promise<{ agent: Info; token: string }> {
+async function prepare(scope: Scope, delivery: Delivery, kept?: string) {
+  const { outbound } = scope.ports;
+  if (delivery.type === "pull") return { settings: { delivery, deliverySecret: undefined } };
+  const { target, given } =
+    delivery.type === "webhook"
+      ? { target: { type: delivery.type, url: delivery.url } as const, given: delivery.secret }
+      : { target: delivery, given: undefined };
+  const refused = await outbound.check(target);
+  if (refused !== undefined) {
+    const field = { webhook: "url", lambda: "functionArn", queue: "queueUrl" }[target.type];
+    throw requestErrors.invalid(refused, { errors: [{ path: `delivery.${field}`, message: refused }] });
+  }
+  if (target.type !== "webhook") return { settings: { delivery: target, deliverySecret: undefined } };
+  const made = given === undefined && kept === undefined ? newWebhookSecret() : undefined;
+  const secret = given ?? made;
+  const deliverySecret = secret === undefined ? kept : seal(secret, outbound.secretKey());
+  return { settings: { delivery: target, deliverySecret }, ...(made !== undefined && { secret: made }) };
+}
+
+/** `secret`: of a webhook for which none was given. */
+export interface Registered {
+  readonly agent: Info;
+  readonly token: string;
+  readonly secret?: string;
+}
+
+/**
+ * Makes an agent and its token, which is shown here and never again, as is the secret of a webhook.
+ * With `onConflict: "replace"` a taken name keeps its id: the old token is void, and what it held is given to others.
+ * @throws `agent.exists`, `request.invalid`
+ */
+export async function register(scope: Scope, input: Register): Promise<Registered> {
   const { store, clock, random, shared } = scope.ports;
+  const { settings: delivery, ...secret } = await prepare(scope, input.delivery);
   const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
   for (let attempt = 0; attempt < tries; attempt++) {
     const now = clock.now();
@@ -65,7 +100,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
       capabilities: input.capabilities as Row["capabilities"],
       labels: input.labels,
       maxConcurrency: input.maxConcurrency,
-      delivery: input.delivery,
+      ...delivery,
       leaseSeconds: input.leaseSeconds,
       role: input.role,
       type: input.type,
@@ -83,6 +118,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
         old,
         {
           ...settings,
+          ...reachable,
           state: "active",
           lastSeenAt: undefined,
           expiresAt: undefined,
@@ -104,7 +140,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
       await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
       tell(scope, old, { stop: true, reason: "another process registered under this name" });
       await takeBack(scope, old.id, "released", "its agent was replaced");
-      return { agent: toInfo(await read(scope, old.id)), token };
+      return { agent: toInfo(await read(scope, old.id)), token, ...secret };
     }
     const id = createId("agt", now, random);
     const row = {
@@ -134,7 +170,7 @@ export async function register(scope: Scope, input: Register): Promise<{ agent: 
     ]);
     if (!result.ok) continue;
     directory.set(row);
-    return { agent: toInfo(row), token };
+    return { agent: toInfo(row), token, ...secret };
   }
   throw conflict(`agent ${input.name} is being registered by others; try again`);
 }
@@ -172,16 +208,38 @@ export async function list(
   }
 }
 
-/** Changes what the agent offers; work it holds goes on. */
-export async function update(scope: Scope, id: string, patch: Patch): Promise<Info> {
-  const row = await change(scope, id, (row) => {
+/**
+ * Changes what the agent offers, or how work reaches it; work it holds goes on. What was assigned and not begun is given
+ * back when it is reached in another way from now on.
+ * @throws `agent.stopped`, `request.invalid`, and `auth.forbidden` to an agent that would have others called
+ */
+export async function update(scope: Scope, id: string, patch: Patch): Promise<Omit<Registered, "token">> {
+  const { delivery: wanted, ...offer } = patch;
+  if (wanted && scope.actor.role === "agent")
+    throw requestErrors.forbidden("how work is delivered to an agent is for operators to change");
+  const before = await read(scope, id);
+  const kept = before.deliverySecret;
+  const { settings, ...secret } = wanted ? await prepare(scope, wanted, kept) : { settings: undefined };
+  const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
-    return Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== undefined)) as Parameters<
+    const changes = Object.fromEntries(Object.entries(offer).filter(([, value]) => value !== undefined)) as Parameters<
       typeof advance
     >[1];
+    if (!settings) return changes;
+    const called = isCalled(settings);
+    return {
+      ...changes,
+      ...settings,
+      ...reachable,
+      ...(called && { expiresAt: undefined, connectionId: undefined }),
+      ...(!called && isCalled(row) && { expiresAt: now + row.leaseSeconds * 1000 }),
+      ...(called && row.state === "lost" && { state: "active" as const }),
+    };
   });
+  if (row.delivery.type !== before.delivery.type)
+    await takeBack(scope, id, "released", "it is delivered to in another way", (task) => task.status !== "assigned");
   await serveAgent(scope, id);
-  return toInfo(row);
+  return { agent: toInfo(row), ...secret };
 }
 
 const settle = async (scope: Scope, id: string, message: AgentMessage) =>
@@ -212,7 +270,9 @@ export async function pause(scope: Scope, id: string): Promise<Info> {
 export async function resume(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
-    return row.state === "active" ? undefined : { state: "active", drainedAt: undefined, stopAt: undefined };
+    return row.state === "active"
+      ? undefined
+      : { ...reachable, state: "active", drainedAt: undefined, stopAt: undefined };
   });
   await settle(scope, id, { pause: false });
   await serveAgent(scope, id);

@@ -1,3 +1,4 @@
+import { type DeliveryInfo, isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
 import type { Item, Update, Value } from "../port/index.ts";
 import type { Capability, Info, Status } from "./schema.ts";
@@ -19,7 +20,19 @@ export interface Row extends Item {
   readonly used: number;
   readonly capabilities: readonly Capability[] & Value;
   readonly labels: Readonly<Record<string, string | number>>;
-  readonly delivery: { readonly type: "pull" };
+  readonly delivery: DeliveryInfo;
+  /** Signs what is sent to a webhook; see `seal`. */
+  readonly deliverySecret?: string;
+  /** Deliveries that failed in a row, when the first did, and why the last did. */
+  readonly misses?: number;
+  readonly missedAt?: number;
+  readonly missReason?: string;
+  /** Times it was tried anew since it was last reached. */
+  readonly probes?: number;
+  /** Lost, and tried anew with one task at this time. */
+  readonly probeAt?: number;
+  /** Tried anew: one task at a time, until one is delivered. */
+  readonly probing?: boolean;
   readonly leaseSeconds: number;
   readonly createdAt: number;
   /** When it was last registered; a name taken over registers again. */
@@ -82,16 +95,34 @@ export function advance(row: Row, changes: Mutable, now: number): { next: Row; w
   return { next: merged as Row, write };
 }
 
+/** A sign of life: a lost agent is back, and a called one may be called with all it has room for. */
+export const heard = (row: Row, now: number): Mutable => ({
+  lastSeenAt: now,
+  ...(isCalled(row) ? reachable : { expiresAt: now + row.leaseSeconds * 1000 }),
+  ...(row.state === "lost" && { state: "active" }),
+});
+
+/** Nothing is held against it. */
+export const reachable: Mutable = {
+  misses: undefined,
+  missedAt: undefined,
+  missReason: undefined,
+  probes: undefined,
+  probeAt: undefined,
+  probing: undefined,
+};
+
 export function deadlineOf(row: Row): number | undefined {
   if (row.state === "stopped") return undefined;
-  const lease = row.state === "lost" ? undefined : row.expiresAt;
+  const lease = row.state === "lost" ? row.probeAt : row.expiresAt;
   if (row.stopAt === undefined) return lease;
   return lease === undefined ? row.stopAt : Math.min(lease, row.stopAt);
 }
 
 export function statusOf(row: Row): Status {
   if (row.state !== "active") return row.state;
-  if (row.lastSeenAt === undefined) return "connecting";
+  if (row.probing) return "lost";
+  if (row.lastSeenAt === undefined && !isCalled(row)) return "connecting";
   return row.used >= row.maxConcurrency ? "busy" : "ready";
 }
 
@@ -113,6 +144,7 @@ export function toInfo(row: Row): Info {
     running: row.used,
     freeSlots: row.state === "active" ? Math.max(0, row.maxConcurrency - row.used) : 0,
     delivery: row.delivery,
+    ...(row.misses !== undefined && { deliveryFailures: { count: row.misses, lastError: row.missReason ?? "" } }),
     leaseSeconds: row.leaseSeconds,
     ...(row.metadata !== undefined && { metadata: row.metadata }),
     stats: {

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { Delivery, DeliveryInfo } from "../delivery/schema.ts";
 import { jsonText } from "../json.ts";
 import { name } from "../task/schema.ts";
 
@@ -18,9 +19,6 @@ export const Capabilities = z.array(Capability).max(64).refine(unique, "each cap
 export const Labels = z
   .record(name(64), z.union([z.string().max(256), z.number()]))
   .refine((labels) => Object.keys(labels).length <= 64, "at most 64 labels");
-
-/** How work reaches the agent: it asks for it, or holds a connection. The only kind there is so far. */
-export const Delivery = z.strictObject({ type: z.literal("pull") });
 
 const settable = {
   role: name().optional(),
@@ -48,6 +46,8 @@ export const Patch = z
     labels: Labels.optional(),
     maxConcurrency: z.number().int().min(1).max(1000).optional(),
     metadata: jsonText().optional(),
+    /** By operators only. A webhook without a secret keeps the one it has. */
+    delivery: Delivery.optional(),
   })
   .refine((patch) => Object.values(patch).some((value) => value !== undefined), "give at least one field to change");
 export type Patch = z.output<typeof Patch>;
@@ -95,7 +95,9 @@ export const Info = z.object({
   maxConcurrency: z.number(),
   running: z.number(),
   freeSlots: z.number(),
-  delivery: Delivery,
+  delivery: DeliveryInfo,
+  /** Deliveries that failed in a row, when the last one did. */
+  deliveryFailures: z.object({ count: z.number(), lastError: z.string() }).optional(),
   leaseSeconds: z.number(),
   metadata: jsonText().optional(),
   stats: z.object({ completed: z.number(), failed: z.number(), successRate: z.number(), averageSeconds: z.number() }),

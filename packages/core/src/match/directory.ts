@@ -1,4 +1,5 @@
 import type * as AgentRow from "../agent/row.ts";
+import { isCalled } from "../delivery/schema.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type * as TaskRow from "../task/row.ts";
@@ -85,6 +86,7 @@ export function freeSlots(member: Member): number {
   if (member.row.state !== "active") return 0;
   const free = member.maxConcurrency - member.used;
   if (free <= 0) return 0;
+  if (isCalled(member.row)) return member.row.probing ? (member.used > 0 ? 0 : 1) : free;
   return member.connected ? free : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
 }
 

@@ -1,6 +1,7 @@
 import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
 import { heldMark } from "../agent/row.ts";
+import { isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
 import type { Item, Ports, Put, Refusal, Write } from "../port/index.ts";
 import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
@@ -31,9 +32,12 @@ export async function readTask(scope: Scope, id: string): Promise<Row | undefine
   return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
 }
 
-/** Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. */
+/**
+ * Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. To one that
+ * is called the outbox sends it.
+ */
 export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
-  if (tasks.length === 0) return;
+  if (tasks.length === 0 || isCalled(member.row)) return;
   if (!member.connected && !scope.ports.shared) {
     member.mailbox.push(...tasks);
     for (const wake of member.waiters) wake();
@@ -66,8 +70,13 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
   for (let attempt = 0; attempt < tries; attempt++) {
     const row = await readTask(scope, id);
     if (!row) return false;
-    if (row.status !== "queued" || row.parked !== undefined) return true;
+    if (row.status !== "queued") return true;
     const lane = directory.lane(row.lane, needOf(row));
+    if (row.parked !== undefined) {
+      // Whoever parked it may have died before the look that has to follow.
+      if (row.gate === undefined) await serveLane(scope, directory, lane);
+      return true;
+    }
     const gate = Gate.gated(row)
       ? await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now())
       : { writes: [] };
@@ -208,6 +217,7 @@ async function assign(
       waitingReason: undefined,
       waitingSince: undefined,
       parked: undefined,
+      silenceSeconds: isCalled(member.row) ? member.row.leaseSeconds : undefined,
     },
     { at: now },
   );

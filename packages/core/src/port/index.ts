@@ -2,6 +2,7 @@ import type { Blobs } from "./blobs.ts";
 import type { Bus } from "./bus.ts";
 import type { Clock, Random } from "./clock.ts";
 import type { Live } from "./live.ts";
+import type { Outbound } from "./outbound.ts";
 import type { Queue, QueueFeed, QueueName } from "./queue.ts";
 import type { ChangeFeed, Store } from "./store.ts";
 
@@ -10,6 +11,7 @@ export type * from "./bus.ts";
 export * from "./check.ts";
 export type * from "./clock.ts";
 export type * from "./live.ts";
+export * from "./outbound.ts";
 export {
   type Message,
   type Outgoing,
@@ -35,6 +37,7 @@ export interface Ports {
   readonly bus: Bus;
   readonly blobs: Blobs;
   readonly live: Live;
+  readonly outbound: Outbound;
   readonly clock: Clock;
   readonly random: Random;
 }

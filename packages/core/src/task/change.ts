@@ -1,6 +1,7 @@
 import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
 import { cancelMark, heldMark } from "../agent/row.ts";
+import { isCalled } from "../delivery/schema.ts";
 import { cacheOf, type Directory, type Member, open, openFor } from "../match/directory.ts";
 import { readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
@@ -127,6 +128,10 @@ export async function goOn(
   const directory = await openFor(scope.ports, scope.tenant, before.agentId);
   const member = directory.members.get(before.agentId);
   if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member);
+  if (member && isCalled(member.row)) {
+    await serveAgent(scope, before.agentId);
+    return undefined;
+  }
   return member && { directory, member, tasks: await take(scope, directory, member, max) };
 }
 

@@ -1,6 +1,7 @@
 import { heldTasks } from "../agent/commands.ts";
 import { tell } from "../agent/message.ts";
 import { cancelMark } from "../agent/row.ts";
+import { deliveryOutcome } from "../delivery/error.ts";
 import { isError } from "../error.ts";
 import { backSince, open } from "../match/directory.ts";
 import { readTask } from "../match/dispatch.ts";
@@ -8,7 +9,7 @@ import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
 import { notFound, notRetryable, outcome } from "./error.ts";
-import { held, type Row, terminal, toInfo } from "./row.ts";
+import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
 
 /**
@@ -146,9 +147,13 @@ function due(row: Row, now: number, unit: number, awayUntil: number): Decision |
       return { changes: { status: "queued", queuedAt: now, scheduledAt: undefined }, note: true };
     case "queued":
     case "assigned":
-      return over(row.queuedAt, timeouts?.queueSeconds)
-        ? expire(outcome.queueTimeout, `not started within ${timeouts?.queueSeconds} s`)
-        : undefined;
+      if (over(row.queuedAt, timeouts?.queueSeconds))
+        return expire(outcome.queueTimeout, `not started within ${timeouts?.queueSeconds} s`);
+      if (row.status === "assigned" && row.silenceSeconds !== undefined) {
+        if (over(Math.max(row.assignedAt ?? now, awayUntil), deliverySeconds))
+          return failed(row, unreachable(`not delivered within ${deliverySeconds} s`), now, { unit });
+      }
+      return undefined;
     default:
       if (over(row.startedAt, timeouts?.runSeconds)) {
         return failed(
@@ -158,12 +163,12 @@ function due(row: Row, now: number, unit: number, awayUntil: number): Decision |
           { unit },
         );
       }
-      if (over(Math.max(row.beatAt ?? row.startedAt ?? now, awayUntil), timeouts?.heartbeatSeconds)) {
+      if (over(Math.max(row.beatAt ?? row.startedAt ?? now, awayUntil), silenceOf(row))) {
         return failed(
           row,
           {
             code: outcome.heartbeatTimeout,
-            message: `nothing was heard of the attempt for ${timeouts?.heartbeatSeconds} s`,
+            message: `nothing was heard of the attempt for ${silenceOf(row)} s`,
           },
           now,
           { unit },
@@ -171,6 +176,33 @@ function due(row: Row, now: number, unit: number, awayUntil: number): Decision |
       }
       return undefined;
   }
+}
+
+const unreachable = (message: string) => ({ code: deliveryOutcome.unreachable, message, retryable: true });
+
+/** An attempt that could not be delivered has failed; its agent never had it. */
+export async function undelivered(scope: Scope, id: string, fence: number, message: string): Promise<void> {
+  const unit = Math.random();
+  const { row, before } = await change(scope, id, (row, now) =>
+    row.status === "assigned" && row.fence === fence ? failed(row, unreachable(message), now, { unit }) : undefined,
+  );
+  if (row !== before) await goOn(scope, before);
+}
+
+/**
+ * Its agent will not take it now. It goes back unharmed, and is matched again a little later each time, since the same
+ * agent may be the only one there is.
+ */
+export async function refused(scope: Scope, id: string, fence: number, reason: string): Promise<void> {
+  const { row, before } = await change(scope, id, (row, now) => {
+    if (row.status !== "assigned" || row.fence !== fence) return undefined;
+    const decision = released(row, reason, now);
+    if (decision.changes.status !== "queued") return decision;
+    const times = row.history.filter(([, , , , note]) => note === decision.note).length;
+    const scheduledAt = now + Math.min(60, 2 ** times) * 1000;
+    return { ...decision, changes: { ...decision.changes, status: "scheduled", queuedAt: undefined, scheduledAt } };
+  });
+  if (row !== before) await goOn(scope, before);
 }
 
 /**

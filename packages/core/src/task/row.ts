@@ -85,6 +85,11 @@ export interface Row extends Item {
   readonly assignedAt?: number;
   readonly startedAt?: number;
   readonly beatAt?: number;
+  /**
+   * Its agent is called (`isCalled`), and this is that agent's lease: without a time limit of its own, the attempt may be
+   * silent so long once it was accepted. A called agent has no heartbeat that would end it.
+   */
+  readonly silenceSeconds?: number;
   readonly finishedAt?: number;
   readonly deadlineAt?: number;
 }
@@ -114,6 +119,13 @@ export const transitions: Readonly<Record<Status, readonly Status[]>> = {
   cancelled: ["queued", "scheduled"],
   expired: ["queued", "scheduled"],
 };
+
+/** An assignment that could not be delivered within this time has failed; tries are over long before, unless their messages were lost. */
+export const deliverySeconds = 900;
+
+/** The longest silence of a running attempt. */
+export const silenceOf = ({ timeouts, silenceSeconds }: Row): number | undefined =>
+  timeouts?.heartbeatSeconds ?? (timeouts?.runSeconds === undefined ? silenceSeconds : undefined);
 
 type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
 
@@ -166,10 +178,12 @@ export function deadlineOf(row: Row): number | undefined {
   } else if (row.status === "queued" || row.status === "assigned") {
     if (timeouts?.queueSeconds !== undefined && row.queuedAt !== undefined)
       at = Math.min(at, row.queuedAt + timeouts.queueSeconds * 1000);
+    if (row.status === "assigned" && row.silenceSeconds !== undefined && row.assignedAt !== undefined)
+      at = Math.min(at, row.assignedAt + deliverySeconds * 1000);
   } else if (row.startedAt !== undefined) {
     if (timeouts?.runSeconds !== undefined) at = Math.min(at, row.startedAt + timeouts.runSeconds * 1000);
-    if (timeouts?.heartbeatSeconds !== undefined)
-      at = Math.min(at, (row.beatAt ?? row.startedAt) + timeouts.heartbeatSeconds * 1000);
+    const silence = silenceOf(row);
+    if (silence !== undefined) at = Math.min(at, (row.beatAt ?? row.startedAt) + silence * 1000);
   }
   return at === Number.POSITIVE_INFINITY ? undefined : Math.ceil(at);
 }

@@ -6,7 +6,7 @@ import { toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, notFound } from "./error.ts";
-import { held, type Row, terminal, toInfo } from "./row.ts";
+import { held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type * as schema from "./schema.ts";
 
 export interface Ended {
@@ -65,12 +65,12 @@ export async function heartbeat(
     if (input.details !== undefined) changes.details = input.details;
     const silentMs = now - (row.beatAt ?? row.startedAt ?? now);
     // Written at a quarter of the timeout: each beat is a paid write, and three of them may be lost.
-    if (row.timeouts?.heartbeatSeconds !== undefined && silentMs >= row.timeouts.heartbeatSeconds * 250)
-      changes.beatAt = now;
+    const silence = silenceOf(row);
+    if (silence !== undefined && silentMs >= silence * 250) changes.beatAt = now;
     if (row.status === "assigned")
       return { changes: { ...changes, status: "running", startedAt: now, beatAt: now }, note: true };
     return Object.keys(changes).length > 0
-      ? { changes: { ...changes, ...(row.timeouts?.heartbeatSeconds !== undefined && { beatAt: now }) } }
+      ? { changes: { ...changes, ...(silence !== undefined && { beatAt: now }) } }
       : undefined;
   });
   return commands(scope, scope.actor.id);
