@@ -1,5 +1,5 @@
 // Bundles every package to its dist folder. Run by npm when it installs, and by hand after a change: node build.mjs
-import { existsSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -79,6 +79,11 @@ const engineAws = () => {
     name: "without-idle-parts",
     setup({ onResolve, onLoad }) {
       onResolve({ filter: /^@aws-sdk/ }, ({ path }) => (path in idle ? { path, namespace: "idle" } : undefined));
+      // Of its whole manifest a client wants to know its version.
+      onLoad({ filter: /@aws-sdk.client-[a-z0-9-]+.package\.json$/ }, ({ path }) => ({
+        contents: JSON.stringify({ version: JSON.parse(readFileSync(path, "utf8")).version }),
+        loader: "json",
+      }));
       onLoad({ filter: /.*/, namespace: "idle" }, ({ path }) => ({ contents: idle[path] }));
     },
   };

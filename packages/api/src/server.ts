@@ -1,7 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { createServer as createHttpServer, type Server, STATUS_CODES } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { getRequestListener } from "@hono/node-server";
 import { type ErrorKind, requestErrors } from "@waggle/core";
 import { type AppOptions, createApp } from "./app.ts";
 import { problemType, toProblem } from "./problem.ts";
@@ -43,6 +42,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   setMaxListeners(0, closing.signal);
   const app = createApp({ ...options, closing: closing.signal });
   const { maxHeadersCount, maxConnections, ...timeouts } = limits;
+  // Not loaded with this file: a function on AWS has no server of its own to listen with.
+  const { getRequestListener } = await import("@hono/node-server");
   const server = createHttpServer({ ...timeouts, noDelay: true }, getRequestListener(app.hono.fetch));
   server.maxHeadersCount = maxHeadersCount;
   server.maxConnections = maxConnections;

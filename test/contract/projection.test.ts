@@ -1,0 +1,141 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Change, Derived, Store, Update } from "@waggle/core";
+import { projectRecords, type StreamRecord } from "@waggle/engine-aws";
+import { type EmbeddedEngine, openEmbedded } from "@waggle/engine-embedded";
+import fc from "fast-check";
+import { afterEach, beforeEach, expect, test } from "vitest";
+
+let dataDir: string;
+let engine: EmbeddedEngine;
+let store: Store;
+beforeEach(async () => {
+  dataDir = mkdtempSync(join(tmpdir(), "waggle-project-"));
+  engine = await openEmbedded({ dataDir });
+  store = engine.ports.store;
+});
+afterEach(async () => {
+  await engine.close();
+  rmSync(dataDir, { recursive: true, force: true });
+});
+
+const record = (pk: string, sk: string, position: number): StreamRecord => {
+  const Keys = { pk: { S: pk }, sk: { S: sk } };
+  return { dynamodb: { Keys, SequenceNumber: String(position), NewImage: { ...Keys, kind: { S: "row" } } } };
+};
+const nameOf = ({ dynamodb: { Keys, SequenceNumber } = {} }: StreamRecord) =>
+  `${Keys?.pk?.S}/${Keys?.sk?.S}/${SequenceNumber}`;
+const tenantOf = ({ key }: Change) => key.pk.slice(0, key.pk.indexOf("#"));
+const sums = (group: string): Update["update"] => ({ pk: `${group}#sum`, sk: "sum" });
+/** Counts changes, and gives each a number as the event log does. */
+const derive = async (changes: readonly Change[]): Promise<Derived> => {
+  const group = tenantOf(changes[0] as Change);
+  const last = (await store.get({ pk: `${group}#log`, sk: "head" }))?.last as number | undefined;
+  const first = (last ?? 0) + 1;
+  return {
+    once: [
+      { update: sums(group), kind: "sum", add: { n: changes.length } },
+      { update: { pk: `${group}#log`, sk: "head" }, kind: "head", set: { last: first + changes.length - 1 } },
+      {
+        put: {
+          pk: `${group}#log`,
+          sk: `row${String(first).padStart(6, "0")}`,
+          kind: "log",
+          seen: changes.map(({ key, position }) => `${key.pk}/${key.sk}/${Number(position)}`),
+        },
+      },
+    ],
+    again: changes.map(({ key }) => ({ put: { pk: `${group}#list`, sk: key.sk, kind: "index" } })),
+  };
+};
+const seen = async (group: string) => {
+  const { items } = await store.query({ pk: `${group}#log`, prefix: "row", limit: 1000 });
+  return items.flatMap((row) => row.seen as string[]);
+};
+const projection = (on: Store, by = derive) => projectRecords({ ports: { store: on } }, "views", tenantOf, by);
+const apply = (changes: readonly StreamRecord[]) => projection(store)(changes);
+
+test("each change counts once, however shards cut, repeat and cross their batches", async () => {
+  let run = 0;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(
+        fc.record({
+          shard: fc.integer({ min: 0, max: 2 }),
+          from: fc.integer({ min: 0, max: 14 }),
+          length: fc.integer({ min: 1, max: 6 }),
+          beside: fc.boolean(),
+        }),
+        { minLength: 3, maxLength: 25 },
+      ),
+      async (batches) => {
+        const group = `t${++run}`;
+        // Three shards bring rows of the same two partitions; numbers rise in each, and cross between them.
+        const shards = [0, 1, 2].map((shard) =>
+          Array.from({ length: 15 }, (_, n) =>
+            record(`${group}#T#${n % 2}`, `s${shard}n${n % 4}`, 95 + n * 3 + shard * 2),
+          ),
+        );
+        // A shard goes on where it was, or again from somewhere before; never with a gap.
+        const read = [0, 0, 0];
+        const given = new Set<string>();
+        let running: Promise<void>[] = [];
+        for (const { shard, from, length, beside } of batches) {
+          const start = Math.min(from, read[shard] as number);
+          const batch = (shards[shard] as StreamRecord[]).slice(start, start + length);
+          if (batch.length === 0) continue;
+          running.push(apply(batch));
+          for (const each of batch) given.add(nameOf(each));
+          read[shard] = Math.max(read[shard] as number, start + batch.length);
+          if (beside) continue;
+          await Promise.all(running);
+          running = [];
+        }
+        await Promise.all(running);
+        expect((await store.get(sums(group)))?.n).toBe(given.size);
+        expect((await seen(group)).sort()).toEqual([...given].sort());
+      },
+    ),
+    { numRuns: 25, interruptAfterTimeLimit: 8_000, markInterruptAsFailure: false },
+  );
+});
+
+test("tenants of one batch are counted apart", async () => {
+  const batch = [record("a#T#1", "x", 1), record("b#T#1", "x", 2), record("a#A#1", "y", 3)];
+  await apply(batch);
+  await apply(batch);
+  expect([(await store.get(sums("a")))?.n, (await store.get(sums("b")))?.n]).toEqual([2, 1]);
+});
+
+test("a batch that makes more than a transaction takes goes in parts, each once", async () => {
+  const many = async (changes: readonly Change[]): Promise<Derived> => ({
+    once: [
+      { update: sums("t"), kind: "sum", add: { n: changes.length } },
+      ...changes.map(({ key }) => ({ update: { pk: "t#each", sk: key.sk }, kind: "sum", add: { n: 1 } })),
+    ],
+    again: [],
+  });
+  const changes = Array.from({ length: 300 }, (_, n) => record("t#T#1", `r${n}`, n + 1));
+  await projection(store, many)(changes);
+  await projection(store, many)(changes.slice(100));
+  expect((await store.get(sums("t")))?.n).toBe(300);
+  const { items } = await store.query({ pk: "t#each", limit: 1000 });
+  expect(items.map((item) => item.n)).toEqual(changes.map(() => 1));
+});
+
+test("a handler that dies after it wrote what may be repeated counts the batch once when it comes again", async () => {
+  const batch = [record("t#T#1", "a", 7)];
+  const dying: Store = {
+    ...store,
+    transact: async () => {
+      throw new Error("killed");
+    },
+  };
+  await expect(projection(dying)(batch)).rejects.toThrow("killed");
+  expect((await store.query({ pk: "t#list", limit: 10 })).items.length).toBe(1);
+  expect(await store.get(sums("t"))).toBeUndefined();
+  await apply(batch);
+  await apply(batch);
+  expect((await store.get(sums("t")))?.n).toBe(1);
+});
