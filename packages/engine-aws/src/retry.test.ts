@@ -42,7 +42,7 @@ describe("a call", () => {
 
   test("gives up with its budget, typed, saying when to come again", async () => {
     let tries = 0;
-    const call = caller({ budgetMs: 40 }).call("queue", async () => {
+    const call = caller({ budgetMs: 400 }).call("queue", async () => {
       tries++;
       throw named("ThrottlingException");
     });
