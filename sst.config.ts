@@ -27,6 +27,7 @@ export default $config({
       socketUrl: socket.url,
       bus: bus.name,
       intakeQueue: queues.intake.queue.arn,
+      intakeDeadLetters: queues.intake.dead.arn,
       concurrency: reserves.apply((yes) => (yes ? "reserved" : "not reserved: the account's quota is too low")),
     };
   },

@@ -1,5 +1,6 @@
 import { minuteHandler } from "@waggle/edge";
-import { type Context, invocation, report } from "./support/lambda.ts";
+import { type Context, invocation, kept, report } from "./support/lambda.ts";
 
-export const handler = (_: unknown, context: Context) =>
-  invocation("minute", context, (ports) => minuteHandler(ports, report)());
+const minute = kept((ports) => minuteHandler(ports, report));
+
+export const handler = (_: unknown, context: Context) => invocation("minute", context, (ports) => minute(ports)());

@@ -1,7 +1,7 @@
-import { socketHandler } from "@waggle/edge";
-import { type Context, invocation } from "./support/lambda.ts";
+import { type SocketEvent, socketHandler } from "@waggle/edge";
+import { type Context, invocation, kept, report } from "./support/lambda.ts";
 
-type SocketEvent = Parameters<ReturnType<typeof socketHandler>>[0];
+const socket = kept((ports) => socketHandler(ports, report));
 
 export const handler = (event: SocketEvent, context: Context) =>
-  invocation("socket", context, (ports) => socketHandler(ports)(event));
+  invocation("socket", context, (ports) => socket(ports)(event));

@@ -17,6 +17,8 @@ export const rows = {
   counters: ["*#C"],
   projections: ["*#P"],
   timers: ["TIMER", "TIMER#*"],
+  /** Whose a connection is. */
+  connections: ["C#*"],
   /** The tenants there are; how far the reconcilers of each came. */
   tenants: ["TENANTS"],
   repairs: ["*#R"],
@@ -27,8 +29,8 @@ export const rows = {
 } as const satisfies Readonly<Record<string, readonly string[]>>;
 export type Rows = keyof typeof rows;
 
-/** Rows that giving a task to an agent, or ending one, reads and writes. */
-const matching = ["tasks", "agents", "waiting", "limits", "shares", "dependants"] as const;
+/** Rows that giving a task to an agent, or ending one, reads and writes; a connection found gone is forgotten. */
+const matching = ["tasks", "agents", "waiting", "limits", "shares", "dependants", "connections"] as const;
 const views = ["lists", "events", "counters"] as const;
 
 export interface QueueEntry {
@@ -38,13 +40,15 @@ export interface QueueEntry {
   readonly maxReceives: number;
   /** Keeps messages this long; its dead letters stay 14 days. */
   readonly retentionDays: number;
+  /** Rules of EventBridge may have it as their target, and its dead letters as theirs. */
+  readonly ofRules?: true;
 }
 
 export const queues = {
   dispatch: { visibilitySeconds: 180, maxReceives: 8, retentionDays: 4 },
   timers: { visibilitySeconds: 180, maxReceives: 8, retentionDays: 4 },
   deliver: { visibilitySeconds: 720, maxReceives: 8, retentionDays: 4 },
-  intake: { visibilitySeconds: 180, maxReceives: 8, retentionDays: 4 },
+  intake: { visibilitySeconds: 180, maxReceives: 8, retentionDays: 4, ofRules: true },
 } as const satisfies Readonly<Record<string, QueueEntry>>;
 export type QueueName = keyof typeof queues;
 
@@ -64,13 +68,6 @@ export const table = {
   ttl: "ttl",
   recoveryDays: 35,
 } as const;
-
-/** Events of this account that match are submitted as tasks: rules on Waggle's own bus, each with the intake queue as its target. */
-export const rules = {
-  submit: { queue: "intake", pattern: { "detail-type": ["waggle.task.submit"] }, retrySeconds: 86_400, retries: 185 },
-} as const satisfies Readonly<
-  Record<string, { queue: QueueName; pattern: Record<string, unknown>; retrySeconds: number; retries: number }>
->;
 
 /** What one function may do; nothing else. */
 export interface Access {
@@ -210,12 +207,13 @@ export const functions = {
     knows: ["secretKey", "publicUrl", "socketEndpoint"],
   },
   intake: {
-    what: "makes tasks of events",
+    what: "makes tasks of events that rules of EventBridge send",
     trigger: { type: "queue", queue: "intake", batch: 10, concurrency: 8 },
     memoryMiB: 512,
     timeoutSeconds: 30,
     reserved: 10,
     may: {
+      read: ["keys"],
       write: [...matching, "idempotency"],
       blobs: "write",
       send: ["dispatch", "timers", "deliver"],
@@ -259,15 +257,6 @@ export const functions = {
       push: true,
     },
     knows: ["socketEndpoint"],
-  },
-  scaling: {
-    what: "says how many agents are wanted",
-    trigger: { type: "schedule", every: "rate(1 minute)", retries: 2, failure: "schedule" },
-    memoryMiB: 256,
-    timeoutSeconds: 30,
-    reserved: 2,
-    may: { read: ["tasks", "agents", "waiting", "lists", "counters", "tenants"], publish: true },
-    knows: [],
   },
 } as const satisfies Readonly<Record<string, FunctionEntry>>;
 export type FunctionName = keyof typeof functions;

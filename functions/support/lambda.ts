@@ -41,17 +41,29 @@ export async function invocation<T>(
 
 type QueueHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) => Promise<BatchOutcome>;
 
-/** A handler of a queue as a Lambda function: those that failed come again soon, not only when their visibility time is over. */
-export const onQueue =
-  (name: QueueName, handler: QueueHandler) => (event: { Records: SqsRecord[] }, context: Context) =>
+/** Makes what a function needs of the ports at its first call, and keeps it. */
+export function kept<T>(make: (ports: Ports) => T): (ports: Ports) => T {
+  let value: { readonly of: T } | undefined;
+  return (ports) => {
+    value ??= { of: make(ports) };
+    return value.of;
+  };
+}
+
+/** A handler of a queue as a Lambda function: what failed comes again soon, not only when its visibility time is over. */
+export function onQueue(name: QueueName, handler: QueueHandler) {
+  const handle = kept((ports) => handler(ports, report));
+  return (event: { readonly Records: readonly SqsRecord[] }, context: Context) =>
     invocation(name, context, async (ports) => {
       const messages = fromSqs(event.Records);
-      const { failed } = await handler(ports, report)(messages);
-      const again = messages
-        .filter(({ id }) => failed.includes(id))
-        .map(({ receipt, receives }) =>
+      const { failed } = await handle(ports)(messages);
+      const again = messages.filter(({ id }) => failed.includes(id));
+      const given = await Promise.allSettled(
+        again.map(({ receipt, receives }) =>
           ports.queues[name].retry(receipt, Math.min(againSeconds.first * 2 ** (receives - 1), againSeconds.most)),
-        );
-      for (const each of await Promise.allSettled(again)) if (each.status === "rejected") report(name, each.reason);
+        ),
+      );
+      for (const each of given) if (each.status === "rejected") report(name, each.reason);
       return toSqsResponse({ failed });
     });
+}
