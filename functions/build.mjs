@@ -1,8 +1,8 @@
 // Bundles the Lambda functions to dist/functions: node functions/build.mjs [folder]
-import { rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -21,6 +21,8 @@ const common = {
   conditions: ["source", "module"],
   outExtension: { ".js": ".mjs" },
   logLevel: "warning",
+  // Of what is left out, some is still named.
+  logOverride: { "import-is-undefined": "silent" },
   banner: {
     js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
   },
@@ -34,22 +36,25 @@ const rare = {
   "@aws-sdk/client-dynamodb-streams": "streams",
 };
 
-/** The manifest, for what each function may do. */
-async function manifest() {
-  const { outputFiles } = await build({ entryPoints: [join(root, "infra/manifest.ts")], write: false, format: "esm" });
-  return import(`data:text/javascript;base64,${Buffer.from(outputFiles[0].contents).toString("base64")}`);
+/** What a module exports, bundled here and now. */
+async function exportsOf(contents) {
+  const stdin = { contents, resolveDir: root, loader: "ts" };
+  const { outputFiles } = await build({ ...common, stdin, splitting: false, write: false });
+  const file = join(root, ".cache", `functions-${process.pid}.mjs`);
+  mkdirSync(join(root, ".cache"), { recursive: true });
+  writeFileSync(file, outputFiles[0].contents);
+  return import(pathToFileURL(file).href).finally(() => rmSync(file));
 }
 
 const lean = (name) => join(root, `functions/lean/${name}.ts`);
 
 /** Leaves out of a function what it never uses. */
-const slim = (publishes) => ({
+const slim = (openApi) => ({
   name: "slim",
   setup(plugins) {
     const aliases = {
       "@aws-sdk/credential-provider-node": lean("credentials"),
       "@aws-sdk/middleware-endpoint-discovery": lean("discovery"),
-      ...(!publishes && { "@aws-sdk/client-eventbridge": join(root, "functions/lean/events.cjs") }),
     };
     // Of its own package.json a client uses one line.
     plugins.onLoad({ filter: /@aws-sdk\/client-[^/]+\/package\.json$/ }, async ({ path }) => {
@@ -58,9 +63,18 @@ const slim = (publishes) => ({
     });
     plugins.onResolve({ filter: /^@aws-sdk\// }, ({ path, kind }) => {
       if (aliases[path]) return { path: aliases[path] };
-      if (kind === "dynamic-import" && rare[path]) return { path: `./rare/${rare[path]}.mjs`, external: true };
+      // A file of its own is reached from the files of the bundle, not from itself.
+      if (kind !== "entry-point" && rare[path])
+        return { path: `./rare/${rare[path]}.mjs`, external: true, sideEffects: false };
       return undefined;
     });
+    // The text is the same for every request: made here, it needs none of what makes it.
+    plugins.onLoad({ filter: /packages\/api\/src\/openapi\.ts$/ }, () => ({
+      contents: `export const openApiText = () => ${JSON.stringify(openApi)};`,
+    }));
+    plugins.onResolve({ filter: /\/(to-json-schema|json-schema-processors)\.js$/ }, ({ importer }) =>
+      importer.includes("/zod/v4/") ? { path: lean("schema") } : undefined,
+    );
     // Our modules do nothing when they are loaded: what nobody imports from them is left out.
     plugins.onResolve({ filter: /^(@waggle\/|\.\.?\/.*\.ts$)/ }, async ({ path, pluginData, ...from }) => {
       if (pluginData === "asked") return undefined;
@@ -86,17 +100,23 @@ function sizes(metafile, entry) {
  * is what is uploaded.
  */
 async function buildFunctions(out = join(root, "dist/functions")) {
-  const { functions } = await manifest();
+  const { functions, openApi } = await exportsOf(`
+    import manifest from "./packages/cli/package.json";
+    import { openApiText } from "./packages/api/src/openapi.ts";
+    import { routes } from "./packages/api/src/routes/index.ts";
+    export { functions } from "./infra/manifest.ts";
+    export const openApi = openApiText(manifest.version, routes);
+  `);
   const found = {};
   rmSync(out, { recursive: true, force: true });
-  for (const [name, { may }] of Object.entries(functions)) {
+  for (const name of Object.keys(functions)) {
     const folder = join(out, name);
     const entry = `functions/${name}.ts`;
     const own = await build({
       ...common,
       entryPoints: [{ in: entry, out: "bundle" }],
       outdir: folder,
-      plugins: [slim(may.publish === true)],
+      plugins: [slim(openApi)],
     });
     const wanted = Object.entries(rare).filter(([, file]) =>
       Object.values(own.metafile.outputs).some(({ imports }) =>
@@ -108,7 +128,7 @@ async function buildFunctions(out = join(root, "dist/functions")) {
       entryPoints: wanted.map(([path, file]) => ({ in: path, out: `rare/${file}` })),
       outdir: folder,
       chunkNames: "rare/[name]-[hash]",
-      plugins: [slim(true)],
+      plugins: [slim(openApi)],
     });
     const { startBytes, allBytes } = sizes(own.metafile, entry);
     found[name] = { startBytes, allBytes: allBytes + sizes(more.metafile, "").allBytes };
