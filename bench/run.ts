@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { launchScript } from "../test/support/process.ts";
 import { root } from "../test/support/root.ts";
+import { measureBundles } from "./bundle.ts";
 import type { DriverMessage } from "./driver.ts";
 import { type Floor, measureFloor } from "./floor.ts";
 import { figureKinds, verdict } from "./goals.ts";
@@ -23,6 +24,7 @@ measure, warmed up by 2,000 tasks, the order of the systems turned round each ti
   W6      submit to result with few and with many agents and tasks stored; on request only
   W7      who waits how long when one submitter floods
   open    from the command to the first accepted task with a million stored ones; on request only
+  bundle  size and load time of each Lambda function, with a gate on size; by itself
   memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
 
   workloads        some of the above, separated by commas (default: all but those on request)
@@ -153,6 +155,7 @@ function floorLines(floor: Floor): string {
 }
 
 async function main(): Promise<void> {
+  if (process.argv[2] === "bundle") return measureBundles();
   const settings = options();
   if (settings.help) return console.log(help);
   const people = (text: string) => (settings.json ? console.error(text) : console.log(text));

@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build unit domain emulators contract imports e2e crash
+Stages: types lint unused build unit domain emulators contract imports infra e2e crash
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
 
 interface Stage {
@@ -50,6 +50,7 @@ const dynamic: readonly Stage[] = [
   },
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
   vitest("imports", "who may import whom; what ships stays small", "test/imports"),
+  vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("e2e", "a started server, over HTTP", "test/e2e"),
   {
     name: "crash",

@@ -68,6 +68,8 @@ export const counterKey = (tenant: string): RowKey => ({ pk: `${tenant}#C`, sk: 
 
 /** Keys and agent tokens, found by the hash of the bearer text, which is all that is stored of it. */
 export const bearerKey = (hash: string): RowKey => ({ pk: `K#${hash}`, sk: "key" });
+/** Says that the key of this hash was taken over from the deployment, for good. */
+export const adoptedKey = (hash: string): RowKey => ({ pk: `K#${hash}`, sk: "adopted" });
 export const keyListPartition = (tenant: string) => `${tenant}#K`;
 
 /** The tenants there are, for what runs each minute. */

@@ -2,7 +2,7 @@ import { defineError, requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { decodeCursor, encodeCursor } from "../page.ts";
 import type { Item, Ports } from "../port/index.ts";
-import { bearerKey, keyListPartition, tenantKey } from "../rows.ts";
+import { adoptedKey, bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
 import { hashOf, newSecret } from "../secret.ts";
 import type { Create, Info } from "./schema.ts";
@@ -32,6 +32,39 @@ export const firstTenant = "default";
 export async function bootstrap(ports: Ports): Promise<string> {
   const { key } = await create(systemScope(ports, firstTenant, "bootstrap"), { role: "admin", name: "made at start" });
   return key;
+}
+
+/**
+ * Makes whoever bears the text of this hash (`hashOf`) an admin of the first tenant, once: a key that was revoked stays void.
+ * For a deployment, whose owner makes the key and tells nobody but its hash.
+ * @returns whether it was made now
+ */
+export async function adopt(ports: Ports, hash: string): Promise<boolean> {
+  const { store, clock, random } = ports;
+  const mark = adoptedKey(hash);
+  if (await store.get(mark)) return false;
+  const now = clock.now();
+  const id = createId("key", now, random);
+  const tenant = firstTenant;
+  const row: Row = {
+    pk: keyListPartition(tenant),
+    sk: id,
+    kind: "key",
+    id,
+    tenant,
+    role: "admin",
+    hash,
+    hint: "wgk_",
+    createdAt: now,
+    name: "made by the deployment",
+  };
+  const { ok } = await store.transact([
+    { put: { ...mark, kind: "adopted", at: now }, if: { exists: false } },
+    { put: row, if: { exists: false } },
+    { put: { ...bearerKey(hash), kind: "bearer", tenant, role: "admin", id }, if: { exists: false } },
+    { put: { ...tenantKey(tenant), kind: "tenant" } },
+  ]);
+  return ok;
 }
 
 /** Who bears this text; undefined for nobody. One strongly consistent read, so that a revoked key is void at once. */

@@ -1,0 +1,139 @@
+// Bundles the Lambda functions to dist/functions: node functions/build.mjs [folder]
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { build } from "esbuild";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  splitting: true,
+  minify: true,
+  metafile: true,
+  platform: "node",
+  format: "esm",
+  target: "es2024",
+  mainFields: ["module", "main"],
+  // What our packages are written in.
+  conditions: ["source", "module"],
+  outExtension: { ".js": ".mjs" },
+  logLevel: "warning",
+  // Of what is left out, some is still named.
+  logOverride: { "import-is-undefined": "silent" },
+  banner: {
+    js: 'import { createRequire as __createRequire } from "node:module"; const require = __createRequire(import.meta.url);',
+  },
+};
+
+/** Clients few calls need: bundles of their own, loaded on first use. What they share with others is there twice, and not in the way. */
+const rare = {
+  "@aws-sdk/client-s3": "s3",
+  "@aws-sdk/client-lambda": "lambda",
+  "@aws-sdk/client-apigatewaymanagementapi": "connections",
+  "@aws-sdk/client-dynamodb-streams": "streams",
+};
+
+/** What a module exports, bundled here and now. */
+async function exportsOf(contents) {
+  const stdin = { contents, resolveDir: root, loader: "ts" };
+  const { outputFiles } = await build({ ...common, stdin, splitting: false, write: false });
+  const file = join(root, ".cache", `functions-${process.pid}.mjs`);
+  mkdirSync(join(root, ".cache"), { recursive: true });
+  writeFileSync(file, outputFiles[0].contents);
+  return import(pathToFileURL(file).href).finally(() => rmSync(file));
+}
+
+const lean = (name) => join(root, `functions/lean/${name}.ts`);
+
+/** Leaves out of a function what it never uses. */
+const slim = (openApi) => ({
+  name: "slim",
+  setup(plugins) {
+    const aliases = {
+      "@aws-sdk/credential-provider-node": lean("credentials"),
+      "@aws-sdk/middleware-endpoint-discovery": lean("discovery"),
+    };
+    // Of its own package.json a client uses one line.
+    plugins.onLoad({ filter: /@aws-sdk\/client-[^/]+\/package\.json$/ }, async ({ path }) => {
+      const { version } = JSON.parse(await readFile(path, "utf8"));
+      return { contents: JSON.stringify({ version }), loader: "json" };
+    });
+    plugins.onResolve({ filter: /^@aws-sdk\// }, ({ path, kind }) => {
+      if (aliases[path]) return { path: aliases[path] };
+      // A file of its own is reached from the files of the bundle, not from itself.
+      if (kind !== "entry-point" && rare[path])
+        return { path: `./rare/${rare[path]}.mjs`, external: true, sideEffects: false };
+      return undefined;
+    });
+    // The text is the same for every request: made here, it needs none of what makes it.
+    plugins.onLoad({ filter: /packages\/api\/src\/openapi\.ts$/ }, () => ({
+      contents: `export const openApiText = () => ${JSON.stringify(openApi)};`,
+    }));
+    plugins.onResolve({ filter: /\/(to-json-schema|json-schema-processors)\.js$/ }, ({ importer }) =>
+      importer.includes("/zod/v4/") ? { path: lean("schema") } : undefined,
+    );
+    // Our modules do nothing when they are loaded: what nobody imports from them is left out.
+    plugins.onResolve({ filter: /^(@waggle\/|\.\.?\/.*\.ts$)/ }, async ({ path, pluginData, ...from }) => {
+      if (pluginData === "asked") return undefined;
+      const found = await plugins.resolve(path, { ...from, pluginData: "asked" });
+      return found.errors.length > 0 ? found : { ...found, pluginData: undefined, sideEffects: false };
+    });
+  },
+});
+
+/** Bytes of the files that are loaded when the function starts, and of all. */
+function sizes(metafile, entry) {
+  const files = new Map(Object.entries(metafile.outputs).filter(([path]) => path.endsWith(".mjs")));
+  const start = new Set([...files].filter(([, { entryPoint }]) => entryPoint === entry).map(([path]) => path));
+  for (const path of start)
+    for (const each of files.get(path).imports)
+      if (each.kind !== "dynamic-import" && files.has(each.path)) start.add(each.path);
+  const bytes = (paths) => [...paths].reduce((sum, path) => sum + files.get(path).bytes, 0);
+  return { startBytes: bytes(start), allBytes: bytes(files.keys()) };
+}
+
+/**
+ * One folder a function, `bundle.mjs` in each; and `sizes.json`: of each, `startBytes` are loaded when it starts, `allBytes`
+ * is what is uploaded.
+ */
+async function buildFunctions(out = join(root, "dist/functions")) {
+  const { functions, openApi } = await exportsOf(`
+    import manifest from "./packages/cli/package.json";
+    import { openApiText } from "./packages/api/src/openapi.ts";
+    import { routes } from "./packages/api/src/routes/index.ts";
+    export { functions } from "./infra/manifest.ts";
+    export const openApi = openApiText(manifest.version, routes);
+  `);
+  const found = {};
+  rmSync(out, { recursive: true, force: true });
+  for (const name of Object.keys(functions)) {
+    const folder = join(out, name);
+    const entry = `functions/${name}.ts`;
+    const own = await build({
+      ...common,
+      entryPoints: [{ in: entry, out: "bundle" }],
+      outdir: folder,
+      plugins: [slim(openApi)],
+    });
+    const wanted = Object.entries(rare).filter(([, file]) =>
+      Object.values(own.metafile.outputs).some(({ imports }) =>
+        imports.some(({ path }) => path.endsWith(`/${file}.mjs`)),
+      ),
+    );
+    const more = await build({
+      ...common,
+      entryPoints: wanted.map(([path, file]) => ({ in: path, out: `rare/${file}` })),
+      outdir: folder,
+      chunkNames: "rare/[name]-[hash]",
+      plugins: [slim(openApi)],
+    });
+    const { startBytes, allBytes } = sizes(own.metafile, entry);
+    found[name] = { startBytes, allBytes: allBytes + sizes(more.metafile, "").allBytes };
+  }
+  writeFileSync(join(out, "sizes.json"), JSON.stringify(found));
+}
+
+await buildFunctions(process.argv[2]);

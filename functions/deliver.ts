@@ -1,0 +1,4 @@
+import { deliverHandler } from "@waggle/edge";
+import { onQueue } from "./support/lambda.ts";
+
+export const handler = onQueue("deliver", deliverHandler);

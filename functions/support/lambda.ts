@@ -1,0 +1,69 @@
+import type { Message, Ports, QueueName } from "@waggle/core";
+import type { BatchOutcome, OnError } from "@waggle/edge";
+import { type Aws, configFromEnv, createAws, fromSqs, type SqsRecord, toSqsResponse } from "@waggle/engine-aws";
+import { createOutbound, outboundFromEnv } from "@waggle/outbound";
+
+export interface Context {
+  readonly awsRequestId: string;
+  getRemainingTimeInMillis(): number;
+}
+
+/** Left of an invocation for its answer when calls to AWS give up. */
+const answerMs = 500;
+/** A message that failed comes again after this, doubled each time, at most. */
+const againSeconds = { first: 1, most: 120 } as const;
+
+let made: Aws | undefined;
+/** The ports, made at the first call and kept while this process lives. */
+export const aws = (): Aws =>
+  (made ??= createAws(configFromEnv(process.env), { outbound: createOutbound(outboundFromEnv(process.env)) }));
+
+/** One line of JSON, as Lambda's own lines are, for CloudWatch to search by field. */
+export const report: OnError = (component, error) => {
+  const { name, message, stack, cause } = error instanceof Error ? error : new Error(String(error));
+  const line = { timestamp: new Date().toISOString(), level: "ERROR", component, error: name, message, stack };
+  process.stdout.write(`${JSON.stringify({ ...line, ...(cause !== undefined && { cause: String(cause) }) })}\n`);
+};
+
+/** Runs one call within its deadline. What is thrown is reported, then thrown on, so that AWS calls again. */
+export async function invocation<T>(
+  component: string,
+  context: Context,
+  run: (ports: Ports) => Promise<T>,
+): Promise<T> {
+  try {
+    return await aws().invocation(context.getRemainingTimeInMillis() - answerMs, () => run(aws().ports));
+  } catch (error) {
+    report(component, error);
+    throw error;
+  }
+}
+
+type QueueHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) => Promise<BatchOutcome>;
+
+/** Makes what a function needs of the ports at its first call, and keeps it. */
+export function kept<T>(make: (ports: Ports) => T): (ports: Ports) => T {
+  let value: { readonly of: T } | undefined;
+  return (ports) => {
+    value ??= { of: make(ports) };
+    return value.of;
+  };
+}
+
+/** A handler of a queue as a Lambda function: what failed comes again soon, not only when its visibility time is over. */
+export function onQueue(name: QueueName, handler: QueueHandler) {
+  const handle = kept((ports) => handler(ports, report));
+  return (event: { readonly Records: readonly SqsRecord[] }, context: Context) =>
+    invocation(name, context, async (ports) => {
+      const messages = fromSqs(event.Records);
+      const { failed } = await handle(ports)(messages);
+      const again = messages.filter(({ id }) => failed.includes(id));
+      const given = await Promise.allSettled(
+        again.map(({ receipt, receives }) =>
+          ports.queues[name].retry(receipt, Math.min(againSeconds.first * 2 ** (receives - 1), againSeconds.most)),
+        ),
+      );
+      for (const each of given) if (each.status === "rejected") report(name, each.reason);
+      return toSqsResponse({ failed });
+    });
+}
