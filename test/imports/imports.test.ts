@@ -16,7 +16,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   cli: ["core", "local", "sdk"],
   demo: ["core", "local", "sdk"],
   test: ["core", "edge", "api", "engine-embedded", "engine-aws", "outbound", "local", "sdk", "cli", "demo"],
-  bench: ["test", "sdk"],
+  bench: ["test", "sdk", "engine-embedded"],
 };
 /** Packages of others; a part that is not named may use those of its package.json. */
 const vendors: Readonly<Record<string, readonly string[]>> = { core: ["zod"], sdk: ["ws"], edge: [] };
