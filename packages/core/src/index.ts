@@ -11,6 +11,7 @@ export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, project, readDispatch, relay, tenantOf } from "./outbox.ts";
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
+export { type Problem, parse, problemType, toError, toProblem } from "./problem.ts";
 export { type Reconciled, reconcile } from "./reconcile.ts";
 export { idempotencyKey } from "./rows.ts";
 export * from "./scope.ts";

@@ -1,11 +1,13 @@
 export { serveAgent as serve } from "../match/dispatch.ts";
+export { act, checkFrame, helloReply, isNoJson, readFrames, refusal, reOf, subjectOf, welcome } from "./act.ts";
 export { commands } from "./commands.ts";
 export { attach, type Connection, connect, detach } from "./connect.ts";
 export * from "./frame.ts";
+export { hold, holderOf, lost, stillHolds, watchConnections } from "./gateway.ts";
 export * as Agent from "./index.ts";
 export { lease } from "./lease.ts";
 export { heartbeat, seen, timeUp } from "./liveness.ts";
 export { drain, get, list, pause, register, remove, resume, update } from "./manage.ts";
-export { type AgentMessage, connectionChannel } from "./message.ts";
+export { type AgentMessage, connectionChannel, send } from "./message.ts";
 export { type Row, toJson } from "./row.ts";
 export * from "./schema.ts";
