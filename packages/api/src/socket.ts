@@ -1,7 +1,18 @@
 import { randomUUID } from "node:crypto";
 import { type IncomingMessage, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
-import { Agent, isError, isId, jsonLimits, Key, requestErrors, type Scope, Task } from "@waggle/core";
+import {
+  Agent,
+  type AgentFrame,
+  Frames,
+  isError,
+  isId,
+  jsonLimits,
+  Key,
+  requestErrors,
+  type Scope,
+  Task,
+} from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { type App, authenticate, requestIdOf } from "./app.ts";
 import { bearerOf } from "./auth.ts";
@@ -226,20 +237,20 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   const refused = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) app.onError?.(thrown, scope.requestId);
-    reply(Agent.refusal(re, thrown, scope.requestId));
+    reply(Frames.refusal(re, thrown, scope.requestId));
   };
   /** Frames of one task, and those of the agent as a whole, are done in the order they came. */
   const working = new Map<string, Promise<void>>();
   const frame = (value: unknown) => {
     counts.framesIn++;
-    let data: Agent.AgentFrame;
+    let data: AgentFrame;
     try {
-      data = Agent.checkFrame(value);
+      data = Frames.checkFrame(value);
     } catch (thrown) {
-      refused(Agent.reOf(value), thrown);
+      refused(Frames.reOf(value), thrown);
       return;
     }
-    const subject = Agent.subjectOf(data);
+    const subject = Frames.subjectOf(data);
     const before = data.op === "stop" ? Promise.all(working.values()) : subject !== undefined && working.get(subject);
     inFlight++;
     const done = work(data, before).finally(() => {
@@ -250,7 +261,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     });
     if (subject !== undefined) working.set(subject, done);
   };
-  const work = async (data: Agent.AgentFrame, before: Promise<unknown> | false | undefined) => {
+  const work = async (data: AgentFrame, before: Promise<unknown> | false | undefined) => {
     const generation = ports.store.generation();
     try {
       if (before) await before;
@@ -258,7 +269,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       else {
         if (held !== undefined)
           await (connection ?? Promise.reject(requestErrors.invalid("the first frame must be hello")));
-        reply(await Agent.act(scope, data), generation);
+        reply(await Frames.act(scope, data), generation);
         if (data.op === "stop") ending ??= { code: close.normal, reason: "the agent was removed" };
       }
     } catch (thrown) {
@@ -267,19 +278,19 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       if (data.op === "hello" && held !== undefined) ending ??= { code: close.policy, reason: "hello was refused" };
     }
   };
-  const hello = async ({ re, holding }: Extract<Agent.AgentFrame, { op: "hello" }>) => {
+  const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
     if (connection !== undefined) throw requestErrors.invalid("hello was said already");
     connection = Agent.connect(scope, id, { connectionId: randomUUID(), holding, push: pushed });
     const { agent, commands } = await connection;
     await ports.store.settled();
     if (over) return;
     welcome(agent, commands);
-    if (re !== undefined) reply(Agent.helloReply(re, commands));
+    if (re !== undefined) reply(Frames.helloReply(re, commands));
   };
   const welcome = (agent: Agent.Info, commands: Agent.Commands) => {
     const waiting = held ?? [];
     held = undefined;
-    for (const text of [...Agent.welcome(agent, commands), ...waiting]) push(text);
+    for (const text of [...Frames.welcome(agent, commands), ...waiting]) push(text);
   };
   const pushed = (message: Agent.AgentMessage) => {
     if ("assign" in message) {
@@ -297,10 +308,10 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     if (binary) return ws.close(close.unsupported, "send text");
     let values: readonly unknown[];
     try {
-      values = Agent.readFrames((data as Buffer).toString("utf8"));
+      values = Frames.readFrames((data as Buffer).toString("utf8"));
     } catch (error) {
       // Not JSON: the peer speaks something else. JSON that breaks a limit is one bad frame.
-      if (Agent.isNoJson(error)) return ws.close(close.invalid, "not JSON");
+      if (Frames.isNoJson(error)) return ws.close(close.invalid, "not JSON");
       return refused(undefined, error);
     }
     for (const value of values) frame(value);

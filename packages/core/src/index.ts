@@ -1,8 +1,11 @@
+export { Frames } from "./agent/act.ts";
+export { AgentFrame, ServerFrame } from "./agent/frame.ts";
 export { Agent } from "./agent/index.ts";
 export { DeadLetter } from "./deadletter/index.ts";
 export * from "./error.ts";
 export { EventLog } from "./event/index.ts";
 export * from "./id.ts";
+export { intake } from "./intake.ts";
 export * from "./json.ts";
 export { Key } from "./key/index.ts";
 export { Limit } from "./limit/index.ts";

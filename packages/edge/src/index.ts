@@ -3,6 +3,7 @@ import {
   type Change,
   dispatch,
   fire,
+  intake,
   type Message,
   type Ports,
   project,
@@ -76,6 +77,16 @@ export const timersHandler = (ports: Ports, onError: OnError) => {
       return true;
     });
 };
+
+/**
+ * Handler of the intake queue: submits the tasks that rules of EventBridge make of events. What cannot be one goes to the
+ * dead letters, and the reason to the log.
+ */
+export const intakeHandler = (ports: Ports, onError: OnError) => (messages: readonly Message[]) =>
+  each(messages, "intake", onError, async ({ body, id }) => {
+    await intake(ports, body, id);
+    return true;
+  });
 
 /** Handler of the change stream: deadlines, dependants, watchers. A throw gives the whole batch again. */
 export const outboxHandler = (ports: Ports) => {

@@ -1,4 +1,14 @@
-import { Agent, isError, Key, type Ports, requestErrors, type Scope, toProblem } from "@waggle/core";
+import {
+  Agent,
+  type AgentFrame,
+  Frames,
+  isError,
+  Key,
+  type Ports,
+  requestErrors,
+  type Scope,
+  toProblem,
+} from "@waggle/core";
 import { type OnError, toLog } from "./log.ts";
 
 /** What API Gateway hands to the function of a WebSocket. */
@@ -76,21 +86,21 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const replies: string[] = [];
   const refuse = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) onError("socket", thrown);
-    replies.push(Agent.refusal(re, thrown, requestId));
+    replies.push(Frames.refusal(re, thrown, requestId));
   };
-  const hello = async ({ re, holding }: Extract<Agent.AgentFrame, { op: "hello" }>) => {
+  const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
     const { agent, commands, again } = await Agent.attach(scope, agentId, { connectionId, holding });
-    replies.push(...Agent.welcome(agent, commands));
-    if (re !== undefined) replies.push(Agent.helloReply(re, commands));
+    replies.push(...Frames.welcome(agent, commands));
+    if (re !== undefined) replies.push(Frames.helloReply(re, commands));
     await answer(ports, connectionId, replies.splice(0));
     if (again.length > 0) Agent.send(ports, connectionId, { assign: again });
     await Agent.serve(scope, agentId);
   };
-  const work = async (frame: Agent.AgentFrame) => {
+  const work = async (frame: AgentFrame) => {
     try {
       if (frame.op === "hello") return await hello(frame);
       if (frame.op === "heartbeat" && !(await Agent.stillHolds(scope, connectionId, holder))) return;
-      replies.push(await Agent.act(scope, frame));
+      replies.push(await Frames.act(scope, frame));
     } catch (thrown) {
       refuse(frame.re, thrown);
     }
@@ -100,15 +110,15 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     await Agent.seen(scope, agentId);
     const working = new Map<string, Promise<void>>();
     const all: Promise<void>[] = [];
-    for (const value of Agent.readFrames(event.body ?? "")) {
-      let frame: Agent.AgentFrame;
+    for (const value of Frames.readFrames(event.body ?? "")) {
+      let frame: AgentFrame;
       try {
-        frame = Agent.checkFrame(value);
+        frame = Frames.checkFrame(value);
       } catch (thrown) {
-        refuse(Agent.reOf(value), thrown);
+        refuse(Frames.reOf(value), thrown);
         continue;
       }
-      const subject = Agent.subjectOf(frame);
+      const subject = Frames.subjectOf(frame);
       const before = frame.op === "stop" ? Promise.all(all) : subject !== undefined && working.get(subject);
       const done = before ? before.then(() => work(frame)) : work(frame);
       all.push(done);
@@ -136,7 +146,7 @@ async function answer(ports: Ports, connectionId: string, texts: readonly string
   };
   for (const text of texts) {
     const size = Buffer.byteLength(text) + 1;
-    if (bytes + size > Agent.gatewayBytes - 2) flush();
+    if (bytes + size > Frames.gatewayBytes - 2) flush();
     group.push(text);
     bytes += size;
   }

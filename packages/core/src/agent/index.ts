@@ -1,8 +1,6 @@
 export { serveAgent as serve } from "../match/dispatch.ts";
-export { act, checkFrame, helloReply, isNoJson, readFrames, refusal, reOf, subjectOf, welcome } from "./act.ts";
 export { commands } from "./commands.ts";
 export { attach, type Connection, connect, detach } from "./connect.ts";
-export * from "./frame.ts";
 export { hold, holderOf, lost, stillHolds, watchConnections } from "./gateway.ts";
 export * as Agent from "./index.ts";
 export { lease } from "./lease.ts";
