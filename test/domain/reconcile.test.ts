@@ -1,5 +1,5 @@
 import { Agent, Key, Task } from "@waggle/core";
-import { minuteHandler } from "@waggle/edge";
+import { minuteHandler, scalingHandler } from "@waggle/edge";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
 
@@ -117,4 +117,14 @@ test("a lane nobody used for long is forgotten, and made again when it is needed
   await agent("one");
   expect(await minute()).toMatchObject({ waiting: 1 });
   expect((await get(second)).status).toBe("assigned");
+});
+
+test("scaling knows what waits, for how long, and the slots there are", async () => {
+  await agent("one");
+  await task();
+  await task();
+  await fleet.pass(20);
+  expect(await scalingHandler(fleet.process().ports)()).toEqual([
+    { tenant: "acme", slots: 1, slotsInUse: 1, queues: [{ capability: "x", waiting: 1, oldestSeconds: 20 }] },
+  ]);
 });

@@ -11,6 +11,7 @@ import {
   readDispatch,
   reconcile,
   relay,
+  Status,
   sweep,
   systemScope,
 } from "@waggle/core";
@@ -115,3 +116,15 @@ export const minuteHandler = (
     return minute;
   };
 };
+
+/** What scaling goes by: how much waits and for how long, and how many slots there are for it. */
+export type Load = Awaited<ReturnType<typeof Status.load>>[number];
+
+/** Runs each minute: says of every tenant what waits and what could serve it, for alarms and for who scales a fleet. */
+export const scalingHandler =
+  (ports: Ports, log: (load: Load) => void = () => {}) =>
+  async (): Promise<readonly Load[]> => {
+    const loads = await Status.load(ports);
+    for (const load of loads) log(load);
+    return loads;
+  };
