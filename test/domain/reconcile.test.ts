@@ -1,5 +1,5 @@
 import { Agent, Key, Task } from "@waggle/core";
-import { minuteHandler } from "@waggle/edge";
+import { minuteHandler, scalingHandler } from "@waggle/edge";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
 
@@ -135,4 +135,14 @@ test("a called agent that is lost, and whose timer was lost too, is tried anew; 
   expect(await store.get(key)).toMatchObject({ state: "active", probing: true, used: 1 });
   expect((await get(accepted)).status).toBe("running");
   expect(await minute()).toMatchObject({ overdue: 0 });
+});
+
+test("scaling knows what waits, for how long, and the slots there are", async () => {
+  await agent("one");
+  await task();
+  await task();
+  await fleet.pass(20);
+  expect(await scalingHandler(fleet.process().ports)()).toEqual([
+    { tenant: "acme", slots: 1, slotsInUse: 1, queues: [{ capability: "x", waiting: 1, oldestSeconds: 20 }] },
+  ]);
 });

@@ -44,6 +44,7 @@ export interface App {
  */
 export function createApp(options: AppOptions): App {
   const { ports } = options;
+  Agent.watchConnections(ports);
   const shared: Shared = {
     ports,
     version: options.version,

@@ -1,5 +1,6 @@
 import {
   Agent,
+  AgentFrame,
   DeadLetter,
   type ErrorKind,
   EventLog,
@@ -8,6 +9,7 @@ import {
   Key,
   Limit,
   requestErrors,
+  ServerFrame,
   storeErrors,
   Task,
 } from "@waggle/core";
@@ -25,7 +27,7 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
   Delivery: Agent.Delivery,
   LeaseTasks: Agent.Lease,
   AgentHeartbeat: Agent.Heartbeat,
-  AgentFrame: Agent.AgentFrame,
+  AgentFrame,
   CreateTask: Task.Create,
   CreateTasks: Task.CreateBatch,
   CreateTaskEntry: Task.BatchEntry,
@@ -57,7 +59,7 @@ const answerNames: Readonly<Record<string, z.ZodType>> = {
   Assignments: answers.AssignmentsAnswer,
   Commands: Agent.Commands,
   CommandsAnswer: answers.CommandsAnswer,
-  ServerFrame: Agent.ServerFrame,
+  ServerFrame,
   Task: Task.Info,
   TaskAnswer: answers.TaskAnswer,
   TaskList: answers.TaskList,

@@ -1,15 +1,25 @@
 import { randomUUID } from "node:crypto";
 import { type IncomingMessage, STATUS_CODES } from "node:http";
 import type { Duplex } from "node:stream";
-import { Agent, isError, isId, jsonLimits, Key, readJson, requestErrors, type Scope, Task } from "@waggle/core";
+import {
+  Agent,
+  type AgentFrame,
+  Frames,
+  isError,
+  isId,
+  jsonLimits,
+  Key,
+  requestErrors,
+  type Scope,
+  Task,
+} from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { type App, authenticate, requestIdOf } from "./app.ts";
 import { bearerOf } from "./auth.ts";
-import { parse, problemType, toProblem } from "./problem.ts";
+import { problemType, toProblem } from "./problem.ts";
 import { declared } from "./routes/common.ts";
 
 const protocol = "waggle.v1";
-const payloads = [...Agent.framePayloads, ...Agent.framePayloads.map((name) => `*.${name}`)];
 
 const limits = {
   /** Between pings. A peer that answers none in this time is gone. */
@@ -227,23 +237,20 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   const refused = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) app.onError?.(thrown, scope.requestId);
-    reply(
-      `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":false,"problem":${toProblem(thrown, scope.requestId).text}}`,
-    );
+    reply(Frames.refusal(re, thrown, scope.requestId));
   };
   /** Frames of one task, and those of the agent as a whole, are done in the order they came. */
   const working = new Map<string, Promise<void>>();
   const frame = (value: unknown) => {
     counts.framesIn++;
-    let data: Agent.AgentFrame;
+    let data: AgentFrame;
     try {
-      data = parse(Agent.AgentFrame, value);
+      data = Frames.checkFrame(value);
     } catch (thrown) {
-      const re = (value as { re?: unknown } | null)?.re;
-      refused(Number.isSafeInteger(re) ? (re as number) : undefined, thrown);
+      refused(Frames.reOf(value), thrown);
       return;
     }
-    const subject = "taskId" in data ? data.taskId : data.op === "heartbeat" ? undefined : "";
+    const subject = Frames.subjectOf(data);
     const before = data.op === "stop" ? Promise.all(working.values()) : subject !== undefined && working.get(subject);
     inFlight++;
     const done = work(data, before).finally(() => {
@@ -254,7 +261,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     });
     if (subject !== undefined) working.set(subject, done);
   };
-  const work = async (data: Agent.AgentFrame, before: Promise<unknown> | false | undefined) => {
+  const work = async (data: AgentFrame, before: Promise<unknown> | false | undefined) => {
     const generation = ports.store.generation();
     try {
       if (before) await before;
@@ -262,7 +269,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       else {
         if (held !== undefined)
           await (connection ?? Promise.reject(requestErrors.invalid("the first frame must be hello")));
-        reply(ok(data.re, await act(scope, data)), generation);
+        reply(await Frames.act(scope, data), generation);
         if (data.op === "stop") ending ??= { code: close.normal, reason: "the agent was removed" };
       }
     } catch (thrown) {
@@ -271,23 +278,19 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       if (data.op === "hello" && held !== undefined) ending ??= { code: close.policy, reason: "hello was refused" };
     }
   };
-  const hello = async ({ re, holding }: Extract<Agent.AgentFrame, { op: "hello" }>) => {
+  const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
     if (connection !== undefined) throw requestErrors.invalid("hello was said already");
     connection = Agent.connect(scope, id, { connectionId: randomUUID(), holding, push: pushed });
     const { agent, commands } = await connection;
     await ports.store.settled();
     if (over) return;
     welcome(agent, commands);
-    if (re !== undefined) reply(ok(re, commandsPart(commands)));
+    if (re !== undefined) reply(Frames.helloReply(re, commands));
   };
   const welcome = (agent: Agent.Info, commands: Agent.Commands) => {
-    const { status, leaseSeconds, maxConcurrency } = agent;
     const waiting = held ?? [];
     held = undefined;
-    push(JSON.stringify({ op: "welcome", agentId: id, status, leaseSeconds, maxConcurrency }));
-    if (commands.cancel.length > 0 || commands.pause || commands.drain)
-      push(JSON.stringify({ op: "command", ...commands }));
-    for (const text of waiting) push(text);
+    for (const text of [...Frames.welcome(agent, commands), ...waiting]) push(text);
   };
   const pushed = (message: Agent.AgentMessage) => {
     if ("assign" in message) {
@@ -303,16 +306,15 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     beats = 0;
     if (over) return;
     if (binary) return ws.close(close.unsupported, "send text");
-    let value: unknown;
+    let values: readonly unknown[];
     try {
-      value = readJson((data as Buffer).toString("utf8"), payloads);
+      values = Frames.readFrames((data as Buffer).toString("utf8"));
     } catch (error) {
       // Not JSON: the peer speaks something else. JSON that breaks a limit is one bad frame.
-      if (notJson(error)) return ws.close(close.invalid, "not JSON");
+      if (Frames.isNoJson(error)) return ws.close(close.invalid, "not JSON");
       return refused(undefined, error);
     }
-    if (Array.isArray(value)) for (const one of value) frame(one);
-    else frame(value);
+    for (const value of values) frame(value);
     if (inFlight > limits.framesInFlight) throttle();
   });
 
@@ -352,45 +354,3 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   ws.once("close", () => void end());
   return { ended: end };
 }
-
-/** Does what a frame says. @returns the members of its reply, as JSON text after `"ok":true` */
-async function act(scope: Scope, frame: Exclude<Agent.AgentFrame, { op: "hello" }>): Promise<string> {
-  const { id } = scope.actor;
-  switch (frame.op) {
-    case "complete":
-      return endedPart(frame.taskId, await Task.complete(scope, frame.taskId, frame));
-    case "start":
-      return taskPart(await Task.start(scope, frame.taskId, frame));
-    case "progress":
-      return commandsPart(await Task.heartbeat(scope, frame.taskId, frame));
-    case "fail":
-      return endedPart(frame.taskId, await Task.fail(scope, frame.taskId, frame));
-    case "release":
-      return endedPart(frame.taskId, await Task.release(scope, frame.taskId, frame));
-    case "heartbeat":
-      return commandsPart(await Agent.heartbeat(scope, id, frame));
-    case "drain":
-      await Agent.drain(scope, id);
-      return "";
-    case "pause":
-      await Agent.pause(scope, id);
-      return "";
-    case "resume":
-      await Agent.resume(scope, id);
-      return "";
-    case "stop":
-      await Agent.remove(scope, id, { mode: "force", graceSeconds: 0 });
-      return "";
-  }
-}
-
-const ok = (re: number | undefined, members: string) =>
-  `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":true${members}}`;
-// Ids and statuses hold nothing that JSON would escape.
-const taskPart = ({ id, status, fence }: Pick<Task.Info, "id" | "status" | "fence">) =>
-  `,"task":{"id":"${id}","status":"${status}","fence":${fence}}`;
-const endedPart = (id: string, { status, fence }: Task.Ended) => taskPart({ id, status, fence });
-const commandsPart = (commands: Agent.Commands) => `,"commands":${JSON.stringify(commands)}`;
-
-const notJson = (error: unknown): boolean =>
-  isError(error, requestErrors.invalid) && error.message.startsWith("the body is not JSON");

@@ -3,8 +3,9 @@ import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
+import { subscribed } from "./event/subscription.ts";
 import { serveAgent } from "./match/dispatch.ts";
-import type { Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
+import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
   eventHeadKey,
@@ -59,9 +60,54 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   }
   if (timers.length > 0) await arm(ports, timers);
   if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
+  for (const tenant of tenants) {
+    const types = await subscribed(ports, tenant);
+    if (types.size > 0) await publish(ports, tenant, types, changes);
+  }
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+/**
+ * Publishes what somebody subscribes to, in the order of the changes. An event that goes twice has the same id, made of
+ * whose it is, the change, and its place in it.
+ */
+async function publish(
+  ports: Ports,
+  tenant: string,
+  types: ReadonlySet<string>,
+  changes: readonly Change[],
+): Promise<void> {
+  const events: BusEvent[] = [];
+  for (const change of changes) {
+    const next = change.new as Row | AgentRow.Row | undefined;
+    if (!next || next.tenant !== tenant) continue;
+    const batch = newBatch();
+    if (next.kind === "task") taskEvents(batch.events, change.old as Row | undefined, next as Row);
+    else agentChanged(batch, change.old as AgentRow.Row | undefined, next as AgentRow.Row);
+    for (const [place, [type, at, taskId, agentId, data]] of batch.events.entries()) {
+      if (!types.has(type)) continue;
+      const { id: subject, rev, traceparent, parentId, hops = 0 } = next as Row;
+      const id = `${subject}.${rev}.${place}`;
+      const time = new Date(at).toISOString();
+      const metadata = {
+        id,
+        time,
+        tenant,
+        subject,
+        actor: agentId === "" ? null : agentId,
+        cause: traceparent ?? parentId ?? null,
+        // Rises with the changes of one task or agent.
+        sequence: rev * 16 + place,
+        hops,
+      };
+      const about = { ...(taskId && { taskId, taskType: (next as Row).type }), ...(agentId && { agentId }) };
+      const detail = { ...data, ...about, metadata } as unknown as BusEvent["detail"];
+      events.push({ id, source: "waggle", detailType: type, time, detail });
+    }
+  }
+  if (events.length > 0) await ports.bus.publish(events);
 }
 
 /**
@@ -73,7 +119,7 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
   for (const change of changes) {
     const row = (change.new ?? change.old) as Item;
     const tenant = tenantOf(change);
-    const batch = tenants.get(tenant) ?? { events: [], lists: new Map(), counts: new Map(), made: new Map() };
+    const batch = tenants.get(tenant) ?? newBatch();
     tenants.set(tenant, batch);
     if (row.kind === "task") taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
     else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
@@ -100,6 +146,8 @@ interface Batch {
   /** Entries in the list by type of tasks that are new: they also tell which rows hold the task's first events. */
   readonly made: Map<string, { put: Item & { events?: readonly number[] } }>;
 }
+
+const newBatch = (): Batch => ({ events: [], lists: new Map(), counts: new Map(), made: new Map() });
 
 function list(batch: Batch, tenant: string, field: IndexField, value: string, id: string, present: boolean): void {
   const key = indexKey(tenant, field, value, id);

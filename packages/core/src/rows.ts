@@ -76,6 +76,11 @@ export const keyListPartition = (tenant: string) => `${tenant}#K`;
 export const tenantKey = (tenant: string): RowKey => ({ pk: "TENANTS", sk: tenant });
 /** How far the reconcilers of a tenant came. */
 export const reconcileKey = (tenant: string): RowKey => ({ pk: `${tenant}#R`, sk: "cursor" });
+/** Whose a connection is, found by the id the gateway gave it. */
+export const connectionKey = (id: string): RowKey => ({ pk: `C#${id}`, sk: "connection" });
+/** Types of events that somebody subscribes to on the bus. */
+export const subscriptionKey = (tenant: string): RowKey => ({ pk: `${tenant}#B`, sk: "types" });
+
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;

@@ -1,4 +1,14 @@
-import { type Bus, type Clock, type Ports, type Random, storeErrors, systemClock, systemRandom } from "@waggle/core";
+import {
+  type Bus,
+  type Clock,
+  noOutbound,
+  type Outbound,
+  type Ports,
+  type Random,
+  storeErrors,
+  systemClock,
+  systemRandom,
+} from "@waggle/core";
 import { createBlobs } from "./blobs.ts";
 import { createBus } from "./bus.ts";
 import { type Clients, createClients, type OnClient } from "./clients.ts";
@@ -17,6 +27,8 @@ export interface AwsOptions {
   readonly onClient?: OnClient;
   /** How often who waits looks again, as nothing published in another process arrives. Default 1,000. */
   readonly pollMs?: number;
+  /** What calls agents with a webhook, a function or a queue. None unless given: then no such agent can be registered. */
+  readonly outbound?: Outbound;
 }
 
 /** What every port is made of. */
@@ -93,6 +105,7 @@ export function assemble(
       live,
       clock: options.clock ?? systemClock,
       random: options.random ?? systemRandom,
+      outbound: options.outbound ?? noOutbound,
     },
     meter: () => ({ ...counts, modelled: { ...counts.modelled } }),
     invocation: (ms, run) =>

@@ -1,3 +1,5 @@
+export { type EventKind, eventKinds } from "./declared.ts";
 export * as EventLog from "./index.ts";
 export { eventChannel, follow, last, list } from "./log.ts";
 export * from "./schema.ts";
+export { Subscription, subscribe, subscription } from "./subscription.ts";

@@ -77,6 +77,12 @@ export async function authenticate(
   return row && { tenant: row.tenant as string, actor: { role: row.role as Role, id: row.id as string } };
 }
 
+/** The bearer of a key, known by the key's id: for what the tenant's admin has set up to act by it. */
+export async function find(ports: Ports, tenant: string, id: string): Promise<Actor | undefined> {
+  const row = await ports.store.get({ pk: keyListPartition(tenant), sk: id });
+  return row && { role: row.role as Role, id };
+}
+
 /** Makes a key. It is shown here and never again. Only the first tenant's admin may name another tenant. */
 export async function create(scope: Scope, input: Create): Promise<{ info: Info; key: string }> {
   const tenant = input.tenant ?? scope.tenant;

@@ -1,2 +1,2 @@
 export * as Status from "./index.ts";
-export { type Metric, metrics, read } from "./status.ts";
+export { load, type Metric, metrics, read } from "./status.ts";

@@ -2,8 +2,9 @@ import * as AgentRow from "../agent/row.ts";
 import * as Agent from "../agent/schema.ts";
 import { idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
+import { headsOf, readLanes } from "../match/shared.ts";
 import type { Ports } from "../port/index.ts";
-import { counterKey, taskKey } from "../rows.ts";
+import { counterKey, taskKey, tenantKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
 import * as Task from "../task/schema.ts";
 
@@ -56,10 +57,15 @@ export async function read(scope: Scope) {
   byStatus.stopped = counts["agents.stopped"] ?? 0;
   const depth = family(counts, "depth.");
   const oldest: Record<string, number> = {};
+  const { shared } = scope.ports;
+  if (shared) await readLanes(scope, directory);
   let looked = 0;
   for (const lane of directory.lanes.values()) {
     if (++looked > laneLimit) break;
-    const head = await peek(scope.ports, scope.tenant, lane);
+    // Where others take too, what is remembered of a lane is nothing.
+    const head = shared
+      ? ((await headsOf(scope, lane, 1)).keys[0] ?? null)
+      : await peek(scope.ports, scope.tenant, lane);
     if (head === null) continue;
     const task = await scope.ports.store.get(taskKey(scope.tenant, idOfParked(head)));
     const age = task ? (now - ((task.queuedAt as number | undefined) ?? now)) / 1000 : 0;
@@ -86,6 +92,20 @@ export async function read(scope: Scope) {
       expired: ended.expired ?? 0,
     },
   };
+}
+
+/** Of every tenant: what waits, by the capability it needs, and the slots there are. */
+export async function load(ports: Ports) {
+  const loads = [];
+  for (let after: string | undefined; ; ) {
+    const page = await ports.store.query({ pk: tenantKey("").pk, limit: 100, ...(after !== undefined && { after }) });
+    for (const { sk: tenant } of page.items) {
+      const { agents, queues } = await read(systemScope(ports, tenant, "scaling"));
+      loads.push({ tenant, slots: agents.slots, slotsInUse: agents.slotsInUse, queues });
+    }
+    if (page.last === undefined) return loads;
+    after = page.last;
+  }
 }
 
 /** Metrics of every tenant this process works for, as labels. */

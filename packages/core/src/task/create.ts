@@ -16,6 +16,8 @@ import { BatchEntry, type Create, type Info } from "./schema.ts";
 export interface CreateOptions {
   /** `key`: as the caller gave it; `hash`: of the whole request. Kept for 24 h. */
   readonly idempotency?: { readonly key: string; readonly hash: string };
+  /** How many tasks caused one another by their events before this one, itself included. */
+  readonly hops?: number;
 }
 const keptMs = 24 * 3600 * 1000;
 
@@ -39,6 +41,7 @@ export async function create(
     const { seed: known, remember } = await recall(scope, options.idempotency);
     const seed: Seed = known ?? { ids: [input.id ?? newId(scope)], at: scope.ports.clock.now() };
     const row = await build(scope, input, seed.ids[0] as string, seed.at);
+    if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
     if (known) {
       if (!(await readTask(scope, row.id))) await store(scope, [row], { again: true });
       return { task: infoOf(row, input), replayed: true };

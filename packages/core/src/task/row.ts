@@ -67,6 +67,8 @@ export interface Row extends Item {
   readonly fairKey?: string;
   readonly tags?: readonly string[];
   readonly traceparent?: string;
+  /** Caused by an event, which may have been caused by a task: how many times so far. */
+  readonly hops?: number;
   readonly requestHash?: string;
   readonly agentId?: string;
   /** `[strategy, score, looked at, free, used, max, reason]` */

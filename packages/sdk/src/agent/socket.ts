@@ -131,6 +131,19 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     if (commands.cancel && commands.cancel.length > 0) work.cancel(commands.cancel);
     told(commands);
   };
+  /** Its input is larger than a gateway's message. Until it is here the task is not begun, and so not lost if it never comes. */
+  const fetchInput = async (assignment: Assignment) => {
+    try {
+      const response = await fetch(`${options.url}/v1/tasks/${assignment.task.id}`, {
+        headers: { authorization: `Bearer ${options.token}` },
+      });
+      if (!response.ok) throw new Error(`HTTP ${response.status}`);
+      const { task } = (await response.json()) as { task: Assignment["task"] };
+      work.assign([{ ...assignment, task }]);
+    } catch (error) {
+      log.warn(`the input of ${assignment.task.id} did not come: ${error instanceof Error ? error.message : error}`);
+    }
+  };
   const read = (frame: ServerFrame) => {
     switch (frame.op) {
       case "reply": {
@@ -142,8 +155,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         } else if (!frame.ok) log.warn(`the server refused a frame: ${frame.problem?.detail ?? frame.problem?.code}`);
         return;
       }
-      case "assign":
-        return work.assign(frame.assignments);
+      case "assign": {
+        const whole = frame.assignments.filter((assignment) => !assignment.inputOmitted);
+        if (whole.length > 0) work.assign(whole);
+        for (const assignment of frame.assignments) if (assignment.inputOmitted) void fetchInput(assignment);
+        return;
+      }
       case "command":
         if (frame.revoked) work.revoke(frame.revoked);
         obey(frame);

@@ -1,0 +1,64 @@
+import * as z from "zod";
+
+/** A kind of event: what it is called in the log and as `detail-type` on the bus, what its data holds, what it means. */
+export interface EventKind {
+  readonly type: string;
+  readonly meaning: string;
+  readonly data: z.ZodObject;
+}
+
+/** Every declared kind by its type. */
+export const eventKinds = new Map<string, EventKind>();
+
+/** @example defineEvent("task.started", { attempt: z.number() }, "The attempt has begun.") */
+function defineEvent(type: string, shape: z.core.$ZodLooseShape, meaning: string): void {
+  eventKinds.set(type, { type, meaning, data: z.object(shape) });
+}
+
+const attempt = { attempt: z.number() };
+const error = z.object({ code: z.string(), message: z.string(), retryable: z.boolean().optional() }).optional();
+const reason = { reason: z.string().optional() };
+const ended = { ...attempt, ...reason, usage: z.record(z.string(), z.number()).optional() };
+const named = { name: z.string() };
+
+defineEvent(
+  "task.created",
+  { type: z.string(), priority: z.number(), parentId: z.string().optional() },
+  "The task was taken.",
+);
+defineEvent("task.scheduled", { notBefore: z.string().optional() }, "It waits for a time or for other tasks.");
+defineEvent("task.queued", reason, "It waits for an agent.");
+defineEvent("task.assigned", { ...attempt, fence: z.number() }, "An agent was given it.");
+defineEvent("task.started", attempt, "The attempt has begun.");
+defineEvent(
+  "task.progress",
+  { percent: z.number().optional(), message: z.string().optional() },
+  "Its agent said how far it is.",
+);
+defineEvent("task.released", reason, "It was given back, at no cost to its attempts.");
+defineEvent(
+  "task.retried",
+  { attempt: z.number().optional(), manual: z.boolean().optional(), notBefore: z.string().optional(), error },
+  "It is tried again.",
+);
+defineEvent("task.cancel_requested", reason, "Its agent is to stop.");
+defineEvent("task.completed", ended, "It has ended with a result.");
+defineEvent("task.failed", { ...ended, error }, "It has ended without one.");
+defineEvent("task.cancelled", { ...ended, error }, "It was cancelled.");
+defineEvent("task.expired", { ...ended, error }, "Its time was up.");
+defineEvent(
+  "agent.registered",
+  { ...named, role: z.string().nullable(), capabilities: z.array(z.string()) },
+  "The agent was registered, anew or in another's place.",
+);
+defineEvent("agent.updated", named, "What it offers has changed.");
+defineEvent("agent.lost", { ...named, held: z.number(), ...reason }, "It was not heard of for its lease.");
+for (const [type, meaning] of [
+  ["back", "A lost agent was heard of again."],
+  ["paused", "It takes no more work until it is resumed."],
+  ["resumed", "It takes work again."],
+  ["draining", "It takes no more work and finishes what it has."],
+  ["drained", "It has finished what it had."],
+  ["stopped", "It was removed."],
+] as const)
+  defineEvent(`agent.${type}`, named, meaning);

@@ -1,0 +1,156 @@
+import { Agent, type JsonText, Key, Task } from "@waggle/core";
+import { type SocketEvent, socketHandler } from "@waggle/edge";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { type Fleet, openFleet } from "../support/processes.ts";
+
+let fleet: Fleet;
+beforeEach(async () => {
+  fleet = await openFleet();
+});
+afterEach(async () => {
+  expect(fleet.errors).toEqual([]);
+  await fleet.close();
+});
+
+/** Each event is another process, as each may be another invocation on AWS. */
+const handle = (event: SocketEvent) =>
+  socketHandler(fleet.process().ports, (_, error) => void fleet.errors.push(error))(event);
+const open = (connectionId: string, token: string | undefined) =>
+  handle({
+    requestContext: { eventType: "CONNECT", connectionId },
+    headers: { "Sec-WebSocket-Protocol": `waggle.v1${token === undefined ? "" : `, bearer.${token}`}` },
+  });
+const say = async (connectionId: string, ...frames: unknown[]) => {
+  const before = fleet.sent.length;
+  const body = JSON.stringify(frames.length === 1 ? frames[0] : frames);
+  await handle({ requestContext: { eventType: "MESSAGE", connectionId }, body });
+  await fleet.quiet();
+  return heard(connectionId, before);
+};
+const close = (connectionId: string) => handle({ requestContext: { eventType: "DISCONNECT", connectionId } });
+// biome-ignore lint/suspicious/noExplicitAny: frames of every kind
+const heard = (connectionId: string, from = 0): any[] =>
+  fleet.sent.slice(from).flatMap((each) => (each.connectionId === connectionId ? JSON.parse(each.text) : []));
+const admin = () => fleet.process().scope();
+const register = (name: string) =>
+  Agent.register(admin(), Agent.Register.parse({ name, capabilities: [{ name: "x" }], onConflict: "replace" }));
+const submit = async (more: Record<string, unknown> = {}) => {
+  const input = Task.Create.parse({ type: "t", requires: [{ capability: "x" }], ...more });
+  const { task } = await Task.create(admin(), input);
+  await fleet.quiet();
+  return task.id;
+};
+const get = (id: string) => Task.get(admin(), id);
+
+describe("an agent behind the gateway", () => {
+  test("is let in by its own token alone", async () => {
+    const { token } = await register("a");
+    const { key } = await Key.create(admin(), { role: "admin" });
+    expect(await open("one", token)).toMatchObject({
+      statusCode: 200,
+      headers: { "Sec-WebSocket-Protocol": "waggle.v1" },
+    });
+    expect(await open("two", undefined)).toMatchObject({ statusCode: 401 });
+    expect(
+      await open(
+        "two",
+        token.replace(/.$/, (last) => (last === "A" ? "B" : "A")),
+      ),
+    ).toMatchObject({ statusCode: 401 });
+    expect(await open("two", key)).toMatchObject({ statusCode: 403 });
+    expect(await handle({ requestContext: { eventType: "MESSAGE", connectionId: "two" }, body: "{}" })).toMatchObject({
+      statusCode: 401,
+    });
+  });
+
+  test("gets work pushed by whichever process finds it, completes it, and gets what waits", async () => {
+    const { agent, token } = await register("a");
+    await open("one", token);
+    const [welcome, reply] = await say("one", { op: "hello", re: 1 });
+    expect(welcome).toMatchObject({ op: "welcome", agentId: agent.id, maxConcurrency: 1 });
+    expect(reply).toMatchObject({ op: "reply", re: 1, ok: true });
+    const [first, second] = [await submit({ input: '{"exact":  1.0}' as JsonText }), await submit()];
+    const { text } = fleet.sent.at(-1) as { text: string };
+    expect(text).toContain('"input":{"exact":  1.0}');
+    const [given] = heard("one").filter(({ op }) => op === "assign");
+    const [{ task, fence }] = given.assignments;
+    expect(task.id).toBe(first);
+    expect((await get(second)).status).toBe("queued");
+    const answers = await say("one", { op: "complete", re: 2, taskId: first, fence });
+    expect(answers).toContainEqual({ op: "reply", re: 2, ok: true, task: { id: first, status: "completed", fence } });
+    expect(answers.find(({ op }) => op === "assign").assignments[0].task.id).toBe(second);
+  });
+
+  test("is told of frames it got wrong, one by one, and of a cancel", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    const id = await submit();
+    const answers = await say("one", { op: "dance", re: 5 }, { op: "start", re: 6, taskId: id, fence: 9 });
+    expect(answers.find(({ re }) => re === 5)).toMatchObject({ ok: false, problem: { code: "request.invalid" } });
+    expect(answers.find(({ re }) => re === 6)).toMatchObject({ ok: false, problem: { code: "task.lease_lost" } });
+    const before = fleet.sent.length;
+    await Task.cancel(admin(), id, {});
+    expect(heard("one", before)).toEqual([{ op: "command", cancel: [id] }]);
+    const [beat] = await say("one", { op: "heartbeat", re: 7 });
+    expect(beat.commands.cancel).toEqual([id]);
+  });
+
+  test("that connects anew has its work there, and the old connection is told to stop", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    const id = await submit();
+    await open("two", token);
+    const frames = await say("two", { op: "hello" });
+    expect(frames.find(({ op }) => op === "assign").assignments[0].task.id).toBe(id);
+    expect(heard("one").at(-1)).toMatchObject({ op: "command", stop: true });
+    await close("one");
+    expect(await say("one", { op: "heartbeat" })).toEqual([]);
+    expect((await say("two", { op: "heartbeat", re: 1 }))[0]).toMatchObject({ ok: true });
+  });
+
+  test("whose connection turns out gone has what it had not begun given to others", async () => {
+    const [a, b] = [await register("a"), await register("b")];
+    await open("one", a.token);
+    await say("one", { op: "hello" });
+    fleet.gone.add("one");
+    const id = await submit();
+    expect(await get(id)).toMatchObject({ status: "queued", attempt: 0 });
+    await open("two", b.token);
+    const frames = await say("two", { op: "hello" });
+    expect(frames.find(({ op }) => op === "assign").assignments[0].task.id).toBe(id);
+  });
+
+  test("that is wrongly thought gone is there again with its next heartbeat", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    await Agent.detach(admin(), (await Agent.list(admin(), { limit: 1 })).items[0]?.id as string, "one", true);
+    const id = await submit();
+    expect((await get(id)).status).toBe("queued");
+    const frames = await say("one", { op: "heartbeat", re: 1 });
+    expect(frames.some(({ op }) => op === "assign")).toBe(true);
+    expect((await get(id)).status).toBe("assigned");
+  });
+
+  test("whose token is void is told to stop", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    await register("a");
+    expect((await say("one", { op: "heartbeat", re: 1 })).map(({ stop }) => stop)).toEqual([true]);
+  });
+
+  test("gets a task that is too large for a message without its input, and is told so", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    const input = JSON.stringify("x".repeat(200_000)) as JsonText;
+    const id = await submit({ input });
+    const { text } = fleet.sent.at(-1) as { text: string };
+    expect(text.length).toBeLessThan(128 * 1024);
+    expect(JSON.parse(text).assignments[0]).toMatchObject({ inputOmitted: true, task: { id } });
+    expect((await get(id)).input).toBe(input);
+  });
+});
