@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build unit domain emulators contract imports infra e2e crash
+Stages: types lint unused build emulators unit domain contract imports infra e2e crash
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
 
 interface Stage {
@@ -41,13 +41,13 @@ const check: readonly Stage[] = [
 ];
 const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
 const dynamic: readonly Stage[] = [
-  vitest("unit", "beside the source", "packages"),
-  vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   {
     name: "emulators",
     what: "of AWS, into .cache",
     command: [process.execPath, "ts.mjs", "test/support/emulator-install.ts"],
   },
+  vitest("unit", "beside the source", "packages"),
+  vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
   vitest("imports", "who may import whom; what ships stays small", "test/imports"),
   vitest("infra", "what a deployment makes, and who may do what", "test/infra"),

@@ -75,7 +75,13 @@ describe("keeps a payload as it was written", () => {
           json: JSON.stringify(JSON.parse(json), null, indent),
         }));
         const text = `{${written.map(({ key, space, json }) => `${space}${JSON.stringify(key)}${space}:${space}${json}${space}`).join(",")}}`;
-        fc.pre(!members.some(([key, json]) => key !== "input" && key !== "metadata" && json.includes('"__proto__"')));
+        // Refused outside payloads, and tried by itself elsewhere.
+        fc.pre(
+          !members.some(
+            ([key, json]) =>
+              key === "__proto__" || (key !== "input" && key !== "metadata" && json.includes('"__proto__"')),
+          ),
+        );
         const value = readJson(text, task) as Record<string, unknown>;
         const plain = JSON.parse(text) as Record<string, unknown>;
         expect(Object.keys(value)).toEqual(Object.keys(plain));
