@@ -23,8 +23,6 @@ export interface AwsOptions {
   readonly clock?: Clock;
   readonly random?: Random;
   readonly retry?: Partial<RetryPolicy>;
-  /** Calls agents. Unless given nothing is delivered, and whoever registers such an agent is told. */
-  readonly outbound?: Outbound;
   /** Sees every SDK client that is made, to add middleware: tracing, or faults in a test. */
   readonly onClient?: OnClient;
   /** How often who waits looks again, as nothing published in another process arrives. Default 1,000. */
@@ -105,7 +103,6 @@ export function assemble(
       bus: createBus({ ...parts, bus: config.bus, ...(rules !== undefined && { rules }) }),
       blobs: createBlobs({ ...parts, bucket: config.bucket }),
       live,
-      outbound: options.outbound ?? noOutbound,
       clock: options.clock ?? systemClock,
       random: options.random ?? systemRandom,
       outbound: options.outbound ?? noOutbound,
