@@ -75,6 +75,7 @@ const slim = (openApi) => ({
     plugins.onResolve({ filter: /\/(to-json-schema|json-schema-processors)\.js$/ }, ({ importer }) =>
       importer.includes("/zod/v4/") ? { path: lean("schema") } : undefined,
     );
+    plugins.onResolve({ filter: /^@waggle\/engine-aws\/(open|resources)$/ }, () => ({ path: lean("process") }));
     // Our modules do nothing when they are loaded: what nobody imports from them is left out.
     plugins.onResolve({ filter: /^(@waggle\/|\.\.?\/.*\.ts$)/ }, async ({ path, pluginData, ...from }) => {
       if (pluginData === "asked") return undefined;

@@ -22,6 +22,8 @@ export const rows = {
   /** The tenants there are; how far the reconcilers of each came. */
   tenants: ["TENANTS"],
   repairs: ["*#R"],
+  /** Which events go to the bus. */
+  subscriptions: ["*#B"],
   /** What the keys of a tenant are, without their secrets. */
   keys: ["*#K"],
   /** Who bears a key or token, by its hash. */
@@ -137,7 +139,7 @@ export const functions = {
     reserved: 300,
     may: {
       read: views,
-      write: [...matching, "idempotency", "keys", "bearers", "tenants"],
+      write: [...matching, "idempotency", "keys", "bearers", "tenants", "subscriptions"],
       blobs: "write",
       send: ["dispatch", "timers", "deliver"],
       depth: ["dispatch"],
@@ -235,6 +237,7 @@ export const functions = {
     timeoutSeconds: 60,
     reserved: 50,
     may: {
+      read: ["subscriptions"],
       write: [...matching, ...views, "projections", "timers"],
       blobs: "read",
       send: ["dispatch", "timers", "deliver"],
@@ -257,6 +260,15 @@ export const functions = {
       push: true,
     },
     knows: ["socketEndpoint"],
+  },
+  scaling: {
+    what: "says what waits and what could serve it",
+    trigger: { type: "schedule", every: "rate(1 minute)", retries: 2, failure: "schedule" },
+    memoryMiB: 256,
+    timeoutSeconds: 30,
+    reserved: 2,
+    may: { read: [...matching, ...views, "tenants"] },
+    knows: [],
   },
 } as const satisfies Readonly<Record<string, FunctionEntry>>;
 export type FunctionName = keyof typeof functions;

@@ -19,10 +19,13 @@ export const aws = (): Aws =>
   (made ??= createAws(configFromEnv(process.env), { outbound: createOutbound(outboundFromEnv(process.env)) }));
 
 /** One line of JSON, as Lambda's own lines are, for CloudWatch to search by field. */
+export function say(level: "INFO" | "ERROR", component: string, fields: object): void {
+  process.stdout.write(`${JSON.stringify({ timestamp: new Date().toISOString(), level, component, ...fields })}\n`);
+}
+
 export const report: OnError = (component, error) => {
   const { name, message, stack, cause } = error instanceof Error ? error : new Error(String(error));
-  const line = { timestamp: new Date().toISOString(), level: "ERROR", component, error: name, message, stack };
-  process.stdout.write(`${JSON.stringify({ ...line, ...(cause !== undefined && { cause: String(cause) }) })}\n`);
+  say("ERROR", component, { error: name, message, stack, ...(cause !== undefined && { cause: String(cause) }) });
 };
 
 /** Runs one call within its deadline. What is thrown is reported, then thrown on, so that AWS calls again. */

@@ -29,12 +29,15 @@ export async function installPlatform(): Promise<void> {
   });
 }
 
+/** As SST installed it. */
+const provider = "@pulumi/aws";
+
 const entry = `
 import { record } from "./test/infra/harness.ts";
 const options = JSON.parse(process.argv[2]);
 const platform = async () => ({
   pulumi: await import("@pulumi/pulumi"),
-  aws: await import("@pulumi/aws"),
+  aws: await import(${JSON.stringify(provider)}),
   components: await import("./.sst/platform/src/components/index.ts"),
   shim: await import("./.sst/platform/src/shim/run.js"),
   run: (await import("./.sst/platform/src/auto/run.ts")).run,
