@@ -1,4 +1,4 @@
-import { Agent, EventLog, Key, Limit, Task } from "@waggle/core";
+import { Agent, EventLog, Key, Limit, Task, Transfer } from "@waggle/core";
 import * as z from "zod";
 
 export const AgentAnswer = z.object({ agent: Agent.Info });
@@ -64,3 +64,9 @@ export const KeyAnswer = z.object({
 export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
 export const LimitAnswer = z.object({ limit: Limit.Info });
 export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
+export const ImportAnswer = z.object({
+  /** In the order of the records. `differs`: something else is there and stays; `problem` says what, and what to do. */
+  results: z.array(
+    z.object({ outcome: z.enum(Transfer.outcomes), problem: z.record(z.string(), z.unknown()).optional() }),
+  ),
+});

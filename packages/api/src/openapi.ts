@@ -12,6 +12,7 @@ import {
   ServerFrame,
   storeErrors,
   Task,
+  Transfer,
 } from "@waggle/core";
 import * as z from "zod";
 import * as answers from "./answers.ts";
@@ -47,6 +48,7 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
   Redrive: DeadLetter.Redrive,
   CreateKey: Key.Create,
   PutLimit: Limit.Put,
+  ImportRecords: Transfer.Import,
 };
 const answerNames: Readonly<Record<string, z.ZodType>> = {
   Agent: Agent.Info,
@@ -77,6 +79,9 @@ const answerNames: Readonly<Record<string, z.ZodType>> = {
   Limit: Limit.Info,
   LimitAnswer: answers.LimitAnswer,
   LimitList: answers.LimitList,
+  TransferRecord: Transfer.Record,
+  ExportPage: Transfer.ExportPage,
+  ImportAnswer: answers.ImportAnswer,
 };
 
 const ref = (name: string) => `#/components/schemas/${name}`;

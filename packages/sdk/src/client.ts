@@ -418,6 +418,14 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     },
   };
 
+  /** Moving to another server; `waggle export` and `waggle import` do it by files. Admins alone. */
+  const transfer = {
+    export: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
+      call<W.ExportPage>({ method: "GET", path: "/v1/export", query, ...how }),
+    import: (body: W.ImportRecords, how: CallOptions = {}) =>
+      call<W.ImportAnswer>({ method: "POST", path: "/v1/import", body, ...how }),
+  };
+
   return {
     agents,
     tasks,
@@ -426,6 +434,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     limits,
     keys,
     status,
+    transfer,
     /** Where the calls go. */
     get url() {
       return open().url;

@@ -7,6 +7,7 @@ import type {
   Limit as LimitSchema,
   Status as StatusReport,
   Task as TaskSchema,
+  Transfer,
 } from "@waggle/core";
 import type { z } from "zod";
 
@@ -47,6 +48,17 @@ export type PutLimit = Input<typeof LimitSchema.Put>;
 export type Redrive = Input<typeof DeadLetterSchema.Redrive>;
 export type Key = Output<typeof KeySchema.Info>;
 export type CreateKey = Input<typeof KeySchema.Create>;
+
+/** Payloads in records are JSON as text. */
+export type TransferRecord = Transfer.Record;
+export type ExportPage = Transfer.ExportPage;
+export interface ImportRecords {
+  version: number;
+  records: readonly TransferRecord[];
+}
+export interface ImportAnswer {
+  results: { outcome: Transfer.Outcome; problem?: { code: string; detail: string } }[];
+}
 
 export interface Page<Item> {
   items: Item[];

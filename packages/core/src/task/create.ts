@@ -289,22 +289,22 @@ async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<s
  * Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice.
  * @returns false when another request with the same key was quicker: then nothing was written
  */
-async function store(
+export async function store(
   scope: Scope,
   rows: readonly Row[],
   { again = false, remembered, atomic = false }: { again?: boolean; remembered?: Write | undefined; atomic?: boolean },
 ): Promise<boolean> {
   const { store } = scope.ports;
-  const waiting = rows.filter((row) => row.dependsOn !== undefined);
+  const waiting = rows.filter((row) => row.unmet !== undefined);
   const own = new Set(rows.map((row) => row.id));
   if (waiting.length > 0) {
     const links = waiting.flatMap((row) =>
-      (row.dependsOn ?? []).map((on) => ({
+      (row.unmet ?? []).map((on) => ({
         put: { pk: dependantPartition(scope.tenant, on), sk: row.id, kind: "dependant" } as Item,
       })),
     );
     await store.batchWrite(links);
-    const others = new Set(waiting.flatMap((row) => row.dependsOn ?? []).filter((on) => !own.has(on)));
+    const others = new Set(waiting.flatMap((row) => row.unmet ?? []).filter((on) => !own.has(on)));
     for (const on of others)
       await store.write({
         update: taskKey(scope.tenant, on),
@@ -324,7 +324,7 @@ async function store(
     else await storeEach(scope, rows);
   }
   for (const row of waiting) {
-    for (const on of row.dependsOn ?? []) {
+    for (const on of row.unmet ?? []) {
       if (own.has(on)) continue;
       const dependency = await readTask(scope, on);
       if (dependency && terminal.has(dependency.status))

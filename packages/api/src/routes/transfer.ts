@@ -1,0 +1,47 @@
+import { Transfer } from "@waggle/core";
+import { ImportAnswer } from "../answers.ts";
+import { toProblem } from "../problem.ts";
+import { admins, json, type Route, route } from "../route.ts";
+import { declared } from "./common.ts";
+
+export const transferRoutes: readonly Route[] = [
+  route({
+    method: "GET",
+    path: "/v1/export",
+    id: "exportRecords",
+    tag: "System",
+    summary: "All the tenant consists of, to be moved to another server",
+    description:
+      "Limits, agents and keys (hashes, never secrets), then tasks with their payloads, in the order they were made. Each row is as it " +
+      "stood when it was read: export from a quiet server for an exact copy. `waggle export` writes it to a file.",
+    roles: admins,
+    query: Transfer.ExportQuery,
+    responses: { 200: { description: "A page of records", schema: Transfer.ExportPage } },
+    errors: [],
+    handler: async ({ scope, shared, query }) =>
+      json(JSON.stringify({ server: shared.version, ...(await Transfer.page(scope, query)) })),
+  }),
+  route({
+    method: "POST",
+    path: "/v1/import",
+    id: "importRecords",
+    tag: "System",
+    summary: "Take up to 100 records of an export, each where nothing is yet",
+    description:
+      "Each record is a `TransferRecord`, of a file's `version`. What is there already stays: the same records again change nothing. " +
+      "Tasks an agent held are given back. `waggle import` sends a file.",
+    roles: admins,
+    body: Transfer.Import,
+    responses: { 200: { description: "What became of each record, in order", schema: ImportAnswer } },
+    errors: [declared("transfer.newer_format")],
+    async handler({ scope, body }) {
+      const results = await Transfer.take(scope, body);
+      const entries = results.map(({ outcome, problem }) =>
+        problem === undefined
+          ? `{"outcome":"${outcome}"}`
+          : `{"outcome":"${outcome}","problem":${toProblem(problem, undefined).text}}`,
+      );
+      return json(`{"results":[${entries.join(",")}]}`);
+    },
+  }),
+];
