@@ -16,10 +16,18 @@ export interface Context {
   readonly format: Format;
 }
 
-/** Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would. */
-export async function withClient<T>(io: Io, options: CommonOptions, run: (context: Context) => Promise<T>): Promise<T> {
+/**
+ * Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would.
+ * @param retrySeconds more for what takes long and should outlast a restart of the server
+ */
+export async function withClient<T>(
+  io: Io,
+  options: CommonOptions,
+  run: (context: Context) => Promise<T>,
+  retrySeconds = 1,
+): Promise<T> {
   const client = createClient({
-    retrySeconds: 1,
+    retrySeconds,
     ...(options.url !== undefined && { url: options.url }),
     ...(options.key !== undefined && { key: options.key }),
   });

@@ -1,3 +1,5 @@
+import { once } from "node:events";
+
 /** What a command sees of the world: the process, or a test. */
 export interface Io {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -5,8 +7,12 @@ export interface Io {
   readonly stdinIsTty: boolean;
   out(text: string): void;
   err(text: string): void;
+  /** Resolves when standard output has taken what was written, so that a slow reader is waited for. */
+  drained(): Promise<void>;
   /** Standard output is a terminal. */
   readonly tty: boolean;
+  /** Standard error is a terminal. */
+  readonly errTty: boolean;
   readonly colour: boolean;
   readonly columns: number;
   now(): number;
@@ -34,7 +40,9 @@ export function processIo(): Io {
     stdinIsTty: stdin.isTTY === true,
     out: (text) => void stdout.write(text),
     err: (text) => void stderr.write(text),
+    drained: () => (stdout.writableNeedDrain ? once(stdout, "drain").then(() => undefined) : Promise.resolve()),
     tty: stdout.isTTY === true,
+    errTty: stderr.isTTY === true,
     colour: wantsColour(env, stdout.isTTY === true),
     columns: stdout.columns ?? 120,
     now: Date.now,

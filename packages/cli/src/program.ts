@@ -350,6 +350,44 @@ ${examples(
     .addHelpText("after", examples("waggle key revoke key_01jx…"))
     .action(run(async (id, options) => (await import("./command/admin.ts")).revokeKey(io, id, options)));
 
+  remote(program.command("export"))
+    .description("Write all the tenant has to a file, to be imported into another server: agents, keys, limits, tasks")
+    .argument("[file]", "where to; - or nothing is standard output")
+    .option("--resume", "go on with a file that was cut short, after its last checkpoint")
+    .option("--force", "write over a file that is there")
+    .option("--verify <file>", "check a file alone: its hash, its counts and every field; needs no server")
+    .option("--json", "print a summary as JSON")
+    .option("-q, --quiet", "no progress")
+    .addHelpText(
+      "after",
+      `
+Needs a key of role admin. Secrets are not in it, only the hashes of keys and tokens, which go on working where they are
+imported; payloads are. Each row is as it stood when it was read: for an exact copy, export when nothing runs
+(\`waggle drain\`, and no submits).
+${examples(
+  "waggle export fleet.jsonl",
+  "waggle export fleet.jsonl --resume",
+  "waggle export --verify fleet.jsonl",
+  "waggle export | gzip > fleet.jsonl.gz",
+)}`,
+    )
+    .action(run(async (file, options) => (await import("./command/export.ts")).exportTo(io, file, options)));
+  remote(program.command("import"))
+    .description("Take what an export wrote, each record where nothing is yet")
+    .argument("<file>", "what `waggle export` wrote; - is standard input")
+    .option("--resume", "go on after the last checkpoint that the import before reached")
+    .option("--json", "print a summary as JSON")
+    .option("-q, --quiet", "no progress")
+    .addHelpText(
+      "after",
+      `
+Needs a key of role admin. What is there already stays as it is, so importing again changes nothing. Tasks that an agent
+held are given back, at no cost to their attempts. Records are sent only up to a checkpoint whose hash and counts are right.
+Exits with 4 when something else is there under the same name; all the rest is taken.
+${examples("waggle import fleet.jsonl --url https://waggle.example.com", "gunzip -c fleet.jsonl.gz | waggle import -")}`,
+    )
+    .action(run(async (file, options) => (await import("./command/import.ts")).importFrom(io, file, options)));
+
   const config = program.command("config").description("The server, key and output format this user works with");
   const setting = "url | key | output";
   config

@@ -35,7 +35,9 @@ export function begin(
     err: (text) => {
       err += text;
     },
+    drained: () => Promise.resolve(),
     tty: false,
+    errTty: false,
     colour: false,
     columns: 110,
     now: Date.now,

@@ -1,7 +1,7 @@
 import { defineError } from "../error.ts";
 
 export const newerFormat = defineError("transfer.newer_format", {
-  status: 400,
+  status: 409,
   title: "Records of a newer format",
   retry: "never",
 });
