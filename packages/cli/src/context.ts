@@ -16,10 +16,21 @@ export interface Context {
   readonly format: Format;
 }
 
-/**
- * Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would.
- * @param retrySeconds more for what takes long and should outlast a restart of the server
- */
+/** A server that restarts meanwhile is waited for this long, by what takes long. */
+const patientSeconds = 30;
+
+/** As `withClient`, for what takes long; a server that is not there, or a key that may not, is told at once all the same. */
+export async function withPatience<T>(
+  io: Io,
+  options: CommonOptions,
+  attempt: (client: Client) => Promise<unknown>,
+  run: (context: Context) => Promise<T>,
+): Promise<T> {
+  await withClient(io, options, ({ client }) => attempt(client));
+  return withClient(io, options, run, patientSeconds);
+}
+
+/** Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would. */
 export async function withClient<T>(
   io: Io,
   options: CommonOptions,

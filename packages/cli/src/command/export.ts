@@ -2,12 +2,15 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
 import { Transfer } from "@waggle/core";
 import type { Client } from "@waggle/sdk";
-import { type CommonOptions, withClient } from "../context.ts";
+import { type CommonOptions, withPatience } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";
 import { readFrom } from "../file.ts";
 import type { Io } from "../io.ts";
 import { document } from "../print.ts";
 import { bytesOf, countsOf, createProgress } from "../progress.ts";
+
+/** Admins alone may. */
+const allowed = (client: Client) => client.transfer.export({ limit: 1 });
 
 interface Options extends CommonOptions {
   resume?: boolean;
@@ -19,8 +22,6 @@ interface Options extends CommonOptions {
 
 /** Records asked for at one time. */
 const pageRecords = 200;
-/** A server that restarts meanwhile is waited for. */
-const retrySeconds = 30;
 
 export async function exportTo(io: Io, file: string | undefined, options: Options): Promise<number> {
   if (options.verify !== undefined) {
@@ -35,18 +36,13 @@ export async function exportTo(io: Io, file: string | undefined, options: Option
       io.out(text);
       await io.drained();
     };
-    return withClient(
-      io,
-      options,
-      async ({ client }) => {
-        const tally = await copy(io, client, options, { writer: Transfer.createWriter() }, write);
-        io.err(`exported ${countsOf(tally.counts)} (${bytesOf(tally.bytes)})\n`);
-        return exit.ok;
-      },
-      retrySeconds,
-    );
+    return withPatience(io, options, allowed, async ({ client }) => {
+      const tally = await copy(io, client, options, { writer: Transfer.createWriter() }, write);
+      io.err(`exported ${countsOf(tally.counts)} (${bytesOf(tally.bytes)})\n`);
+      return exit.ok;
+    });
   }
-  return withClient(io, options, ({ client }) => toFile(io, client, file, options), retrySeconds);
+  return withPatience(io, options, allowed, ({ client }) => toFile(io, client, file, options));
 }
 
 /** Where an export stands: how much of it is written, and where it goes on. */

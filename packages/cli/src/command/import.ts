@@ -1,12 +1,15 @@
 import { createReadStream, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { Transfer } from "@waggle/core";
 import type { Client } from "@waggle/sdk";
-import { type CommonOptions, withClient } from "../context.ts";
+import { type CommonOptions, withPatience } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";
 import { readFrom } from "../file.ts";
 import type { Io } from "../io.ts";
 import { document } from "../print.ts";
 import { amount, countsOf, createProgress } from "../progress.ts";
+
+/** Admins alone may. */
+const allowed = (client: Client) => client.transfer.export({ limit: 1 });
 
 interface Options extends CommonOptions {
   resume?: boolean;
@@ -32,12 +35,11 @@ interface Difference {
 /** Below the 1 MiB of a body, with room for what goes around the records. */
 const batchBytes = 1000 * 1024;
 const differencesShown = 100;
-const retrySeconds = 30;
 
 export async function importFrom(io: Io, file: string, options: Options): Promise<number> {
   if (file === "-" && options.resume)
     throw usage("--resume needs a file", "without it, what is there already is passed over all the same");
-  return withClient(io, options, ({ client }) => take(io, client, file, options), retrySeconds);
+  return withPatience(io, options, allowed, ({ client }) => take(io, client, file, options));
 }
 
 async function take(io: Io, client: Client, file: string, options: Options): Promise<number> {
