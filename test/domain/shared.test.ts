@@ -5,3 +5,4 @@ mode.shared = true;
 await import("./agent.test.ts");
 await import("./task.test.ts");
 await import("./deliver.test.ts");
+await import("./transfer.test.ts");

@@ -1,11 +1,13 @@
 import type { Row as AgentRow } from "../agent/row.ts";
 import { deadlineOf as agentDeadlineOf } from "../agent/row.ts";
+import { isCalled } from "../delivery/schema.ts";
 import type { WaggleError } from "../error.ts";
 import { requestErrors } from "../error.ts";
 import { isLarge, type JsonText } from "../json.ts";
-import { open } from "../match/directory.ts";
+import { cacheOf, open } from "../match/directory.ts";
 import { laneOf, readBlob, readTask, serveAgent, serveGate } from "../match/dispatch.ts";
 import type { Row as GateRow } from "../match/gate.ts";
+import { offerWrite } from "../match/shared.ts";
 import type { Item, RowKey, Write } from "../port/index.ts";
 import { agentKey, agentNameKey, bearerKey, gateKey, gateListKey, keyListPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -132,7 +134,12 @@ async function takeLimit(scope: Scope, record: LimitRecord): Promise<Result> {
 
 async function takeAgent(scope: Scope, record: AgentRecord, known: AgentRow | undefined): Promise<Result> {
   if (known) return compareAgents(record, known);
-  const { store, clock } = scope.ports;
+  const { store, clock, outbound, shared } = scope.ports;
+  const unable = isCalled(record) && record.state !== "stopped" ? await outbound.check(record.delivery) : undefined;
+  if (unable !== undefined)
+    return refused(
+      differs(`agent ${record.name} cannot be called from here: ${unable}; register it here with another delivery`),
+    );
   const row = agentRow(scope, record, clock.now());
   const writes: Write[] = [{ put: row, if: { exists: false } }];
   if (row.state !== "stopped") {
@@ -142,11 +149,13 @@ async function takeAgent(scope: Scope, record: AgentRecord, known: AgentRow | un
         put: { ...bearerKey(row.tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id: row.id },
         if: { exists: false },
       },
+      ...(shared ? [offerWrite(scope, row.id)] : []),
     );
   }
   const result = await store.transact(writes);
   if (result.ok) {
-    if (row.state !== "stopped") (await open(scope.ports, scope.tenant)).set(row);
+    const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
+    if (row.state !== "stopped") directory.set(row);
     await serveAgent(scope, row.id);
     return taken;
   }
@@ -164,7 +173,7 @@ async function takeAgent(scope: Scope, record: AgentRecord, known: AgentRow | un
   );
 }
 
-/** It holds nothing here, and gets a whole lease to be heard of. */
+/** It holds nothing here, and gets a whole lease to be heard of; a called one that was lost is tried anew with its next task. */
 function agentRow(scope: Scope, record: AgentRecord, now: number): AgentRow {
   const row = {
     ...picked(record, agentFields),
@@ -180,6 +189,9 @@ function agentRow(scope: Scope, record: AgentRecord, now: number): AgentRow {
     if (row.stopAt !== undefined) row.stopAt = Math.min(row.stopAt, now);
     else row.drainedAt ??= now;
   }
+  if (isCalled(row) && row.state === "lost") Object.assign(row, { state: "active", probing: true });
+  // The secret that signs stays behind: nothing is sent unsigned until there is a new one.
+  if (row.delivery.type === "webhook" && row.state === "active") row.state = "paused";
   const deadlineAt = agentDeadlineOf(row);
   if (deadlineAt !== undefined) row.deadlineAt = deadlineAt;
   return row;
