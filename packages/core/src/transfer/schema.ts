@@ -157,6 +157,7 @@ const TaskFields = z.strictObject({
   fairKey: task.name(256).optional(),
   tags: z.array(task.name()).max(50).optional(),
   traceparent: z.string().max(64).optional(),
+  hops: count.optional(),
   agentId: z.string().max(64).optional(),
   /** `[strategy, score, looked at, free, used, max, reason]` */
   decision: z
