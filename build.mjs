@@ -21,7 +21,7 @@ const libraries = readdirSync(`${root}packages`).filter(
   (name) => !["sdk", "cli", "engine-aws"].includes(name) && existsSync(`${root}packages/${name}/src/index.ts`),
 );
 const library = (entry, outdir, more = {}) =>
-  build({ ...node, entryPoints: [entry], outdir, splitting: true, packages: "external", ...more });
+  build({ ...node, entryPoints: [entry].flat(), outdir, splitting: true, packages: "external", ...more });
 
 // A program is whole in itself, server and all, so that it starts without looking for files: only native code stays
 // outside. Rare parts are chunks of their own, loaded when they are needed.
@@ -92,7 +92,11 @@ const engineAws = () => {
 };
 
 await Promise.all([
-  ...libraries.map((name) => library(`packages/${name}/src/index.ts`, `packages/${name}/dist`)),
+  ...libraries.map((name) =>
+    name === "core"
+      ? library(["packages/core/src/index.ts", "packages/core/src/transfer/index.ts"], "packages/core/dist")
+      : library(`packages/${name}/src/index.ts`, `packages/${name}/dist`),
+  ),
   ...engineAws(),
   library("packages/sdk/src/node.ts", "packages/sdk/dist"),
   build({ ...common, platform: "browser", entryPoints: ["packages/sdk/src/browser.ts"], outdir: "packages/sdk/dist" }),

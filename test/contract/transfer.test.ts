@@ -1,15 +1,5 @@
-import {
-  Agent,
-  type Engine,
-  forget,
-  type JsonText,
-  Limit,
-  outboxKinds,
-  Status,
-  Task,
-  Transfer,
-  tenantOf,
-} from "@waggle/core";
+import { Agent, type Engine, forget, type JsonText, Limit, outboxKinds, Status, Task, tenantOf } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";

@@ -1,4 +1,5 @@
-import { Agent, DeadLetter, EventLog, type JsonText, Key, Limit, Status, Task, Transfer } from "@waggle/core";
+import { Agent, DeadLetter, EventLog, type JsonText, Key, Limit, Status, Task } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import { createOutbound } from "@waggle/outbound";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, manualClock, mode, openSystem, type System } from "../support/system.ts";

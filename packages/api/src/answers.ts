@@ -1,4 +1,4 @@
-import { Agent, EventLog, Key, Limit, Task, Transfer } from "@waggle/core";
+import { Agent, EventLog, Key, Limit, Task, TransferRequest } from "@waggle/core";
 import * as z from "zod";
 
 export const AgentAnswer = z.object({ agent: Agent.Info });
@@ -67,6 +67,16 @@ export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.st
 export const ImportAnswer = z.object({
   /** In the order of the records. `differs`: something else is there and stays; `problem` says what, and what to do. */
   results: z.array(
-    z.object({ outcome: z.enum(Transfer.outcomes), problem: z.record(z.string(), z.unknown()).optional() }),
+    z.object({ outcome: z.enum(TransferRequest.outcomes), problem: z.record(z.string(), z.unknown()).optional() }),
   ),
+});
+export const ExportAnswer = z.object({
+  format: z.string(),
+  version: z.number(),
+  tenant: z.string(),
+  /** Version of the server. */
+  server: z.string(),
+  /** Each is a `TransferRecord`. */
+  items: z.array(z.record(z.string(), z.unknown())),
+  nextCursor: z.string().optional(),
 });

@@ -12,8 +12,9 @@ import {
   ServerFrame,
   storeErrors,
   Task,
-  Transfer,
+  TransferRequest,
 } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import * as z from "zod";
 import * as answers from "./answers.ts";
 import type { Route } from "./route.ts";
@@ -48,7 +49,7 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
   Redrive: DeadLetter.Redrive,
   CreateKey: Key.Create,
   PutLimit: Limit.Put,
-  ImportRecords: Transfer.Import,
+  ImportRecords: TransferRequest.Import,
 };
 const answerNames: Readonly<Record<string, z.ZodType>> = {
   Agent: Agent.Info,
@@ -80,7 +81,7 @@ const answerNames: Readonly<Record<string, z.ZodType>> = {
   LimitAnswer: answers.LimitAnswer,
   LimitList: answers.LimitList,
   TransferRecord: Transfer.Record,
-  ExportPage: Transfer.ExportPage,
+  ExportPage: answers.ExportAnswer,
   ImportAnswer: answers.ImportAnswer,
 };
 

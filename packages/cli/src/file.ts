@@ -1,4 +1,4 @@
-import { Transfer } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import { exit, Failure } from "./failure.ts";
 
 /** The segments of a file; what is wrong with it becomes a failure that names it. */

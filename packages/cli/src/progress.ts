@@ -1,4 +1,4 @@
-import type { Transfer } from "@waggle/core";
+import type { Transfer } from "@waggle/core/transfer";
 import type { Io } from "./io.ts";
 
 /** A line a second on standard error, or one that changes in place where that is a terminal. */

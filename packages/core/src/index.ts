@@ -24,4 +24,4 @@ export { Status } from "./status/index.ts";
 export { invalid } from "./task/create.ts";
 export { Task } from "./task/index.ts";
 export { fire, sweep } from "./timer.ts";
-export { Transfer } from "./transfer/index.ts";
+export * as TransferRequest from "./transfer/request.ts";

@@ -7,8 +7,8 @@ import type {
   Limit as LimitSchema,
   Status as StatusReport,
   Task as TaskSchema,
-  Transfer,
 } from "@waggle/core";
+import type { Transfer } from "@waggle/core/transfer";
 import type { z } from "zod";
 
 /** A schema's type as a caller writes and reads it: payload text becomes any JSON value. */

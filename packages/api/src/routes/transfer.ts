@@ -1,5 +1,5 @@
-import { Transfer } from "@waggle/core";
-import { ImportAnswer } from "../answers.ts";
+import { TransferRequest } from "@waggle/core";
+import { ExportAnswer, ImportAnswer } from "../answers.ts";
 import { toProblem } from "../problem.ts";
 import { admins, json, type Route, route } from "../route.ts";
 import { declared } from "./common.ts";
@@ -15,11 +15,13 @@ export const transferRoutes: readonly Route[] = [
       "Limits, agents and keys (hashes, never secrets), then tasks with their payloads, in the order they were made. Each row is as it " +
       "stood when it was read: export from a quiet server for an exact copy. `waggle export` writes it to a file.",
     roles: admins,
-    query: Transfer.ExportQuery,
-    responses: { 200: { description: "A page of records", schema: Transfer.ExportPage } },
+    query: TransferRequest.ExportQuery,
+    responses: { 200: { description: "A page of records", schema: ExportAnswer } },
     errors: [],
-    handler: async ({ scope, shared, query }) =>
-      json(JSON.stringify({ server: shared.version, ...(await Transfer.page(scope, query)) })),
+    async handler({ scope, shared, query }) {
+      const { Transfer } = await import("@waggle/core/transfer");
+      return json(JSON.stringify({ server: shared.version, ...(await Transfer.page(scope, query)) }));
+    },
   }),
   route({
     method: "POST",
@@ -31,10 +33,11 @@ export const transferRoutes: readonly Route[] = [
       "Each record is a `TransferRecord`, of a file's `version`. What is there already stays: the same records again change nothing. " +
       "Tasks an agent held are given back. `waggle import` sends a file.",
     roles: admins,
-    body: Transfer.Import,
+    body: TransferRequest.Import,
     responses: { 200: { description: "What became of each record, in order", schema: ImportAnswer } },
     errors: [declared("transfer.newer_format")],
     async handler({ scope, body }) {
+      const { Transfer } = await import("@waggle/core/transfer");
       const results = await Transfer.take(scope, body);
       const entries = results.map(({ outcome, problem }) =>
         problem === undefined

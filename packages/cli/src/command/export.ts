@@ -1,6 +1,6 @@
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, stat } from "node:fs/promises";
-import { Transfer } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import type { Client } from "@waggle/sdk";
 import { type CommonOptions, withPatience } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";

@@ -1,5 +1,5 @@
 import { createReadStream, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { Transfer } from "@waggle/core";
+import { Transfer } from "@waggle/core/transfer";
 import type { Client } from "@waggle/sdk";
 import { type CommonOptions, withPatience } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";

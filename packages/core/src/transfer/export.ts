@@ -18,10 +18,10 @@ import {
 import type { Scope } from "../scope.ts";
 import type { Row as TaskRow } from "../task/row.ts";
 import { cut } from "./pieces.ts";
+import type { ExportQuery } from "./request.ts";
 import {
   agentFields,
   type ExportPage,
-  type ExportQuery,
   format,
   payloadFields,
   type Record,

@@ -18,14 +18,13 @@ import { advance, deadlineOf, held, type Row as TaskRow, terminal } from "../tas
 import { differs, newerFormat, piecesMissing } from "./error.ts";
 import { toPayload } from "./payload.ts";
 import { pieceKey, sha256 } from "./pieces.ts";
+import type { Import, Outcome } from "./request.ts";
 import {
   type AgentRecord,
   agentFields,
   type BlobRecord,
-  type Import,
   type KeyRecord,
   type LimitRecord,
-  type Outcome,
   type PayloadField,
   payloadFields,
   Record,

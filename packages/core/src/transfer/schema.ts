@@ -9,6 +9,7 @@ import { limits } from "../task/error.ts";
 import { held, type Row, terminal } from "../task/row.ts";
 import * as task from "../task/schema.ts";
 import { toPayload } from "./payload.ts";
+import { importRecords } from "./request.ts";
 
 /** What a tenant consists of, as it is written to a file and read from one. See docs/export-format.md. */
 export const format = "waggle-export";
@@ -17,7 +18,7 @@ export const version = 1;
 
 export const transferLimits = {
   /** Records of one import. */
-  records: 100,
+  records: importRecords,
   /** A payload longer than this, as text, goes in pieces before its task. */
   inlineCharacters: 64 * 1024,
   /** At most three bytes each, or two where they need an escape, so that a piece fits into a body of 1 MiB. */
@@ -238,10 +239,6 @@ const sums = { counts: Counts, sha256: digest };
 export const Checkpoint = z.strictObject({ kind: z.literal("checkpoint"), cursor: z.string().max(2048), ...sums });
 export const End = z.strictObject({ kind: z.literal("end"), ...sums });
 
-export const ExportQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(200).default(100),
-  cursor: z.string().max(2048).optional(),
-});
 export const ExportPage = z.object({
   format: z.literal(format),
   version: z.number(),
@@ -252,12 +249,3 @@ export const ExportPage = z.object({
   nextCursor: z.string().optional(),
 });
 export type ExportPage = z.output<typeof ExportPage>;
-
-/** `records` are looked at once the version is known to be one of ours. */
-export const Import = z.strictObject({
-  version: z.number().int().min(1),
-  records: z.array(z.unknown()).min(1).max(transferLimits.records),
-});
-export type Import = z.output<typeof Import>;
-export const outcomes = ["taken", "there", "differs"] as const;
-export type Outcome = (typeof outcomes)[number];

@@ -1,0 +1,22 @@
+import * as z from "zod";
+import "./error.ts";
+
+/*
+ * What the API has to know of a transfer before there is one. The rest is loaded by whoever moves something
+ * (`@waggle/core/transfer`), so that a function that never does starts without it.
+ */
+
+/** Records of one import. */
+export const importRecords = 100;
+export const ExportQuery = z.strictObject({
+  limit: z.coerce.number().int().min(1).max(200).default(100),
+  cursor: z.string().max(2048).optional(),
+});
+/** `records` are looked at once the version is known to be one of ours. */
+export const Import = z.strictObject({
+  version: z.number().int().min(1),
+  records: z.array(z.unknown()).min(1).max(importRecords),
+});
+export type Import = z.output<typeof Import>;
+export const outcomes = ["taken", "there", "differs"] as const;
+export type Outcome = (typeof outcomes)[number];
