@@ -164,8 +164,6 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   const send = () => {
     scheduled = false;
-    clearTimeout(replying);
-    replying = undefined;
     if (ready.length === 0 || ws.readyState !== WebSocket.OPEN) return;
     const text = ready.length === 1 ? (ready[0] as string) : `[${ready.join(",")}]`;
     counts.framesOut += ready.length;
@@ -181,21 +179,15 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       return;
     }
     ready.push(frame);
+    void settle();
     if (scheduled) return;
     scheduled = true;
     setImmediate(send);
   };
-  /** A reply is in no hurry: it goes with the next push, or by itself a moment later, which spares the agent a wake-up. */
-  const sendSoon = () => {
-    // Many are company enough; and what waits here is not yet seen as unread by a slow peer.
-    if (ready.length >= limits.repliesWaiting) return send();
-    if (over || ending !== undefined || replying !== undefined) return;
-    replying = setTimeout(() => {
-      replying = undefined;
-      send();
-    }, limits.replyMs);
-  };
   const settle = async () => {
+    clearTimeout(replying);
+    replying = undefined;
+    if (settling || replies.length === 0) return;
     settling = true;
     try {
       while (replies.length > 0) {
@@ -203,7 +195,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
         replies = [];
         await ports.store.settled(Math.min(...batch.map((each) => each.generation)));
         for (const { frame } of batch) ready.push(frame);
-        sendSoon();
+        if (!scheduled) send();
       }
     } catch {
       // What was done may not last, so it must not be told. The agent comes back and learns what holds.
@@ -212,10 +204,16 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     settling = false;
     closeWhenIdle();
   };
-  /** `generation`: of the store when the work began that the frame tells of. */
+  /**
+   * A reply is in no hurry: it goes with the next push, or by itself a moment later. That spares the agent a wake-up, and
+   * lets what it tells of be written to disk together with something that is in a hurry.
+   * @param generation of the store when the work began that the frame tells of
+   */
   const reply = (frame: string, generation = ports.store.generation()) => {
     replies.push({ frame, generation });
-    if (!settling) void settle();
+    // Many are company enough; and what waits here is not yet seen as unread by a slow peer.
+    if (replies.length >= limits.repliesWaiting || over || ending !== undefined) void settle();
+    else replying ??= setTimeout(settle, limits.replyMs);
   };
 
   const throttle = () => {
@@ -230,7 +228,8 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   let ending: { code: number; reason: string } | undefined;
   /** Once all that was asked is answered. */
   const closeWhenIdle = () => {
-    if (ending === undefined || inFlight > 0 || settling || replies.length > 0) return;
+    if (ending === undefined || inFlight > 0 || settling) return;
+    if (replies.length > 0) return void settle();
     send();
     ws.close(ending.code, ending.reason.slice(0, 120));
   };

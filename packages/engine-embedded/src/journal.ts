@@ -21,9 +21,13 @@ export interface JournalHooks {
   recover(): Promise<void>;
 }
 
+/** Steps that nobody waits for are written after this: they go with a frame that somebody waits for, if one comes. */
+const patienceMs = 2;
+
 /**
  * Group commit. What is decided while one frame is being written makes up the next one.
- * Each round: consumers react, then everything pending is written in one frame, then those who wait are told.
+ * Each round: consumers react, then everything pending is written in one frame if somebody waits for any of it, then
+ * those who wait are told.
  */
 export function createJournal(log: Log, hooks: JournalHooks) {
   const resolved = Promise.resolve();
@@ -36,6 +40,9 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   let waiting: Deferred | undefined;
   let writing: { done: Deferred | undefined } | undefined;
   let later: (() => void)[] = [];
+  /** Runs out when steps that nobody waits for have waited long enough. */
+  let patience: NodeJS.Timeout | undefined;
+  let impatient = false;
   /** To be called back in the next turn, in this order. */
   let due: (() => void)[] = [];
 
@@ -66,7 +73,10 @@ export function createJournal(log: Log, hooks: JournalHooks) {
         );
       }
       if (journal.steps.length > 0) {
-        waiting ??= deferred();
+        if (waiting === undefined) {
+          waiting = deferred();
+          journal.touch();
+        }
         return waiting.promise;
       }
       if (writing === undefined) return resolved;
@@ -75,8 +85,10 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     },
     /** Calls back once all decided so far is on disk; never, if that fails. */
     afterDurable(callback: () => void): void {
-      if (journal.steps.length > 0) later.push(callback);
-      else if (due.length > 0) due.push(callback);
+      if (journal.steps.length > 0) {
+        later.push(callback);
+        journal.touch();
+      } else if (due.length > 0) due.push(callback);
       else if (writing === undefined) queueMicrotask(callback);
       else journal.settled().then(callback, () => {});
     },
@@ -103,15 +115,24 @@ export function createJournal(log: Log, hooks: JournalHooks) {
       touched = false;
       const reacting = hooks.react();
       if (reacting !== undefined) await reacting;
-      if (journal.steps.length > 0) await flush();
+      if (journal.steps.length > 0 && (impatient || waiting !== undefined || later.length > 0)) await flush();
       else if (!touched) break;
       // Lets those who waited go on first, and reads what came in: one larger frame costs less than two.
       await nextTurn();
     }
     running = false;
+    if (journal.steps.length > 0 && patience === undefined) patience = setTimeout(runOut, patienceMs);
+  }
+
+  function runOut(): void {
+    patience = undefined;
+    if (journal.steps.length === 0) return;
+    impatient = true;
+    journal.touch();
   }
 
   async function flush(): Promise<void> {
+    impatient = false;
     hooks.beforeFrame();
     const { steps, lsn } = journal;
     const callbacks = later;
