@@ -51,15 +51,16 @@ async function main(): Promise<number> {
     allowLoopbackTargets: true,
     ...outboundFromEnv(process.env),
   });
-  const engine = await openAws(config);
-  const ports = { ...engine.ports, outbound };
+  const engine = await openAws(config, { outbound });
   try {
-    const served = await serve(
-      { ...engine, ports },
-      { port: Number(values.port), version: manifest.version, log: console.error, deliveries },
-    );
+    const served = await serve(engine, {
+      port: Number(values.port),
+      version: manifest.version,
+      log: console.error,
+      deliveries,
+    });
     try {
-      const key = await Key.bootstrap(ports);
+      const key = await Key.bootstrap(engine.ports);
       url = served.url;
       served.deliver();
       console.log(`

@@ -212,6 +212,7 @@ export async function startEmulator(kind: EmulatorKind): Promise<Emulator> {
         endpoint: `http://localhost:${port}`,
         port,
         async end() {
+          child.ref();
           child.stdin?.end();
           await ended(child);
           clean();
