@@ -30,12 +30,17 @@ async function main(): Promise<number> {
     return process.env.CI === "true" ? 1 : 0;
   }
   console.log(`on ${localstack.what}: ${localstack.endpoint}\n\n${lacks}\n`);
-  const tests = launch(join(root, "node_modules/.bin/vitest"), ["run", "test/contract", "--testTimeout=60000"], {
-    env: {
-      AWS_ENDPOINT_URL: localstack.endpoint,
-      WAGGLE_RECEIPTS_STAY: "LocalStack takes any receipt of a message",
+  const tests = launch(
+    join(root, "node_modules/.bin/vitest"),
+    ["run", "test/contract", "test/localstack", "--testTimeout=60000"],
+    {
+      env: {
+        AWS_ENDPOINT_URL: localstack.endpoint,
+        ...(localstack.functions && { WAGGLE_FUNCTIONS_ENDPOINT: localstack.endpoint }),
+        WAGGLE_RECEIPTS_STAY: "LocalStack takes any receipt of a message",
+      },
     },
-  });
+  );
   tests.child.stdout?.pipe(process.stdout);
   tests.child.stderr?.pipe(process.stderr);
   const code = await new Promise<number>((resolve) => {

@@ -39,18 +39,24 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
   ];
+  let stopped = false;
+  let running: Promise<void> = Promise.resolve();
   let cancelMinute = () => {};
   const everyMinute = minuteHandler(ports, onError);
   const minute = () => {
-    everyMinute()
-      .catch((error) => onError("sweep", error))
-      .finally(() => {
-        cancelMinute = ports.clock.after(minuteMs, minute);
-      });
+    running = everyMinute().then(
+      () => {},
+      (error) => onError("sweep", error),
+    );
+    void running.then(() => {
+      if (!stopped) cancelMinute = ports.clock.after(minuteMs, minute);
+    });
   };
   minute();
   async function stop(): Promise<void> {
+    stopped = true;
     cancelMinute();
+    await running;
     for (const end of feeds) await end();
   }
   const server = await createServer({
