@@ -30,6 +30,8 @@ export interface EngineCase {
   readonly lacks?: string | undefined;
   /** Why its meter cannot be held to what DynamoDB bills. */
   readonly unmetered?: string;
+  /** Why a receipt stays good when its message is received again. */
+  readonly receiptsStay?: string;
   open(): Promise<Opened>;
 }
 
@@ -49,6 +51,7 @@ function onAws(
     store = service,
     lack,
     unmetered,
+    receiptsStay,
     options = () => ({}),
   }: {
     /** Stands for all of AWS, or but for DynamoDB, where `store` is another. */
@@ -56,6 +59,7 @@ function onAws(
     store?: () => Promise<{ readonly endpoint: string }>;
     lack: string | undefined;
     unmetered?: string;
+    receiptsStay?: string | undefined;
     options?: () => OpenAwsOptions;
   },
 ): EngineCase {
@@ -67,6 +71,7 @@ function onAws(
     real: true,
     lacks: lack,
     ...(unmetered !== undefined && { unmetered }),
+    ...(receiptsStay !== undefined && { receiptsStay }),
     async open() {
       // The SDK wants some; an emulator takes any.
       process.env.AWS_ACCESS_KEY_ID ??= "test";
@@ -112,6 +117,7 @@ const onGiven = (endpoint: string): EngineCase =>
     service: async () => ({ endpoint }),
     lack: undefined,
     unmetered: "what it reports is its own",
+    receiptsStay: process.env.WAGGLE_RECEIPTS_STAY,
   });
 
 const ours = (): readonly EngineCase[] => [

@@ -12,7 +12,7 @@ interface World {
 const bodies = (messages: readonly Message[]) => messages.map((message) => message.body);
 const patience = { timeout: 20_000, interval: 20 };
 
-for (const { name, open, lacks, real } of enginesOf("queue")) {
+for (const { name, open, lacks, real, receiptsStay } of enginesOf("queue")) {
   /** A time on the clock in hand, or a shorter one that is really waited for. */
   const time = (inHand: number, waited: number) => (real ? waited : inHand);
   // Each test has an engine of its own, so that those that wait can wait together.
@@ -56,16 +56,23 @@ for (const { name, open, lacks, real } of enginesOf("queue")) {
       expect((await receive(world, 3)).length).toBeLessThanOrEqual(3);
     });
 
-    test("shows a message again when its visibility time is over, and voids the old receipt", async ({
-      world,
-      expect,
-    }) => {
+    test("shows a message again when its visibility time is over", async ({ world, expect }) => {
       await world.queue.send([{ body: "a" }]);
       const [first] = await world.queue.receive({ max: 1, visibilitySeconds: time(5, 3) });
       expect(first).toMatchObject({ body: "a", receives: 1 });
       await world.advance(time(4, 1));
       expect(await receive(world)).toEqual([]);
       await world.advance(time(2, 3));
+      const [second] = await receive(world);
+      expect(second).toMatchObject({ id: first!.id, receives: 2 });
+      await world.queue.ack([second!.receipt]);
+      expect((await world.queue.depth()).inFlight).toBe(0);
+    });
+
+    test.skipIf(receiptsStay)("voids a receipt when its message is received again", async ({ world, expect }) => {
+      await world.queue.send([{ body: "a" }]);
+      const [first] = await world.queue.receive({ max: 1, visibilitySeconds: time(5, 1) });
+      await world.advance(time(6, 2));
       const [second] = await receive(world);
       expect(second).toMatchObject({ id: first!.id, receives: 2 });
       await world.queue.ack([first!.receipt]);

@@ -12,7 +12,7 @@ export interface Emulator {
   end(): Promise<void>;
 }
 
-interface Kind {
+export interface EmulatorKind {
   readonly name: string;
   /** Programs it needs, and what they are asked to see that they are there. */
   readonly needs: readonly (readonly [program: string, ask: string])[];
@@ -45,7 +45,7 @@ const ministackPins = [
 ];
 
 /** LocalStack's API on one port: https://pypi.org/project/ministack/ */
-const ministack: Kind = {
+const ministack: EmulatorKind = {
   name: "ministack-1.5.33",
   needs: [["python3", "--version"]],
   install(folder) {
@@ -74,7 +74,7 @@ const ministack: Kind = {
 };
 
 /** AWS's own: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/DynamoDBLocal.html */
-const dynamo: Kind = {
+const dynamo: EmulatorKind = {
   name: "dynamodb-local-3.1.0",
   needs: [
     ["java", "-version"],
@@ -121,12 +121,12 @@ const dynamo: Kind = {
   },
 };
 
-function must(program: string, args: readonly string[]): void {
+export function must(program: string, args: readonly string[]): void {
   const { status, error, stderr, stdout } = spawnSync(program, args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`${program} ${args.join(" ")} failed: ${error?.message ?? ""}${stderr}${stdout}`);
 }
 
-function missing({ name, needs }: Kind): string | undefined {
+function missing({ name, needs }: EmulatorKind): string | undefined {
   const gone = needs.filter(([program, ask]) => spawnSync(program, [ask]).status !== 0).map(([program]) => program);
   return gone.length > 0 ? `${name} needs ${gone.join(" and ")}, which this machine lacks` : undefined;
 }
@@ -137,13 +137,12 @@ export const emulatorsLack = {
   dynamo: () => missing(dynamo),
 };
 
-/** Downloads what is missing of one, some 50 to 90 MB each, into `.cache/emulators`. */
-export const installEmulator = async (name: keyof typeof emulatorsLack): Promise<void> => {
-  await installed({ ministack, dynamo }[name]);
-};
+/** Downloads what is missing of one, some 50 to 90 MB each, into `.cache/emulators`; resolves with its folder. */
+export const installEmulator = (name: keyof typeof emulatorsLack): Promise<string> =>
+  installed({ ministack, dynamo }[name]);
 
 /** Installs once, also when two processes begin at the same time. */
-async function installed(kind: Kind): Promise<string> {
+async function installed(kind: EmulatorKind): Promise<string> {
   const folder = join(cache, kind.name);
   const done = join(folder, ".installed");
   const lock = join(cache, `${kind.name}.lock`);
@@ -183,7 +182,8 @@ function holds(lock: string): boolean {
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function start(kind: Kind): Promise<Emulator> {
+/** Installs it where it is missing, and starts it on a free port; it ends with this process, however that ends. */
+export async function startEmulator(kind: EmulatorKind): Promise<Emulator> {
   const folder = await installed(kind);
   for (let tries = 1; ; tries++) {
     const port = await freePort();
@@ -212,6 +212,7 @@ async function start(kind: Kind): Promise<Emulator> {
         endpoint: `http://localhost:${port}`,
         port,
         async end() {
+          child.ref();
           child.stdin?.end();
           await ended(child);
           clean();
@@ -248,9 +249,9 @@ async function ended(child: ChildProcess): Promise<void> {
   await new Promise<void>((resolve) => child.once("exit", () => resolve()));
 }
 
-const once = (kind: Kind) => {
+const once = (kind: EmulatorKind) => {
   let started: Promise<Emulator> | undefined;
-  return () => (started ??= start(kind));
+  return () => (started ??= startEmulator(kind));
 };
 
 /** The emulators of this process, started when first asked for; they end with it. */

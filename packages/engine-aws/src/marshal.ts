@@ -69,6 +69,8 @@ export function fromAttribute(attribute: AttributeValue): Value {
   if (attribute.L !== undefined) return attribute.L.map(fromAttribute);
   if (attribute.M !== undefined) return fromAttributes(attribute.M);
   const bytes: Uint8Array | string | undefined = attribute.B;
+  // LocalStack's streams leave an empty map out of its attribute.
+  if (Object.keys(attribute).length === 0) return {};
   if (bytes === undefined) throw new TypeError(`an attribute is of type ${Object.keys(attribute)}, which no row holds`);
   return (typeof bytes === "string" ? Buffer.from(bytes, "base64") : Buffer.from(bytes)).toString("utf16le");
 }

@@ -1,11 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { createServer } from "@waggle/api";
-import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
-import { deliverHandler, dispatchHandler, minuteHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { type Engine, forget, Key, wasAway } from "@waggle/core";
 import { openEmbedded } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
+import { type Served, serve } from "./serve.ts";
+
+export { type Served, type ServeOptions, serve } from "./serve.ts";
 
 export interface LocalOptions {
   /** Made when it is missing. Holds everything: tasks, agents, blobs, the admin key. */
@@ -28,8 +29,6 @@ export interface Local {
   stop(): Promise<void>;
 }
 
-const sweepEveryMs = 60_000;
-
 /**
  * The whole control plane in this process, on the embedded engine: the handlers that run as Lambda functions on AWS,
  * driven by the engine's own feeds.
@@ -37,7 +36,7 @@ const sweepEveryMs = 60_000;
  * @example const server = await startLocal({ dataDir: ".waggle", version: "0.1.0" })
  */
 export async function startLocal(options: LocalOptions): Promise<Local> {
-  const { dataDir, log = () => {} } = options;
+  const { dataDir } = options;
   const host = options.host ?? "127.0.0.1";
   let url: string | undefined;
   const outbound = createOutbound({
@@ -48,43 +47,20 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     ...outboundFromEnv(options.env ?? process.env),
   });
   const engine = await openEmbedded({ dataDir, outbound });
-  const { ports } = engine;
-  const onError = (component: string, error: unknown) =>
-    log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
-  engine.onReset(() => forget(ports));
-  wasAway(ports);
-  const feeds = [
-    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
-    engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
-    engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
-  ];
-  let cancelSweep = () => {};
-  const everyMinute = minuteHandler(ports, onError);
-  const minute = () => {
-    everyMinute()
-      .catch((error) => onError("sweep", error))
-      .finally(() => {
-        cancelSweep = ports.clock.after(sweepEveryMs, minute);
-      });
-  };
-  minute();
-  const adminKey = await adminKeyOf(engine, dataDir);
-  const server = await createServer({
-    ports,
-    version: options.version,
-    host,
-    port: options.port ?? 0,
-    onError: (error, requestId) => onError(`request ${requestId}`, error),
-  }).catch(async (error) => {
-    cancelSweep();
-    for (const stop of feeds) await stop();
+  engine.onReset(() => forget(engine.ports));
+  wasAway(engine.ports);
+  let adminKey: string;
+  let server: Served;
+  try {
+    adminKey = await adminKeyOf(engine, dataDir);
+    server = await serve(engine, { ...options, host });
+  } catch (error) {
+    outbound.close();
     await engine.close();
     throw error;
-  });
+  }
   url = server.url;
-  // Once it is known where agents call back.
-  feeds.push(engine.queueFeed.consume("deliver", { batch: 1, concurrency: 256 }, deliverHandler(ports, onError)));
+  server.deliver();
   const serverFile = join(dataDir, "server.json");
   writeFileSync(
     serverFile,
@@ -100,10 +76,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     adminKey,
     engine,
     async stop() {
-      await server.close();
-      cancelSweep();
-      outbound.close();
-      for (const stop of feeds) await stop();
+      await server.stop(() => outbound.close());
       await engine.close();
       rmSync(serverFile, { force: true });
     },
