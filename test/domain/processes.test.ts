@@ -357,3 +357,40 @@ test("processes that die between any two calls lose no task and do none twice", 
     settings,
   );
 });
+
+test("a task that is parked behind another, while an agent with more room takes that one, is taken along", async () => {
+  const fleet = await openFleet();
+  try {
+    await Key.create(fleet.process().scope(), { role: "admin" });
+    const submit = async () => {
+      const asked = Task.Create.parse({ type: "t", requires: [{ capability: "x" }] });
+      const { task } = await Task.create(fleet.process().scope(), asked);
+      await fleet.quiet();
+      return task.id;
+    };
+    const first = await submit();
+    const taker = fleet.process();
+    const { store } = taker.ports;
+    const { transact } = store;
+    let second: string | undefined;
+    // It has read the lane, and is about to take what it read.
+    (store as { transact: typeof transact }).transact = async (writes) => {
+      const takes = writes.some((write) => "delete" in write);
+      if (takes && second === undefined) {
+        second = "";
+        second = await submit();
+      }
+      return transact(writes);
+    };
+    const capabilities = [{ name: "x" }];
+    const registered = Agent.Register.parse({ name: "a", capabilities, maxConcurrency: 2, leaseSeconds: 3600 });
+    const { agent } = await Agent.register(taker.scope(), registered);
+    const { again } = await Agent.attach(taker.scope(of(agent.id)), agent.id, { connectionId: "c1" });
+    expect(again).toEqual([]);
+    await Agent.serve(taker.scope(), agent.id);
+    for (const id of [first, second as unknown as string])
+      expect((await Task.get(fleet.process().scope(), id)).status).toBe("assigned");
+  } finally {
+    await fleet.close();
+  }
+});

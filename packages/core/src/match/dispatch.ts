@@ -618,6 +618,8 @@ async function takeShared(
     for (const [at, lane] of part.entries()) heads.set(lane, read[at] as { keys: string[]; whole: boolean });
   }
   const got: Row[] = [];
+  /** Lanes of which a task that was read has gone, to this agent or another. */
+  const thinned = new Set<Lane>();
   let missed = 0;
   for (let attempt = 0; got.length < max; attempt++) {
     if (member.row.state !== "active" || member.used >= member.maxConcurrency) return got;
@@ -633,15 +635,21 @@ async function takeShared(
     const took = await takeTask(scope, directory, best, key, member, connectionId);
     if (typeof took === "object") {
       got.push(took.task);
+      thinned.add(best);
       missed = 0;
     } else {
-      if (took === "refused") {
+      if (took === "gone") thinned.add(best);
+      else {
         list.keys.splice(list.keys.findIndex((other) => other > key) >>> 0, 0, key);
         await Shared.yieldTo(scope.ports, missed);
       }
       missed++;
     }
-    if (list.keys.length === 0 && !list.whole) heads.set(best, await Shared.headsOf(scope, best));
+    // Whoever parks a task behind another leaves the look to those who look for that one: they have to look again.
+    if (list.keys.length === 0 && (!list.whole || thinned.has(best))) {
+      thinned.delete(best);
+      heads.set(best, await Shared.headsOf(scope, best));
+    }
   }
   // Others were quicker each time. There may be more than they took.
   if (got.length < max)
