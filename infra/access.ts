@@ -16,36 +16,39 @@ const { accountId } = aws.getCallerIdentityOutput();
 const { partition } = aws.getPartitionOutput();
 
 /** Rows whose keys begin so, and none else: DynamoDB checks every key of a call, in transactions too. */
-function onRows(actions: string[], groups: readonly Rows[]): Statement[] {
-  if (groups.length === 0) return [];
-  const values = [...new Set(groups)].flatMap((group) => rows[group]).sort();
-  return [
-    {
-      actions,
-      resources: [table.arn],
-      conditions: [{ test: "ForAllValues:StringLike", variable: "dynamodb:LeadingKeys", values }],
-    },
-  ];
+function rowStatements({ read = [], write = [], remove = [] }: Access): Statement[] {
+  const keysOf = new Map<string, Set<string>>();
+  const allow = (action: string, group: Rows) => {
+    const keys = keysOf.get(action) ?? new Set();
+    keysOf.set(action, keys);
+    for (const key of rows[group].keys) keys.add(key);
+  };
+  for (const group of read) for (const action of rows[group].read) allow(action, group);
+  for (const group of write) for (const action of rows[group].write) allow(action, group);
+  for (const group of remove) allow("DeleteItem", group);
+  // Actions on the same rows go together: a role's policies may have 10,240 characters in all.
+  const actionsOn = new Map<string, string[]>();
+  for (const [action, keys] of keysOf) {
+    const values = JSON.stringify([...keys].sort());
+    actionsOn.set(values, [...(actionsOn.get(values) ?? []), `dynamodb:${action}`]);
+  }
+  return [...actionsOn].map(([values, actions]) => ({
+    actions,
+    resources: [table.arn],
+    conditions: [
+      { test: "ForAllValues:StringLike", variable: "dynamodb:LeadingKeys", values: JSON.parse(values) as string[] },
+    ],
+  }));
 }
 
-function rowStatements({ read = [], write = [] }: Access): Statement[] {
-  return [
-    ...onRows(
-      ["dynamodb:GetItem", "dynamodb:BatchGetItem", "dynamodb:Query", "dynamodb:ConditionCheckItem"],
-      [...read, ...write],
-    ),
-    ...onRows(["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:BatchWriteItem"], write),
-  ];
-}
+const blobActions = { read: "s3:GetObject", write: "s3:PutObject", remove: "s3:DeleteObject" } as const;
 
-function blobStatements({ blobs }: Access): Statement[] {
-  if (blobs === undefined) return [];
-  const actions = blobs === "read" ? ["s3:GetObject"] : ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"];
-  return [
-    { actions, resources: [$interpolate`${bucket.arn}/*`] },
-    // S3 answers "forbidden" instead of "not found" to whoever may not list.
-    { actions: ["s3:ListBucket"], resources: [bucket.arn] },
-  ];
+function blobStatements({ blobs = [] }: Access): Statement[] {
+  if (blobs.length === 0) return [];
+  const objects = { actions: blobs.map((what) => blobActions[what]), resources: [$interpolate`${bucket.arn}/*`] };
+  if (!blobs.includes("read")) return [objects];
+  // S3 answers "forbidden" instead of "not found" to whoever may not list.
+  return [objects, { actions: ["s3:ListBucket"], resources: [bucket.arn] }];
 }
 
 function queueStatements({ send = [], depth = [] }: Access): Statement[] {

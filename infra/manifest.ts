@@ -3,37 +3,71 @@
  * The other files of this folder turn entries into components, and know no names.
  */
 
-/** Groups of rows, as patterns of partition keys: see `packages/core/src/rows.ts`. */
+type ReadAction = "GetItem" | "BatchGetItem" | "Query";
+type WriteAction = "PutItem" | "UpdateItem" | "DeleteItem" | "BatchWriteItem";
+
+export interface RowGroup {
+  /** Patterns of partition keys: see `packages/core/src/rows.ts`. */
+  readonly keys: readonly string[];
+  /** What reading means for these rows, and what writing. */
+  readonly read: readonly ReadAction[];
+  readonly write: readonly WriteAction[];
+}
+
+/** Every kind of row, and all that is ever done to it. `test/infra/access.test.ts` shows that it is done, and nothing else. */
 export const rows = {
-  tasks: ["*#T#*"],
-  agents: ["*#A#*", "*#N#*", "*#O"],
-  waiting: ["*#L#*", "*#LANES", "*#LV", "*#VT"],
-  limits: ["*#G#*", "*#GATES", "*#W#*"],
-  shares: ["*#F#*", "*#S#*"],
-  dependants: ["*#D#*"],
-  idempotency: ["*#I#*"],
-  lists: ["*#X#*"],
-  events: ["*#E#*", "*#EH", "*#V#*"],
-  counters: ["*#C"],
-  projections: ["*#P"],
-  timers: ["TIMER", "TIMER#*"],
+  tasks: {
+    keys: ["*#T#*"],
+    read: ["GetItem", "BatchGetItem", "Query"],
+    write: ["PutItem", "UpdateItem", "BatchWriteItem"],
+  },
+  agents: {
+    keys: ["*#A#*", "*#N#*", "*#O"],
+    read: ["GetItem", "BatchGetItem", "Query"],
+    write: ["PutItem", "UpdateItem", "DeleteItem"],
+  },
+  waiting: {
+    keys: ["*#L#*", "*#LANES", "*#LV", "*#VT"],
+    read: ["GetItem", "Query"],
+    write: ["PutItem", "UpdateItem", "DeleteItem"],
+  },
+  limits: {
+    keys: ["*#G#*", "*#GATES", "*#W#*"],
+    read: ["GetItem", "BatchGetItem", "Query"],
+    write: ["PutItem", "UpdateItem", "DeleteItem"],
+  },
+  shares: { keys: ["*#F#*", "*#S#*"], read: ["GetItem"], write: ["PutItem", "UpdateItem"] },
+  dependants: { keys: ["*#D#*"], read: ["Query"], write: ["BatchWriteItem"] },
+  idempotency: { keys: ["*#I#*"], read: ["GetItem"], write: ["PutItem", "UpdateItem", "DeleteItem"] },
+  lists: { keys: ["*#X#*"], read: ["GetItem", "Query"], write: ["BatchWriteItem"] },
+  events: {
+    keys: ["*#E#*", "*#EH", "*#V#*"],
+    read: ["GetItem", "Query"],
+    write: ["PutItem", "UpdateItem", "BatchWriteItem"],
+  },
+  counters: { keys: ["*#C"], read: ["GetItem"], write: ["UpdateItem"] },
+  projections: { keys: ["*#P"], read: ["GetItem", "Query"], write: ["PutItem"] },
+  timers: { keys: ["TIMER", "TIMER#*"], read: ["GetItem", "Query"], write: ["PutItem", "BatchWriteItem"] },
   /** Whose a connection is. */
-  connections: ["C#*"],
+  connections: { keys: ["C#*"], read: ["GetItem"], write: ["PutItem", "DeleteItem"] },
   /** The tenants there are; how far the reconcilers of each came. */
-  tenants: ["TENANTS"],
-  repairs: ["*#R"],
+  tenants: { keys: ["TENANTS"], read: ["Query"], write: ["PutItem"] },
+  repairs: { keys: ["*#R"], read: ["GetItem"], write: ["PutItem"] },
   /** Which events go to the bus. */
-  subscriptions: ["*#B"],
+  subscriptions: { keys: ["*#B"], read: ["GetItem"], write: ["PutItem"] },
   /** What the keys of a tenant are, without their secrets. */
-  keys: ["*#K"],
+  keys: { keys: ["*#K"], read: ["GetItem", "Query"], write: ["PutItem", "DeleteItem"] },
   /** Who bears a key or token, by its hash. */
-  bearers: ["K#*"],
-} as const satisfies Readonly<Record<string, readonly string[]>>;
+  bearers: { keys: ["K#*"], read: ["GetItem"], write: ["PutItem", "DeleteItem"] },
+  /** Nothing lies there: whether it is read tells whether the table answers. */
+  health: { keys: ["HEALTH"], read: ["GetItem"], write: [] },
+} as const satisfies Readonly<Record<string, RowGroup>>;
 export type Rows = keyof typeof rows;
 
 /** Rows that giving a task to an agent, or ending one, reads and writes; a connection found gone is forgotten. */
-const matching = ["tasks", "agents", "waiting", "limits", "shares", "dependants", "connections"] as const;
-const views = ["lists", "events", "counters"] as const;
+const matching = ["tasks", "agents", "waiting", "limits", "shares", "connections"] as const;
+/** That, for who does nothing else. Whoever ends the last task of an agent that is to go voids its token. */
+const matches = { read: [...matching, "lists"], write: matching, remove: ["bearers"] } as const;
 
 export interface QueueEntry {
   /** How long a message is hidden from others: at least six times its function's timeout, as Lambda asks for. */
@@ -74,9 +108,11 @@ export const table = {
 /** What one function may do; nothing else. */
 export interface Access {
   readonly read?: readonly Rows[];
-  /** Read and write. */
+  /** Nothing is read of what is named here alone. */
   readonly write?: readonly Rows[];
-  readonly blobs?: "read" | "write";
+  /** Deletes such rows, by their keys, and makes none. */
+  readonly remove?: readonly Rows[];
+  readonly blobs?: readonly ("read" | "write" | "remove")[];
   readonly send?: readonly QueueName[];
   /** Counts the messages of a queue and of its dead letters. */
   readonly depth?: readonly QueueName[];
@@ -138,10 +174,10 @@ export const functions = {
     timeoutSeconds: 300,
     reserved: 300,
     may: {
-      read: views,
-      write: [...matching, "idempotency", "keys", "bearers", "tenants", "subscriptions"],
-      blobs: "write",
-      send: ["dispatch", "timers", "deliver"],
+      read: [...matches.read, "idempotency", "keys", "bearers", "events", "counters", "subscriptions", "health"],
+      write: [...matching, "dependants", "idempotency", "keys", "bearers", "tenants", "subscriptions"],
+      blobs: ["read", "write", "remove"],
+      send: ["dispatch", "timers"],
       depth: ["dispatch"],
       push: true,
     },
@@ -154,10 +190,10 @@ export const functions = {
     timeoutSeconds: 29,
     reserved: 100,
     may: {
-      read: [...views, "bearers"],
-      write: [...matching, "idempotency"],
-      blobs: "write",
-      send: ["dispatch", "timers", "deliver"],
+      ...matches,
+      read: [...matches.read, "bearers"],
+      blobs: ["read", "write"],
+      send: ["dispatch", "timers"],
       push: true,
     },
     knows: ["socketEndpoint"],
@@ -168,13 +204,7 @@ export const functions = {
     memoryMiB: 512,
     timeoutSeconds: 30,
     reserved: 50,
-    may: {
-      read: ["lists"],
-      write: matching,
-      blobs: "read",
-      send: ["dispatch", "timers", "deliver"],
-      push: true,
-    },
+    may: { ...matches, blobs: ["read"], send: ["dispatch", "timers"], push: true },
     knows: ["socketEndpoint"],
   },
   timers: {
@@ -184,10 +214,10 @@ export const functions = {
     timeoutSeconds: 30,
     reserved: 20,
     may: {
-      read: ["lists"],
+      ...matches,
       write: [...matching, "timers"],
-      blobs: "read",
-      send: ["dispatch", "timers", "deliver"],
+      blobs: ["read"],
+      send: ["dispatch", "timers"],
       push: true,
     },
     knows: ["socketEndpoint"],
@@ -198,14 +228,7 @@ export const functions = {
     memoryMiB: 512,
     timeoutSeconds: 120,
     reserved: 100,
-    may: {
-      read: ["lists"],
-      write: matching,
-      blobs: "write",
-      send: ["dispatch", "timers", "deliver"],
-      push: true,
-      call: true,
-    },
+    may: { ...matches, blobs: ["read", "write"], send: ["dispatch", "timers", "deliver"], push: true, call: true },
     knows: ["secretKey", "publicUrl", "socketEndpoint"],
   },
   intake: {
@@ -215,13 +238,12 @@ export const functions = {
     timeoutSeconds: 30,
     reserved: 10,
     may: {
-      read: ["keys"],
-      write: [...matching, "idempotency"],
-      blobs: "write",
-      send: ["dispatch", "timers", "deliver"],
-      push: true,
+      read: ["keys", "tasks", "agents", "idempotency"],
+      write: ["tasks", "dependants", "idempotency"],
+      blobs: ["write"],
+      send: ["dispatch"],
     },
-    knows: ["socketEndpoint"],
+    knows: [],
   },
   outbox: {
     what: "follows every change: timers, dependants, events, lists, counters",
@@ -237,9 +259,10 @@ export const functions = {
     timeoutSeconds: 60,
     reserved: 50,
     may: {
-      read: ["subscriptions"],
-      write: [...matching, ...views, "projections", "timers"],
-      blobs: "read",
+      ...matches,
+      read: [...matches.read, "dependants", "events", "subscriptions", "projections"],
+      write: [...matching, "dependants", "lists", "events", "counters", "projections", "timers"],
+      blobs: ["read"],
       send: ["dispatch", "timers", "deliver"],
       publish: true,
       push: true,
@@ -253,10 +276,11 @@ export const functions = {
     timeoutSeconds: 55,
     reserved: 2,
     may: {
-      read: ["lists", "counters", "tenants"],
+      ...matches,
+      read: [...matches.read, "tenants", "timers", "repairs"],
       write: [...matching, "timers", "repairs"],
-      blobs: "read",
-      send: ["dispatch", "timers", "deliver"],
+      blobs: ["read"],
+      send: ["dispatch", "timers"],
       push: true,
     },
     knows: ["socketEndpoint"],
@@ -267,7 +291,7 @@ export const functions = {
     memoryMiB: 256,
     timeoutSeconds: 30,
     reserved: 2,
-    may: { read: [...matching, ...views, "tenants"] },
+    may: { read: ["tasks", "agents", "waiting", "counters", "tenants"] },
     knows: [],
   },
 } as const satisfies Readonly<Record<string, FunctionEntry>>;

@@ -20,9 +20,11 @@ let small: Graph;
 // The first run in a checkout installs SST's components, about 100 MB.
 beforeAll(async () => {
   await installPlatform();
-  trial = await graphOf({ stage: "trial", bundles: true });
-  production = await graphOf({ stage: "production" });
-  small = await graphOf({ stage: "small", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } });
+  [trial, production, small] = await Promise.all([
+    graphOf({ stage: "trial", bundles: true }),
+    graphOf({ stage: "production" }),
+    graphOf({ stage: "small", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } }),
+  ]);
 }, 600_000);
 
 const secrets = { AdminKey: "wgk_0123456789abcdefghijklmnopq", SecretKey: "a-secret-that-encrypts-secrets" };
@@ -250,6 +252,13 @@ group("who may do what", () => {
     expect(reached("*#K", "dynamodb:PutItem")).toEqual(["ApiFunctionRole"]);
     expect(reached("*#K", "dynamodb:GetItem")).toEqual(["ApiFunctionRole", "IntakeFunctionRole"]);
     expect(reached("K#*", "dynamodb:GetItem")).toEqual(["ApiFunctionRole", "SocketFunctionRole"]);
+  });
+
+  test("a role's policies are well within the 10,240 characters it may have", () => {
+    for (const { inputs } of ofType(trial, "aws:iam/role:Role")) {
+      const characters = (inputs.inlinePolicies ?? []).reduce((sum, { policy }) => sum + policy.length, 0);
+      expect(characters, inputs.name).toBeLessThan(8_000);
+    }
   });
 
   test("only what is tagged as an agent's is called, and nothing of Waggle's own carries the tag", () => {

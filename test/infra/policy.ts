@@ -1,3 +1,4 @@
+import type { Call } from "./calls.ts";
 import type { Graph, Resource } from "./harness.ts";
 
 export interface Statement {
@@ -59,6 +60,31 @@ export const rolesOf = (graph: Graph): Role[] =>
         .join(", "),
     }))
     .sort((a, b) => (a.name < b.name ? -1 : 1));
+
+/** Whether a text is as a pattern of IAM says: `*` is any text, `?` one character. */
+export const fits = (pattern: string, text: string): boolean =>
+  new RegExp(
+    `^${pattern
+      .replaceAll(/[.+^${}()|[\]\\]/g, "\\$&")
+      .replaceAll("*", ".*")
+      .replaceAll("?", ".")}$`,
+  ).test(text);
+
+/** Whether a statement allows a call. An agent's function or queue that is called carries the stage's tag. */
+export function allows({ actions, resources, conditions = [] }: Statement, call: Call, stage: string): boolean {
+  if (!actions.includes(call.action) || !resources.some((each) => fits(each, call.resource))) return false;
+  const context: Readonly<Record<string, string | undefined>> = {
+    "dynamodb:LeadingKeys": call.key,
+    "aws:ResourceTag/waggle:agent": call.ofAgent ? stage : undefined,
+  };
+  return conditions.every(({ test, variable, values }) => {
+    const actual = context[variable];
+    if (actual === undefined) return false;
+    if (test === "StringEquals") return values.includes(actual);
+    if (test === "ForAllValues:StringLike") return values.some((each) => fits(each, actual));
+    throw new Error(`what does ${test} mean?`);
+  });
+}
 
 /** Without account, region and what SST adds at random to a name. */
 export const plain = (text: string): string =>
