@@ -1,0 +1,75 @@
+import { parseArgs } from "node:util";
+import { emulators, emulatorsLack } from "../support/emulator.ts";
+import { launch } from "../support/process.ts";
+import { root } from "../support/root.ts";
+import { bundle, deploy, stoodIn } from "./deploy.ts";
+
+const help = `node ts.mjs test/aws/run.ts [--all] [--report file] [--log] [pattern …]
+
+Runs the real bundles of the functions on an emulator of AWS, and the end-to-end tests against them.
+  --all      every end-to-end test, and more kills; else those that matter most
+  --report   vitest's report as JSON
+  --log      what the functions write`;
+
+/** What differs most between one process and many. The others are run by --all. */
+const suites = ["submit", "cancel", "dependencies", "events", "input", "limits", "matching", "order", "payload"];
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      all: { type: "boolean", default: process.env.WAGGLE_AWS_ALL === "1" },
+      report: { type: "string" },
+      log: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(help);
+    return 0;
+  }
+  const lack = emulatorsLack.ministack();
+  if (lack !== undefined) {
+    console.log(`skipped: aws: ${lack}`);
+    return process.env.CI === "true" ? 1 : 0;
+  }
+  console.log(stoodIn);
+  const [{ endpoint }, bundles] = await Promise.all([emulators.ministack(), bundle()]);
+  const environment = { WAGGLE_ALLOW_PRIVATE_TARGETS: "1", WAGGLE_WEBHOOK_SECONDS: "1" };
+  const log = values.log ? console.log : () => {};
+  const deployment = await deploy({ endpoint, bundles, environment, log });
+  const chosen = values.all ? ["test/e2e"] : suites.map((name) => `test/e2e/${name}.test.ts`);
+  const tests = launch(
+    `${root}/node_modules/.bin/vitest`,
+    [
+      "run",
+      ...(positionals.length > 0 ? positionals : ["test/aws", ...chosen]),
+      "--reporter=default",
+      ...(values.report === undefined ? [] : ["--reporter=json", `--outputFile=${values.report}`]),
+    ],
+    {
+      env: {
+        WAGGLE_URL: deployment.url,
+        WAGGLE_API_KEY: deployment.key,
+        WAGGLE_CALLS_LOOPBACK: "1",
+        WAGGLE_AWS_BUNDLES: bundles,
+        ...(values.all && { WAGGLE_AWS_ALL: "1" }),
+      },
+    },
+  );
+  tests.child.stdout?.pipe(process.stdout);
+  tests.child.stderr?.pipe(process.stderr);
+  const code = await new Promise<number>((resolve) => tests.child.once("close", (status) => resolve(status ?? 1)));
+  for (const { name, counts } of Object.values(deployment.functions))
+    console.log(`${name.padEnd(9)} ${counts.invocations} calls, ${counts.errors} failed, ${counts.cold} cold starts`);
+  await deployment.stop();
+  await (await emulators.ministack()).end();
+  return code;
+}
+
+process.exit(
+  await main().catch((error: unknown) => {
+    console.error(error);
+    return 1;
+  }),
+);
