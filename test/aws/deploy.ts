@@ -81,7 +81,7 @@ export async function deploy(options: DeploymentOptions): Promise<Deployment> {
     endpoint,
     bundles,
     visibilitySeconds = 12,
-    scheduleSeconds = 5,
+    scheduleSeconds = 30,
     twice = () => false,
     log = () => {},
   } = options;

@@ -38,7 +38,7 @@ export interface Lambda {
   /** SIGKILLs a container that is in the middle of an invocation. @returns whether there was one */
   kill(pick: (count: number) => number): boolean;
   /** Since it was made. */
-  readonly counts: { invocations: number; errors: number; cold: number; killed: number };
+  readonly counts: { invocations: number; errors: number; cold: number; killed: number; ms: number };
   stop(): Promise<void>;
 }
 
@@ -73,7 +73,7 @@ export function createLambda(options: LambdaOptions): Lambda {
   const all = new Set<Container>();
   const idle: Container[] = [];
   const waiting: ((container: Container) => void)[] = [];
-  const counts = { invocations: 0, errors: 0, cold: 0, killed: 0 };
+  const counts = { invocations: 0, errors: 0, cold: 0, killed: 0, ms: 0 };
   let starting = 0;
   let stopped = false;
 
@@ -166,7 +166,8 @@ export function createLambda(options: LambdaOptions): Lambda {
       const container = await take();
       counts.invocations++;
       const id = randomUUID();
-      const deadline = Date.now() + timeoutSeconds * 1000;
+      const began = Date.now();
+      const deadline = began + timeoutSeconds * 1000;
       let late: NodeJS.Timeout | undefined;
       const hangUp = () => container.child.connected && container.child.send({ gone: id });
       try {
@@ -184,6 +185,7 @@ export function createLambda(options: LambdaOptions): Lambda {
         throw error;
       } finally {
         clearTimeout(late);
+        counts.ms += Date.now() - began;
         signal?.removeEventListener("abort", hangUp);
       }
     },

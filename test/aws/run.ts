@@ -38,12 +38,12 @@ async function main(): Promise<number> {
   const environment = { WAGGLE_ALLOW_PRIVATE_TARGETS: "1", WAGGLE_WEBHOOK_SECONDS: "1" };
   const log = values.log ? console.log : () => {};
   const deployment = await deploy({ endpoint, bundles, environment, log });
-  const chosen = values.all ? ["test/e2e"] : suites.map((name) => `test/e2e/${name}.test.ts`);
+  const chosen = values.all ? ["test/e2e/"] : suites.map((name) => `test/e2e/${name}.test.ts`);
   const tests = launch(
     `${root}/node_modules/.bin/vitest`,
     [
       "run",
-      ...(positionals.length > 0 ? positionals : ["test/aws", ...chosen]),
+      ...(positionals.length > 0 ? positionals : ["test/aws/", ...chosen]),
       "--reporter=default",
       ...(values.report === undefined ? [] : ["--reporter=json", `--outputFile=${values.report}`]),
     ],
@@ -60,8 +60,12 @@ async function main(): Promise<number> {
   tests.child.stdout?.pipe(process.stdout);
   tests.child.stderr?.pipe(process.stderr);
   const code = await new Promise<number>((resolve) => tests.child.once("close", (status) => resolve(status ?? 1)));
-  for (const { name, counts } of Object.values(deployment.functions))
-    console.log(`${name.padEnd(9)} ${counts.invocations} calls, ${counts.errors} failed, ${counts.cold} cold starts`);
+  for (const { name, counts } of Object.values(deployment.functions)) {
+    const mean = (counts.ms / Math.max(1, counts.invocations)).toFixed(0);
+    console.log(
+      `${name}: ${counts.invocations} calls of ${mean} ms, ${counts.errors} failed, ${counts.cold} cold starts`,
+    );
+  }
   await deployment.stop();
   await (await emulators.ministack()).end();
   return code;
