@@ -19,7 +19,7 @@ import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
 import { openGateway, openUrl } from "./front.ts";
 import { createLambda, type Lambda } from "./lambda.ts";
-import { type Mapping, mapQueue, mapStream, type Twice } from "./mapping.ts";
+import { type Fate, type Mapping, mapQueue, mapStream } from "./mapping.ts";
 
 /** What stands in for what MiniStack lacks; told by whoever runs this. */
 export const stoodIn =
@@ -34,8 +34,8 @@ export interface DeploymentOptions {
   readonly visibilitySeconds?: number;
   /** How often the schedules call, instead of each minute. 0: never by themselves. */
   readonly scheduleSeconds?: number;
-  /** Which batches are given twice. None unless given. */
-  readonly twice?: Twice;
+  /** Each is given once unless it says otherwise. */
+  readonly fate?: Fate;
   readonly environment?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
 }
@@ -63,12 +63,12 @@ export async function bundle(folder = join(root, ".cache/aws-functions")): Promi
 /** Containers at a time here, where a deployment has up to hundreds. */
 const containers: Readonly<Record<FunctionName, number>> = {
   api: 48,
-  socket: 8,
-  dispatch: 3,
-  timers: 2,
-  deliver: 3,
+  socket: 6,
+  dispatch: 2,
+  timers: 1,
+  deliver: 2,
   intake: 1,
-  outbox: 2,
+  outbox: 1,
   minute: 1,
   scaling: 1,
 };
@@ -82,7 +82,7 @@ export async function deploy(options: DeploymentOptions): Promise<Deployment> {
     bundles,
     visibilitySeconds = 12,
     scheduleSeconds = 30,
-    twice = () => false,
+    fate = () => "given",
     log = () => {},
   } = options;
   const name = `waggle-${process.pid}-${++deployments}`;
@@ -185,12 +185,12 @@ export async function deploy(options: DeploymentOptions): Promise<Deployment> {
     const lambda = functions[each];
     if (trigger.type === "queue") {
       const { url, arn } = queues[trigger.queue];
-      mappings.push(mapQueue({ sqs, url, arn, trigger, lambda, concurrency: containers[each], twice }));
+      mappings.push(mapQueue({ sqs, url, arn, trigger, lambda, concurrency: containers[each], fate }));
     }
     if (trigger.type === "stream") {
       const failureUrl = failed[trigger.failure];
-      const everyMs = 50;
-      mappings.push(mapStream({ dynamo, streams, sqs, table: name, failureUrl, trigger, lambda, twice, everyMs }));
+      const everyMs = 150;
+      mappings.push(mapStream({ dynamo, streams, sqs, table: name, failureUrl, trigger, lambda, fate, everyMs }));
     }
     if (trigger.type === "schedule" && scheduleSeconds > 0) mappings.push(every(scheduleSeconds, lambda));
   }

@@ -17,8 +17,8 @@ import type { Lambda } from "./lambda.ts";
 
 /* Event source mappings, by the rules of AWS: https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventsourcemapping.html */
 
-/** Whether a batch is to be given twice, as "at least once" allows. */
-export type Twice = () => boolean;
+/** What becomes of a batch: given twice, as "at least once" allows; or lost, which no service does and a mistake may. */
+export type Fate = (source: string) => "given" | "twice" | "lost";
 export type Mapping = () => Promise<void>;
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
@@ -35,9 +35,9 @@ export function mapQueue(options: {
   readonly trigger: Extract<Trigger, { type: "queue" }>;
   readonly lambda: Lambda;
   readonly concurrency: number;
-  readonly twice: Twice;
+  readonly fate: Fate;
 }): Mapping {
-  const { sqs, url, arn, trigger, lambda, twice } = options;
+  const { sqs, url, arn, trigger, lambda, fate } = options;
   let stopped = false;
 
   async function batch(): Promise<void> {
@@ -64,10 +64,11 @@ export function mapQueue(options: {
         awsRegion: "us-east-1",
       })),
     };
-    const again = twice() ? lambda.invoke(event).catch(() => {}) : undefined;
+    const due = fate(trigger.queue);
+    const again = due === "twice" ? lambda.invoke(event).catch(() => {}) : undefined;
     let answer: Failures | undefined;
     try {
-      answer = (await lambda.invoke(event)) as Failures | undefined;
+      if (due !== "lost") answer = (await lambda.invoke(event)) as Failures | undefined;
     } catch {
       // They come again when their visibility time is over.
       return;
@@ -110,10 +111,10 @@ export function mapStream(options: {
   readonly failureUrl: string;
   readonly trigger: Extract<Trigger, { type: "stream" }>;
   readonly lambda: Lambda;
-  readonly twice: Twice;
+  readonly fate: Fate;
   readonly everyMs: number;
 }): Mapping {
-  const { dynamo, streams, sqs, table, failureUrl, trigger, lambda, twice, everyMs } = options;
+  const { dynamo, streams, sqs, table, failureUrl, trigger, lambda, fate, everyMs } = options;
   let stopped = false;
   const shards = new Map<string, Promise<void>>();
 
@@ -132,7 +133,7 @@ export function mapStream(options: {
     for (let tried = tries; ; tried++) {
       let rest: readonly _Record[] = records;
       try {
-        const again = twice() ? lambda.invoke(toEvent(records)).catch(() => {}) : undefined;
+        const again = fate("stream") === "twice" ? lambda.invoke(toEvent(records)).catch(() => {}) : undefined;
         const answer = (await lambda.invoke(toEvent(records)).finally(() => again)) as Failures | undefined;
         const failed = answer?.batchItemFailures?.map((each) => each.itemIdentifier) ?? [];
         if (failed.length === 0) return;

@@ -44,6 +44,8 @@ async function main(): Promise<number> {
     [
       "run",
       ...(positionals.length > 0 ? positionals : ["test/aws/", ...chosen]),
+      // One emulator in one thread serves them all.
+      "--maxWorkers=1",
       "--reporter=default",
       ...(values.report === undefined ? [] : ["--reporter=json", `--outputFile=${values.report}`]),
     ],

@@ -6,7 +6,7 @@ import { bundle, type Deployment, deploy } from "./deploy.ts";
 let deployment: Deployment;
 beforeAll(async () => {
   const { endpoint } = await emulators.ministack();
-  deployment = await deploy({ endpoint, bundles: await bundle(), log: console.log });
+  deployment = await deploy({ endpoint, bundles: process.env.WAGGLE_AWS_BUNDLES ?? (await bundle()) });
 });
 afterAll(() => deployment?.stop());
 
