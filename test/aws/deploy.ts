@@ -15,18 +15,19 @@ import {
   queues as queueEntries,
   table as tableEntry,
 } from "../../infra/manifest.ts";
+import { emulators, emulatorsLack } from "../support/emulator.ts";
 import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
 import { openGateway, openUrl } from "./front.ts";
 import { createLambda, type Lambda } from "./lambda.ts";
 import { type Fate, type Mapping, mapQueue, mapStream } from "./mapping.ts";
 
-/** What stands in for what MiniStack lacks; told by whoever runs this. */
+/** What is not MiniStack's: told by whoever runs this. */
 export const stoodIn =
-  "MiniStack keeps table, stream, queues, bus and bucket; the bundles run in processes of our own: " +
-  "function URL with streaming, WebSocket API, mappings and schedules are stood in for by test/aws";
+  "stood in for by test/aws: Lambda's runtime with response streaming, function URL, WebSocket API, event source mappings, Scheduler; " +
+  "table, stream, queues, bus and bucket are MiniStack's";
 
-export interface DeploymentOptions {
+interface DeploymentOptions {
   readonly endpoint: string;
   /** Folder of the bundles. */
   readonly bundles: string;
@@ -48,16 +49,31 @@ export interface Deployment {
   readonly functions: Readonly<Record<FunctionName, Lambda>>;
   readonly queues: Readonly<Record<QueueName, { readonly url: string; readonly arn: string; readonly dead: string }>>;
   readonly bus: string;
+  /** Folder of the bundles it runs. */
+  readonly bundles: string;
   readonly clients: { readonly sqs: SQSClient; readonly events: EventBridgeClient };
   stop(): Promise<void>;
 }
 
 /** Bundles the functions as a deployment does. */
-export async function bundle(folder = join(root, ".cache/aws-functions")): Promise<string> {
+async function bundle(folder = join(root, ".cache/aws-functions")): Promise<string> {
   const built = launch(process.execPath, ["functions/build.mjs", folder]);
   const code = await new Promise<number | null>((resolve) => built.child.once("close", resolve));
   if (code !== 0) throw new Error(`the functions cannot be bundled:\n${built.output()}`);
   return folder;
+}
+
+/** Why nothing can be deployed here; in CI that is a failure. */
+export const lack = emulatorsLack.ministack();
+if (lack !== undefined && process.env.CI === "true") throw new Error(lack);
+
+/** A deployment on an emulator of this process's own. */
+export async function openDeployment(options: Omit<DeploymentOptions, "endpoint" | "bundles">): Promise<Deployment> {
+  const [{ endpoint }, bundles] = await Promise.all([
+    emulators.ministack(),
+    process.env.WAGGLE_AWS_BUNDLES ?? bundle(),
+  ]);
+  return await deploy({ ...options, endpoint, bundles });
 }
 
 /** Containers at a time here, where a deployment has up to hundreds. */
@@ -76,7 +92,7 @@ const containers: Readonly<Record<FunctionName, number>> = {
 let deployments = 0;
 
 /** Makes what `infra/manifest.ts` lists on an emulator, and runs the functions' bundles on it. */
-export async function deploy(options: DeploymentOptions): Promise<Deployment> {
+async function deploy(options: DeploymentOptions): Promise<Deployment> {
   const {
     endpoint,
     bundles,
@@ -201,6 +217,7 @@ export async function deploy(options: DeploymentOptions): Promise<Deployment> {
     functions,
     queues,
     bus: name,
+    bundles,
     clients: { sqs, events },
     async stop() {
       const stopping = mappings.map((stop) => stop());

@@ -96,7 +96,7 @@ describe("an agent behind the gateway", () => {
     expect(beat.commands.cancel).toEqual([id]);
   });
 
-  test("that connects anew has its work there, and the old connection is told to stop", async () => {
+  test("that connects anew has its work there, and the old connection is told to stop and ended", async () => {
     const { token } = await register("a");
     await open("one", token);
     await say("one", { op: "hello" });
@@ -105,6 +105,7 @@ describe("an agent behind the gateway", () => {
     const frames = await say("two", { op: "hello" });
     expect(frames.find(({ op }) => op === "assign").assignments[0].task.id).toBe(id);
     expect(heard("one").at(-1)).toMatchObject({ op: "command", stop: true });
+    expect([...fleet.ended]).toEqual(["one"]);
     await close("one");
     expect(await say("one", { op: "heartbeat" })).toEqual([]);
     expect((await say("two", { op: "heartbeat", re: 1 }))[0]).toMatchObject({ ok: true });
@@ -132,6 +133,14 @@ describe("an agent behind the gateway", () => {
     const frames = await say("one", { op: "heartbeat", re: 1 });
     expect(frames.some(({ op }) => op === "assign")).toBe(true);
     expect((await get(id)).status).toBe("assigned");
+  });
+
+  test("that says it stops is answered, then its connection is ended", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    expect(await say("one", { op: "stop", re: 1 })).toContainEqual(expect.objectContaining({ re: 1, ok: true }));
+    expect([...fleet.ended]).toEqual(["one"]);
   });
 
   test("whose token is void is told to stop", async () => {
