@@ -162,4 +162,29 @@ describe("an agent behind the gateway", () => {
     expect(JSON.parse(text).assignments[0]).toMatchObject({ inputOmitted: true, task: { id } });
     expect((await get(id)).input).toBe(input);
   });
+
+  test.each([["cheapest"], ["sticky"]])(
+    "is chosen by the strategy %s though it came free in another process",
+    async (strategy) => {
+      await fleet.close();
+      fleet = await openFleet({ workers: 1 });
+      const costs = { cheap: 1, dear: 2, dearest: 3 };
+      for (const [name, cost] of Object.entries(costs)) {
+        const agent = Agent.Register.parse({ name, capabilities: [{ name: "x", cost }] });
+        await open(name, (await Agent.register(admin(), agent)).token);
+        await say(name, { op: "hello" });
+      }
+      const seen: string[] = [];
+      for (let n = 0; n < 4; n++) {
+        const from = fleet.sent.length;
+        const id = await submit({ strategy, stickyKey: "session" });
+        const name = fleet.sent.slice(from).find(({ text }) => text.includes(id))?.connectionId as string;
+        seen.push(name);
+        const { fence } = await get(id);
+        await say(name, { op: "complete", taskId: id, fence });
+      }
+      expect(new Set(seen).size, seen.join()).toBe(1);
+      if (strategy === "cheapest") expect(seen[0]).toBe("cheap");
+    },
+  );
 });
