@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { CreateTableCommand, DynamoDBClient, UpdateTimeToLiveCommand } from "@aws-sdk/client-dynamodb";
 import { DynamoDBStreamsClient } from "@aws-sdk/client-dynamodb-streams";
@@ -56,7 +57,9 @@ export interface Deployment {
 }
 
 /** Bundles the functions as a deployment does. */
-async function bundle(folder = join(root, ".cache/aws-functions")): Promise<string> {
+async function bundle(): Promise<string> {
+  const folder = join(root, `.cache/aws-functions-${process.pid}`);
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
   const built = launch(process.execPath, ["functions/build.mjs", folder]);
   const code = await new Promise<number | null>((resolve) => built.child.once("close", resolve));
   if (code !== 0) throw new Error(`the functions cannot be bundled:\n${built.output()}`);

@@ -44,6 +44,7 @@ async function main(): Promise<number> {
       ...(positionals.length > 0 ? positionals : ["test/aws/", ...chosen]),
       // One emulator in one thread serves them all.
       "--maxWorkers=1",
+      "--testTimeout=60000",
       "--reporter=default",
       ...(values.report === undefined ? [] : ["--reporter=json", `--outputFile=${values.report}`]),
     ],
