@@ -19,6 +19,11 @@ function adopt(ports: Ports): Promise<unknown> {
 
 export const handler = streamed("api", async (request, remoteAddress, ports) => {
   await adopt(ports);
-  app ??= createApp({ ports, version: manifest.version, onError: (error, id) => report(`api ${id}`, error) });
+  app ??= createApp({
+    ports,
+    version: manifest.version,
+    socketUrl: process.env.WAGGLE_SOCKET_URL,
+    onError: (error, id) => report(`api ${id}`, error),
+  });
   return app.hono.fetch(request, { remoteAddress });
 });

@@ -96,7 +96,7 @@ describe("an agent behind the gateway", () => {
     expect(beat.commands.cancel).toEqual([id]);
   });
 
-  test("that connects anew has its work there, and the old connection is told to stop", async () => {
+  test("that connects anew has its work there, and the old connection is told to stop and ended", async () => {
     const { token } = await register("a");
     await open("one", token);
     await say("one", { op: "hello" });
@@ -105,6 +105,7 @@ describe("an agent behind the gateway", () => {
     const frames = await say("two", { op: "hello" });
     expect(frames.find(({ op }) => op === "assign").assignments[0].task.id).toBe(id);
     expect(heard("one").at(-1)).toMatchObject({ op: "command", stop: true });
+    expect([...fleet.ended]).toEqual(["one"]);
     await close("one");
     expect(await say("one", { op: "heartbeat" })).toEqual([]);
     expect((await say("two", { op: "heartbeat", re: 1 }))[0]).toMatchObject({ ok: true });
@@ -134,6 +135,14 @@ describe("an agent behind the gateway", () => {
     expect((await get(id)).status).toBe("assigned");
   });
 
+  test("that says it stops is answered, then its connection is ended", async () => {
+    const { token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    expect(await say("one", { op: "stop", re: 1 })).toContainEqual(expect.objectContaining({ re: 1, ok: true }));
+    expect([...fleet.ended]).toEqual(["one"]);
+  });
+
   test("whose token is void is told to stop", async () => {
     const { token } = await register("a");
     await open("one", token);
@@ -153,4 +162,29 @@ describe("an agent behind the gateway", () => {
     expect(JSON.parse(text).assignments[0]).toMatchObject({ inputOmitted: true, task: { id } });
     expect((await get(id)).input).toBe(input);
   });
+
+  test.each([["cheapest"], ["sticky"]])(
+    "is chosen by the strategy %s though it came free in another process",
+    async (strategy) => {
+      await fleet.close();
+      fleet = await openFleet({ workers: 1 });
+      const costs = { cheap: 1, dear: 2, dearest: 3 };
+      for (const [name, cost] of Object.entries(costs)) {
+        const agent = Agent.Register.parse({ name, capabilities: [{ name: "x", cost }] });
+        await open(name, (await Agent.register(admin(), agent)).token);
+        await say(name, { op: "hello" });
+      }
+      const seen: string[] = [];
+      for (let n = 0; n < 4; n++) {
+        const from = fleet.sent.length;
+        const id = await submit({ strategy, stickyKey: "session" });
+        const name = fleet.sent.slice(from).find(({ text }) => text.includes(id))?.connectionId as string;
+        seen.push(name);
+        const { fence } = await get(id);
+        await say(name, { op: "complete", taskId: id, fence });
+      }
+      expect(new Set(seen).size, seen.join()).toBe(1);
+      if (strategy === "cheapest") expect(seen[0]).toBe("cheap");
+    },
+  );
 });

@@ -1,4 +1,4 @@
-import { Agent, Key, Task } from "@waggle/core";
+import { Agent, Key, type Ports, systemScope, Task } from "@waggle/core";
 import { minuteHandler, scalingHandler } from "@waggle/edge";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
@@ -145,4 +145,35 @@ test("scaling knows what waits, for how long, and the slots there are", async ()
   expect(await scalingHandler(fleet.process().ports)()).toEqual([
     { tenant: "acme", slots: 1, slotsInUse: 1, queues: [{ capability: "x", waiting: 1, oldestSeconds: 20 }] },
   ]);
+});
+
+test("a run that is cut short is gone on with by the next, so that every tenant has its turn", async () => {
+  const { ports } = fleet.process();
+  const names = Array.from({ length: 70 }, (_, n) => `tenant-${String(n).padStart(3, "0")}`);
+  for (const name of names) await Key.create(systemScope(ports, name, "test"), { role: "admin" });
+  const looked: string[] = [];
+  let left = 40;
+  const short: Ports = {
+    ...ports,
+    store: {
+      ...ports.store,
+      async get(key) {
+        const tenant = key.pk.split("#")[0] as string;
+        if (key.pk.endsWith("#R") && tenant !== "") {
+          if (left-- <= 0) throw new Error("no time was left");
+          looked.push(tenant);
+        }
+        return await ports.store.get(key);
+      },
+    },
+  };
+  await expect(minuteHandler(short)()).rejects.toThrow("no time was left");
+  const first = new Set(looked.splice(0));
+  left = 60;
+  await minuteHandler(short)().catch(() => {});
+  expect(names.filter((name) => !first.has(name) && !looked.includes(name))).toEqual([]);
+  left = 1000;
+  looked.splice(0);
+  expect(await minuteHandler(short)()).toMatchObject({ tenants: names.length + 1 });
+  expect(new Set(looked).size).toBe(names.length + 1);
 });

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openServer, type TestServer } from "../support/api.ts";
+import { openServer, remote, type TestServer } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
 
 let server: TestServer;
@@ -95,12 +95,14 @@ test("a rate allows a burst of its limit, then spreads the rest", async () => {
   const third = performance.now() - began;
   await agent.take();
   const fourth = performance.now() - began;
-  // One every 1.5 s once the burst is used; it is never early, and a timer may be up to a second late.
-  expect(burst).toBeLessThan(1000);
+  // One every 1.5 s once the burst is used; it is never early, and a timer may be up to a second late. On AWS it is a message, whose
+  // delay is of whole seconds, and whoever waits looks once a second.
+  const late = remote ? 2000 : 0;
+  expect(burst).toBeLessThan(1000 + late);
   expect(third).toBeGreaterThan(1300);
-  expect(third).toBeLessThan(3000);
+  expect(third).toBeLessThan(3000 + late);
   expect(fourth).toBeGreaterThan(2800);
-  expect(fourth).toBeLessThan(5000);
+  expect(fourth).toBeLessThan(5000 + late);
 });
 
 test("limits are a tenant's own", async () => {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openServer, type TestServer } from "../support/api.ts";
+import { openServer, remote, type TestServer } from "../support/api.ts";
 
 let server: TestServer;
 beforeAll(async () => {
@@ -80,9 +80,11 @@ test("a body of more than 1 MiB is refused, and changes nothing", async () => {
 });
 
 const encode = (text: string) => new TextEncoder().encode(text);
-const refused: readonly [string, Uint8Array][] = [
+const noText: readonly [string, Uint8Array][] = [
   ["bytes that are no UTF-8", new Uint8Array([...encode('{"type":"t","input":"'), 0xff, 0xfe, ...encode('"}')])],
   ["a UTF-8 surrogate half", new Uint8Array([...encode('{"type":"t","input":"'), 0xed, 0xa0, 0x80, ...encode('"}')])],
+];
+const refused: readonly [string, Uint8Array][] = [
   ["an escaped lone surrogate", encode('{"type":"t","input":"\\ud800"}')],
   ["surrogates the wrong way round", encode('{"type":"t","input":"\\udc00\\ud800"}')],
   ["text after the value", encode('{"type":"t"} {"type":"u"}')],
@@ -92,9 +94,12 @@ const refused: readonly [string, Uint8Array][] = [
   ["nesting without end", encode(`{"type":"t","input":${"[".repeat(5000)}${"]".repeat(5000)}}`)],
   ["NaN", encode('{"type":"t","input":NaN}')],
 ];
-test.each(refused)("%s is refused with 400", async (_, bytes) => {
+async function isRefused(_: string, bytes: Uint8Array): Promise<void> {
   const api = await server.tenant();
   const { status, body } = await api.raw("POST", "/v1/tasks", bytes);
   expect([status, body.code]).toEqual([400, "request.invalid"]);
   expect((await api.get<{ items: unknown[] }>("/v1/tasks")).body.items).toEqual([]);
-});
+}
+test.each(refused)("%s is refused with 400", isRefused);
+// A function URL hands a body on as text, in which such bytes have been replaced.
+test.skipIf(remote).each(noText)("%s is refused with 400", isRefused);

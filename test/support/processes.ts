@@ -22,6 +22,8 @@ export interface Fleet {
   readonly errors: unknown[];
   /** What was published to each connection, as text. */
   readonly sent: { readonly connectionId: string; readonly text: string }[];
+  /** Connections that were ended from here. */
+  readonly ended: ReadonlySet<string>;
   /** Connections to which nothing gets through any more. */
   readonly gone: Set<string>;
   /** One more process on the same store. */
@@ -47,6 +49,7 @@ export async function openFleet(
   const errors: unknown[] = [];
   const sent: { connectionId: string; text: string }[] = [];
   const gone = new Set<string>();
+  const ended = new Set<string>();
   const found: ((connectionId: string) => Promise<void>)[] = [];
 
   /** What reaches other processes is what goes to a connection. */
@@ -55,8 +58,9 @@ export async function openFleet(
     publish(channel, message) {
       if (!channel.startsWith("connection/")) return;
       const connectionId = channel.slice("connection/".length);
-      if (typeof message !== "string") throw new Error("a connection takes text");
-      if (!gone.has(connectionId)) sent.push({ connectionId, text: message });
+      if (message !== null && typeof message !== "string") throw new Error("a connection takes text");
+      if (message === null) ended.add(connectionId);
+      else if (!gone.has(connectionId)) sent.push({ connectionId, text: message });
       else for (const listener of found) pending.push(listener(connectionId).catch((error) => errors.push(error)));
     },
     subscribe: () => () => {},
@@ -155,6 +159,7 @@ export async function openFleet(
     clock,
     errors,
     sent,
+    ended,
     gone,
     process,
     workers,

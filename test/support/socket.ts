@@ -1,6 +1,6 @@
 import type { Assignment } from "@waggle/sdk";
 import { WebSocket } from "ws";
-import type { Problem, TestAgent } from "./api.ts";
+import { type Problem, remote, type TestAgent } from "./api.ts";
 import { eventually } from "./eventually.ts";
 
 /** What the server sends, loosely: each test looks at the part it is about. */
@@ -43,8 +43,13 @@ export async function connect(
   agent: TestAgent,
   holding?: readonly { taskId: string; fence: number }[],
 ): Promise<Socket> {
-  const url = `${agent.api.url.replace(/^http/, "ws")}/v1/agents/${agent.id}/connect`;
-  const socket = new WebSocket(url, "waggle.v1", { headers: { authorization: `Bearer ${agent.token}` } });
+  const url = `${agent.api.url}/v1/agents/${agent.id}/connect`;
+  const headers = { authorization: `Bearer ${agent.token}` };
+  // A server that takes no connections itself says where to go.
+  const told = remote ? await fetch(url, { headers, redirect: "manual" }) : undefined;
+  await told?.body?.cancel();
+  const address = told?.headers.get("location") ?? url.replace(/^http/, "ws");
+  const socket = new WebSocket(address, "waggle.v1", { headers });
   const frames: Frame[] = [];
   const waiting: Assignment[] = [];
   let next = 1;

@@ -27,6 +27,8 @@ export interface AppOptions {
   readonly corsOrigins?: readonly string[];
   /** Aborts when the server stops: new calls get 503, long polls and streams end. */
   readonly closing?: AbortSignal;
+  /** `wss://…` where agents connect, when this server takes no connections itself: they are sent there. */
+  readonly socketUrl?: string | undefined;
   /** Called with what was thrown and is not a declared error. */
   readonly onError?: (error: unknown, requestId: string) => void;
 }
@@ -52,6 +54,7 @@ export function createApp(options: AppOptions): App {
     metrics: createMetrics(),
     routes,
     closing: options.closing ?? new AbortController().signal,
+    socketUrl: options.socketUrl,
   };
   const failedAuth = createFailedAuth(ports.clock);
   const context = { options, shared, failedAuth };

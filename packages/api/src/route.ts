@@ -36,6 +36,8 @@ export interface Shared {
   readonly routes: readonly Route[];
   /** Aborts when the server stops; long polls and streams end with it. */
   readonly closing: AbortSignal;
+  /** Where agents connect, when it is not here. */
+  readonly socketUrl: string | undefined;
 }
 
 export interface Call<Q = unknown, B = unknown> {

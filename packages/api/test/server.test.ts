@@ -136,3 +136,20 @@ describe("the app without a server", () => {
     expect(((await (await broken.hono.request("/health")).json()) as { status: string }).status).toBe("unhealthy");
   });
 });
+
+test("an app that takes no connections sends agents, and nobody else, where they connect", async () => {
+  const socketUrl = "wss://sockets.example.com/stage";
+  const { hono } = createApp({ ports: engine.ports, version: "1", socketUrl });
+  const register = await hono.request("/v1/agents", {
+    method: "POST",
+    headers: headers(),
+    body: JSON.stringify({ name: "a", capabilities: [] }),
+  });
+  const { agent, token } = (await register.json()) as { agent: { id: string }; token: string };
+  const dial = (bearer: string) =>
+    hono.request(`/v1/agents/${agent.id}/connect`, { headers: { authorization: `Bearer ${bearer}` } });
+  const sent = await dial(token);
+  expect([sent.status, sent.headers.get("location")]).toEqual([307, socketUrl]);
+  expect((await dial(key)).status).toBe(403);
+  expect((await dial("wga_nobody")).status).toBe(401);
+});

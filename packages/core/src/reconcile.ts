@@ -45,16 +45,46 @@ type Counts = { -readonly [Name in Exclude<keyof Reconciled, "tenants">]: number
  */
 export async function reconcile(ports: Ports, onError: (error: unknown) => void): Promise<Reconciled> {
   const counts: Counts = { orphaned: 0, undelivered: 0, expired: 0, overdue: 0, drifted: 0, waiting: 0, dropped: 0 };
+  const { store } = ports;
+  const key = reconcileKey("");
+  const begun = (await store.get(key))?.tenant as string | undefined;
+  let noted = begun;
   let tenants = 0;
-  for (let after: string | undefined; ; ) {
-    const page = await ports.store.query({ pk: tenantKey("").pk, limit: 100, ...(after !== undefined && { after }) });
-    for (const { sk } of page.items) {
-      tenants++;
-      await ofTenant(systemScope(ports, sk, "reconciler"), counts, onError);
-    }
-    if (page.last === undefined) return { tenants, ...counts };
-    after = page.last;
+  for await (const group of tenantsAfter(ports, begun)) {
+    await Promise.all(group.map((tenant) => ofTenant(systemScope(ports, tenant, "reconciler"), counts, onError)));
+    tenants += group.length;
+    if (tenants % noteEvery !== 0) continue;
+    noted = group.at(-1) as string;
+    await store.write({ put: { ...key, kind: "cursor", tenant: noted } });
   }
+  if (noted !== undefined) await store.write({ delete: key });
+  return { tenants, ...counts };
+}
+
+/** Tenants looked at together. */
+const atOnce = 8;
+/** How far a run came is noted after so many, for the next to go on there where one ran out of time. */
+const noteEvery = 32;
+
+/** Every tenant once, a few at a time: those after `begun`, then those up to it. */
+async function* tenantsAfter(ports: Ports, begun: string | undefined): AsyncGenerator<readonly string[]> {
+  const { pk } = tenantKey("");
+  let group: string[] = [];
+  for (const [from, to] of begun === undefined ? [[]] : [[begun], [undefined, begun]]) {
+    for (let after = from; ; ) {
+      const page = await ports.store.query({ pk, limit: 100, ...(after !== undefined && { after }) });
+      for (const { sk } of page.items) {
+        if (to !== undefined && sk > to) break;
+        group.push(sk);
+        if (group.length < atOnce) continue;
+        yield group;
+        group = [];
+      }
+      after = page.last;
+      if (after === undefined || (to !== undefined && after > to)) break;
+    }
+  }
+  if (group.length > 0) yield group;
 }
 
 async function ofTenant(scope: Scope, counts: Counts, onError: (error: unknown) => void): Promise<void> {

@@ -84,6 +84,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const { tenant, agentId } = holder;
   const scope: Scope = { tenant, actor: { role: "agent", id: agentId }, ports, requestId };
   const replies: string[] = [];
+  let stopped = false;
   const refuse = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) onError("socket", thrown);
     replies.push(Frames.refusal(re, thrown, requestId));
@@ -101,6 +102,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
       if (frame.op === "hello") return await hello(frame);
       if (frame.op === "heartbeat" && !(await Agent.stillHolds(scope, connectionId, holder))) return;
       replies.push(await Frames.act(scope, frame));
+      stopped ||= frame.op === "stop";
     } catch (thrown) {
       refuse(frame.re, thrown);
     }
@@ -129,6 +131,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     refuse(undefined, thrown);
   }
   await answer(ports, connectionId, replies);
+  if (stopped) Agent.hangUp(ports, connectionId);
   return { statusCode: 200 };
 }
 

@@ -78,7 +78,7 @@ describe("messages to connections", () => {
     request.on("end", () => {
       if (id === "gone") response.statusCode = 410;
       else if (busy-- > 0) response.statusCode = 503;
-      else got.push(`${id}:${body}`);
+      else got.push(`${id}:${request.method === "DELETE" ? "ended" : body}`);
       response.end("{}");
     });
   });
@@ -101,9 +101,10 @@ describe("messages to connections", () => {
     busy = 2;
     await aws.invocation(5_000, async () => {
       for (const n of [1, 2, 3]) live.publish("connection/abc", { n });
+      live.publish("connection/abc", null);
       live.publish("connection/gone", {});
     });
-    expect([got, gone]).toEqual([['abc:{"n":1}', 'abc:{"n":2}', 'abc:{"n":3}'], ["gone"]]);
+    expect([got, gone]).toEqual([['abc:{"n":1}', 'abc:{"n":2}', 'abc:{"n":3}', "abc:ended"], ["gone"]]);
     await aws.close();
   });
 });

@@ -29,14 +29,14 @@ export function createLive({ clients, caller, sockets, pollMs }: LiveParts): Aws
   const leaving = new Map<string, Promise<void>>();
 
   async function push(connectionId: string, message: unknown): Promise<void> {
-    const { PostToConnectionCommand } = await import("@waggle/engine-aws/sdk/sockets");
-    const command = new PostToConnectionCommand({
-      ConnectionId: connectionId,
-      Data: new TextEncoder().encode(typeof message === "string" ? message : JSON.stringify(message)),
-    });
+    const { DeleteConnectionCommand, PostToConnectionCommand } = await import("@waggle/engine-aws/sdk/sockets");
+    const ConnectionId = connectionId;
+    const post = (text: string) => new PostToConnectionCommand({ ConnectionId, Data: new TextEncoder().encode(text) });
     try {
-      await caller.call("store", async ({ signal }) => {
-        await (await clients.sockets()).send(command, { abortSignal: signal });
+      await caller.call("store", async ({ signal: abortSignal }) => {
+        const client = await clients.sockets();
+        if (message === null) await client.send(new DeleteConnectionCommand({ ConnectionId }), { abortSignal });
+        else await client.send(post(typeof message === "string" ? message : JSON.stringify(message)), { abortSignal });
       });
     } catch (error) {
       const { name, $metadata } = error as { name?: string; $metadata?: { httpStatusCode?: number } };

@@ -407,3 +407,20 @@ test("on stop gives back what does not finish within the grace time", async () =
   await agent.stop({ graceSeconds: 0 });
   expect(of(peer, "release")).toMatchObject([{ taskId: "tsk_1", fence: 9 }]);
 });
+
+test("connects where the server sends it, asking the server again for each connection", async () => {
+  const elsewhere = await startPeer();
+  cleanups.push(() => elsewhere.close());
+  let asked = 0;
+  const upgrade = (tries: number) => {
+    asked = tries;
+    return 307;
+  };
+  const location = `${elsewhere.url.replace("http", "ws")}/stage`;
+  await setUp({ work: async () => 1 }, { upgrade, location });
+  elsewhere.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(elsewhere, "complete")).toHaveLength(1));
+  elsewhere.cut();
+  await eventually(() => expect(of(elsewhere, "hello")).toHaveLength(2));
+  expect(asked).toBe(2);
+});

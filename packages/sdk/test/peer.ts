@@ -32,6 +32,8 @@ export async function startPeer(
     reply?: (frame: Frame, connection: number) => object | undefined;
     leaseSeconds?: number;
     upgrade?: (connection: number) => number;
+    /** Where the answer to a refused upgrade points. */
+    location?: string;
   } = {},
 ): Promise<Peer> {
   const messages: Frame[][] = [];
@@ -51,7 +53,8 @@ export async function startPeer(
   http.on("upgrade", (request, socket, head) => {
     const status = options.upgrade?.(++tries) ?? 101;
     if (status !== 101) {
-      socket.end(`HTTP/1.1 ${status} No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n`);
+      const location = options.location === undefined ? "" : `location: ${options.location}\r\n`;
+      socket.end(`HTTP/1.1 ${status} No\r\n${location}content-length: 0\r\nconnection: close\r\n\r\n`);
       return;
     }
     sockets.handleUpgrade(request, socket, head, (ws) => {

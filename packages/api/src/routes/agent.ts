@@ -187,9 +187,13 @@ export const agentRoutes: readonly Route[] = [
       "A message is one frame or a list of frames (`AgentFrame`, answered by `ServerFrame`), at most 1 MiB. The first frame is `hello`.",
     roles: agentOnly,
     params,
-    responses: { 101: { description: "Switched to WebSocket" } },
+    responses: {
+      101: { description: "Switched to WebSocket" },
+      307: { description: "Connect at `location`, with the same token and subprotocol" },
+    },
     errors: [notFound, delivered, declared("request.upgrade_required")],
-    handler: () => {
+    handler: async ({ shared: { socketUrl } }) => {
+      if (socketUrl !== undefined) return { status: 307, text: "", headers: { location: socketUrl } };
       throw declared("request.upgrade_required")("connect here by WebSocket, subprotocol waggle.v1");
     },
   }),

@@ -7,6 +7,6 @@ export * as Agent from "./index.ts";
 export { lease } from "./lease.ts";
 export { heartbeat, seen, timeUp } from "./liveness.ts";
 export { drain, get, list, pause, register, remove, resume, update } from "./manage.ts";
-export { type AgentMessage, connectionChannel, send } from "./message.ts";
+export { type AgentMessage, connectionChannel, hangUp, send } from "./message.ts";
 export { type Row, toJson } from "./row.ts";
 export * from "./schema.ts";

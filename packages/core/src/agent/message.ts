@@ -28,7 +28,13 @@ export function tell(
   if (shared && agent.connectionId !== undefined) send(scope.ports, agent.connectionId, message);
 }
 
-/** As frames, to the connection itself. */
+/** As frames, to the connection itself. One that is told to stop is ended after it. */
 export function send(ports: Ports, connectionId: string, message: AgentMessage): void {
   for (const text of frames(message)) ports.live.publish(connectionChannel(connectionId), text);
+  if ("stop" in message) hangUp(ports, connectionId);
+}
+
+/** Ends a connection once all that was sent before has left. */
+export function hangUp(ports: Ports, connectionId: string): void {
+  ports.live.publish(connectionChannel(connectionId), null);
 }

@@ -12,6 +12,7 @@ import {
   type Directory,
   freeSlots,
   idOfParked,
+  learn as learnAgent,
   type Member,
   needOf,
   open,
@@ -152,7 +153,11 @@ async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choic
     stickyAgentId = (await scope.ports.store.get(stickyKey(scope.tenant, row.stickyKey)))?.agentId as
       | string
       | undefined;
-    const known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
+    let known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
+    if (scope.ports.shared && stickyAgentId !== undefined && (!known || freeSlots(known) < row.slots)) {
+      learnAgent(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
+      known = directory.members.get(stickyAgentId);
+    }
     if (known && !found.includes(known) && freeSlots(known) >= row.slots && refusal(needOf(row), known) === undefined)
       found.push(known);
   }
@@ -546,6 +551,7 @@ async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
     if (gate === "again") continue;
     const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
     if (head === undefined) {
+      await Shared.freshenFew(scope, directory, need);
       let choice = await pick(scope, directory, row);
       if (!choice) {
         await Shared.freshen(scope, directory, need, Shared.agentsRead.before);

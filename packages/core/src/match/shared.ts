@@ -131,11 +131,31 @@ export const headsOf = async (
 const reachable = ({ row }: Member): boolean =>
   row.connectionId !== undefined || (row.delivery.type as string) !== "pull";
 
+const fits = (need: Need, member: Member): boolean => reachable(member) && refusal(need, member) === undefined;
+
+/**
+ * Where a few could serve the need, reads those strongly: a strategy then decides by what they are, and not by what this process
+ * knew of them. Of many the best is good enough among those known to be free.
+ */
+export async function freshenFew(scope: Scope, directory: Directory, need: Need): Promise<void> {
+  if (need.agentId !== undefined || directory.members.size > probeLimit) return;
+  let few = 0;
+  for (const member of directory.members.values()) if (fits(need, member) && ++few > agentsRead.before) return;
+  if (few > 1) await freshen(scope, directory, need, few, true);
+}
+
 /**
  * Reads strongly what may be out of date among the agents that could serve the need: those thought to have no room, up to
  * `limit`, and those that came or offer more since all were read.
+ * @param free those thought to have room, too
  */
-export async function freshen(scope: Scope, directory: Directory, need: Need, limit: number): Promise<void> {
+export async function freshen(
+  scope: Scope,
+  directory: Directory,
+  need: Need,
+  limit: number,
+  free = false,
+): Promise<void> {
   const { store } = scope.ports;
   const ids = new Set<string>();
   if (need.agentId !== undefined) ids.add(need.agentId);
@@ -154,7 +174,7 @@ export async function freshen(scope: Scope, directory: Directory, need: Need, li
     for (const member of directory.members.values()) {
       if (skip-- > 0) continue;
       if (++looked > probeLimit || wanted === 0) break;
-      if (!reachable(member) || freeSlots(member) >= need.slots || refusal(need, member) !== undefined) continue;
+      if ((!free && freeSlots(member) >= need.slots) || !fits(need, member)) continue;
       ids.add(member.id);
       wanted--;
     }

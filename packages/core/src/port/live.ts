@@ -5,7 +5,8 @@
 export interface Live {
   /**
    * Set where messages published in other processes do not arrive: whoever waits looks again this often, in milliseconds.
-   * The channel `connection/<connectionId>` reaches its connection from every process all the same.
+   * The channel `connection/<connectionId>` reaches its connection from every process all the same: text is sent, in order, and
+   * `null` ends the connection.
    */
   readonly pollMs?: number;
   publish(channel: string, message: unknown): void;

@@ -218,8 +218,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     options.ended(reason);
   };
 
-  const connect = () => {
-    const mine = new WebSocket(address, ["waggle.v1"], {
+  const connect = (to = address) => {
+    const mine = new WebSocket(to, ["waggle.v1"], {
       headers: { authorization: `Bearer ${options.token}` },
       perMessageDeflate: false,
       maxPayload: 64 * 1024 * 1024,
@@ -250,7 +250,10 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       });
       response.on("error", () => {});
       response.on("close", () => {
+        const elsewhere = to === address && status === 307 && socketAt(response.headers.location, address);
+        if (elsewhere && socket === mine && !closed) connect(elsewhere);
         request.destroy();
+        if (elsewhere) return;
         const error = toApiError(status, text, (name) => response.headers[name] as string | undefined);
         if (isFinal(status)) finish(error.message, error);
         else dropped(mine, error.message);
@@ -270,7 +273,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     const waitMs = backoffMs(failures, failures < soon.tries ? soon : later, options.random);
     failures++;
     if (failures === 1 || failures % 10 === 0) log.warn(`not connected: ${why}; trying again`, { tries: failures });
-    retryTimer = setTimeout(connect, waitMs);
+    retryTimer = setTimeout(() => connect(), waitMs);
   };
 
   const tell = (op: string, patienceMs: number) =>
@@ -317,6 +320,13 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       });
     },
   };
+}
+
+/** Where an API that takes no connections itself sends its agents. The token goes along: never to less than TLS from TLS. */
+function socketAt(location: string | undefined, from: string): string | undefined {
+  if (location === undefined || !URL.canParse(location)) return undefined;
+  const { protocol } = new URL(location);
+  return protocol === "wss:" || (protocol === "ws:" && from.startsWith("ws:")) ? location : undefined;
 }
 
 /** Whether a refused upgrade means that sockets do not get through, rather than that this agent may not come in. */

@@ -1,0 +1,149 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { createAgent, createClient } from "@waggle/sdk";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { FunctionName } from "../../infra/manifest.ts";
+import { checkBooks, type Entry, isEnded, outcomeOf } from "../chaos/books.ts";
+import { type Input, kindOf, kinds, pick, randomOf, resultOf } from "../chaos/plan.ts";
+import { eventually } from "../support/eventually.ts";
+import { type Deployment, lack, openDeployment } from "./deploy.ts";
+
+/*
+ * Functions die in the middle of what they do, batches come twice, messages are lost; then the books are opened.
+ * WAGGLE_AWS_SEED plays the same tasks and, as far as calls come in the same order, the same faults again.
+ */
+const seed = Number(process.env.WAGGLE_AWS_SEED ?? 1);
+const long = process.env.WAGGLE_AWS_ALL === "1";
+const plan = { tasks: long ? 400 : 80, kills: long ? 120 : 30, everyMs: 350, lanes: 4 };
+
+let deployment: Deployment;
+const lost: Record<string, number> = {};
+beforeAll(async () => {
+  if (lack !== undefined) return;
+  const random = randomOf(seed);
+  deployment = await openDeployment({
+    visibilitySeconds: 4,
+    scheduleSeconds: 5,
+    fate(source) {
+      const drawn = random();
+      if (drawn < 0.15) return "twice";
+      // What is lost there is found again; an agent's call is the deliver queue's to keep.
+      if (drawn > 0.93 && (source === "dispatch" || source === "timers")) {
+        lost[source] = (lost[source] ?? 0) + 1;
+        return "lost";
+      }
+      return "given";
+    },
+  });
+}, 60_000);
+afterAll(() => deployment?.stop());
+
+/** Of these one is killed, if it is at work. */
+const victims: readonly FunctionName[] = [
+  "api",
+  "api",
+  "api",
+  "socket",
+  "socket",
+  "dispatch",
+  "timers",
+  "outbox",
+  "outbox",
+  "minute",
+];
+
+test.skipIf(lack !== undefined)(
+  "every acknowledged task has one outcome, though functions are killed, batches come twice and messages are lost",
+  {
+    timeout: 200_000,
+  },
+  async () => {
+    const { url, key } = deployment;
+    const client = createClient({ url, key, retrySeconds: 100 });
+    const agents = (["socket", "socket", "poll"] as const).map((transport, i) =>
+      createAgent({
+        url,
+        key,
+        name: `books-${i}`,
+        transport,
+        capabilities: ["chaos"],
+        concurrency: 6,
+        leaseSeconds: 10,
+        log: { debug() {}, info() {}, warn() {}, error() {} },
+        handlers: {
+          "*": async (task, { attempt, signal }) => {
+            const input = task.input as Input;
+            await sleep(input.busyMs, undefined, { signal });
+            const { error } = kinds.find((kind) => kind.name === input.kind) ?? {};
+            if (error !== undefined) throw Object.assign(new Error("meant to fail"), { code: error, retryable: false });
+            if (input.kind === "flaky" && attempt === 1) throw Object.assign(new Error("not yet"), { code: "flaky" });
+            return resultOf(input);
+          },
+        },
+      }),
+    );
+    await Promise.all(agents.map((agent) => agent.start()));
+
+    const entries: Entry[] = [];
+    const look = async (entry: Entry): Promise<boolean> => {
+      const task = await client.tasks.get(entry.id);
+      if (isEnded(task)) entry.seen ??= outcomeOf(task);
+      return isEnded(task);
+    };
+    async function load(lane: number): Promise<void> {
+      const random = randomOf(seed * 31 + lane);
+      for (let n = lane; n < plan.tasks; n += plan.lanes) {
+        // Half a second is what a call may take here.
+        const kind =
+          [kindOf(random), kindOf(random)].find(({ name }) => name !== "hasty") ?? (kinds[0] as Entry["kind"]);
+        const pad = "x".repeat(kind.inputBytes ?? 100);
+        const input: Input = { n, kind: kind.name, busyMs: Math.round(random() * kind.busyMs), pad };
+        const earlier = entries.filter((entry) => entry.kind.ends.join() === "completed" && !entry.kind.follows);
+        const dependsOn = kind.follows && earlier.length > 0 ? [pick(random, earlier).id] : [];
+        const task = await client.tasks.create({ ...kind.task, type: kind.name, input, dependsOn });
+        const entry: Entry = { id: task.id, kind, input };
+        entries.push(entry);
+        if (kind.cancelled) void sleep(random() * 600).then(() => client.tasks.cancel(entry.id));
+        await look(pick(random, entries));
+      }
+    }
+    async function kill(): Promise<number> {
+      const random = randomOf(seed + 1);
+      let killed = 0;
+      for (let tries = 0; killed < plan.kills && tries < plan.kills * 4; tries++) {
+        await sleep(random() * 2 * plan.everyMs);
+        const { kill } = deployment.functions[pick(random, victims)];
+        if (kill((count) => Math.floor(random() * count))) killed++;
+      }
+      return killed;
+    }
+    const [killed] = await Promise.all([kill(), ...Array.from({ length: plan.lanes }, (_, lane) => load(lane))]);
+
+    const waiting = new Set(entries);
+    const found = async () => {
+      for (const entry of waiting) if (await look(entry)) waiting.delete(entry);
+      return waiting.size === 0;
+    };
+    // A task whose message was lost is taken for lost after half a minute, and a run of the reconciler finds it.
+    await eventually("every task has ended", found, { seconds: 75, everyMs: 500 }).catch(() => {});
+    const stuck = await Promise.all([...waiting].map(async ({ id }) => JSON.stringify(await client.tasks.explain(id))));
+    expect(stuck, "tasks that did not end").toEqual([]);
+
+    const books = await eventually(
+      "the books balance",
+      async () => {
+        const read = await checkBooks(client, entries);
+        return read.faults.length === 0 && read;
+      },
+      { seconds: 30, everyMs: 1_000 },
+    ).catch(() => checkBooks(client, entries));
+    const dead = Object.entries(lost).map(([source, count]) => `${count} of ${source}`);
+    console.log(
+      `seed ${seed}: ${entries.length} tasks, ${JSON.stringify(books.byStatus)}, ${books.repeated} attempts repeated, ${books.events} events; ` +
+        `${killed} functions killed; batches lost: ${dead.join(", ") || "none"}`,
+    );
+    await Promise.all(agents.map((agent) => agent.stop({ graceSeconds: 0 })));
+    client.close();
+    expect(books.faults).toEqual([]);
+    expect(killed).toBeGreaterThan(plan.kills / 2);
+  },
+);
