@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 import { launchScript } from "../test/support/process.ts";
 import { root } from "../test/support/root.ts";
 import { measureBundles } from "./bundle.ts";
+import { reportCost } from "./cost.ts";
 import type { DriverMessage } from "./driver.ts";
 import { type Floor, measureFloor } from "./floor.ts";
 import { figureKinds, verdict } from "./goals.ts";
@@ -25,6 +26,7 @@ measure, warmed up by 2,000 tasks, the order of the systems turned round each ti
   W7      who waits how long when one submitter floods
   open    from the command to the first accepted task with a million stored ones; on request only
   bundle  size and load time of each Lambda function, with a gate on size; by itself
+  cost    of a task and of an idle fleet on AWS, counted, with a gate on each count; by itself, has its own --help
   memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
 
   workloads        some of the above, separated by commas (default: all but those on request)
@@ -156,6 +158,7 @@ function floorLines(floor: Floor): string {
 
 async function main(): Promise<void> {
   if (process.argv[2] === "bundle") return measureBundles();
+  if (process.argv[2] === "cost") return reportCost(process.argv.slice(3));
   const settings = options();
   if (settings.help) return console.log(help);
   const people = (text: string) => (settings.json ? console.error(text) : console.log(text));

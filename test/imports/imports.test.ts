@@ -16,8 +16,21 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   functions: ["core", "edge", "api", "engine-aws", "outbound", "cli"],
   cli: ["core", "local", "sdk"],
   demo: ["core", "local", "sdk"],
-  test: ["core", "edge", "api", "engine-embedded", "engine-aws", "outbound", "local", "sdk", "cli", "demo", "infra"],
-  bench: ["test", "sdk", "engine-embedded", "infra"],
+  test: [
+    "core",
+    "edge",
+    "api",
+    "engine-embedded",
+    "engine-aws",
+    "outbound",
+    "local",
+    "sdk",
+    "cli",
+    "demo",
+    "infra",
+    "bench",
+  ],
+  bench: ["core", "edge", "api", "engine-embedded", "engine-aws", "test", "sdk", "infra"],
 };
 /** Packages of others; a part that is not named may use those of its package.json. */
 const vendors: Readonly<Record<string, readonly string[]>> = { core: ["zod"], sdk: ["ws"], edge: [] };

@@ -8,7 +8,7 @@ export { type Aws, type AwsOptions, createAws } from "./aws.ts";
 export { type AwsConfig, configFromEnv } from "./config.ts";
 export type { AwsMeter } from "./meter.ts";
 export type { OpenAwsOptions } from "./open.ts";
-export { projectRecords } from "./project.ts";
+export { applyProjection, projectRecords } from "./project.ts";
 export { fromSqs, type SqsRecord, toSqsResponse } from "./queue.ts";
 export type { ResourceOptions } from "./resources.ts";
 export type { RetryPolicy } from "./retry.ts";
