@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "../test/support/root.ts";
 import { type Fleet, measureIdle } from "./cost/idle.ts";
+import { limitsAt } from "./cost/limits.ts";
 import { measureSteps, type Step } from "./cost/steps.ts";
 import { dollarsOf, sum, type Units, unitNames } from "./cost/units.ts";
 import { assumed, prices, pricesReadOn } from "./prices.ts";
@@ -14,6 +15,7 @@ a deployment runs. Times of functions are assumed, see bench/prices.ts. The same
 
   --json      one JSON line a figure on stdout; the table goes to stderr
   --dynamodb  beside it what DynamoDB Local reports as consumed
+  --scale     which limits of AWS a load meets: --tasks a second (10,000), --agents connected (1,000 or 100,000)
   --write     keep the counts as the baseline that npm test holds every step to
   --help`;
 
@@ -147,6 +149,22 @@ function people({ steps, fleets }: Cost): string {
   ].join("\n");
 }
 
+function scale({ steps, fleets }: Cost, perSecond: number, agents: number): string {
+  if (!(perSecond > 0) || !fleets.some((fleet) => fleet.agents === agents))
+    throw new Error("--tasks takes a rate, --agents 1000 or 100000");
+  const rows = limitsAt(steps, fleets, perSecond, agents).map(({ name, needs, allows, unit, raise }) => [
+    name,
+    raise,
+    Math.round(needs).toLocaleString("en-US"),
+    Math.round(allows).toLocaleString("en-US"),
+    `${((100 * needs) / allows).toFixed(0)} %`,
+    Math.round((perSecond * allows) / needs).toLocaleString("en-US"),
+    unit,
+  ]);
+  const head = ["limit", "what raises it", "needs", "allows", "used", "met at tasks/s", "unit"];
+  return `${perSecond} tasks/s of one tenant, ${agents} agents connected\n${table(head, rows)}`;
+}
+
 /** `npm run bench -- cost`: see `help`. */
 export async function reportCost(args: readonly string[]): Promise<void> {
   const { values } = parseArgs({
@@ -155,13 +173,16 @@ export async function reportCost(args: readonly string[]): Promise<void> {
       json: { type: "boolean", default: false },
       dynamodb: { type: "boolean", default: false },
       write: { type: "boolean", default: false },
+      scale: { type: "boolean", default: false },
+      tasks: { type: "string", default: "10000" },
+      agents: { type: "string", default: "100000" },
       help: { type: "boolean", default: false },
     },
   });
   if (values.help) return console.log(help);
   const say = (text: string) => (values.json ? console.error(text) : console.log(text));
   const cost = await measureCost();
-  say(people(cost));
+  say(values.scale ? scale(cost, Number(values.tasks), Number(values.agents)) : people(cost));
   if (values.json) {
     const line = (of: object, units: Units, dollars: object) =>
       console.log(JSON.stringify({ ...of, units, ...dollars }));

@@ -4,6 +4,7 @@ import {
   type Clock,
   Key,
   type Live,
+  type Message,
   type Outbound,
   type Ports,
   type Random,
@@ -127,8 +128,15 @@ export async function deploy(kind: RigKind, answer: unknown) {
     /** What a queue's event source mapping does, until nothing is due. */
     async drain(name: Queue, batch: number): Promise<void> {
       const queue = rig.ports.queues[name];
-      while ((await queue.depth()).waiting > 0) {
-        const messages = await queue.receive({ max: batch });
+      for (;;) {
+        const messages: Message[] = [];
+        // SQS gives fewer than there are, now and then; a mapping with a window asks again.
+        while (messages.length < batch && (await queue.depth()).waiting > 0) {
+          const more = await queue.receive({ max: batch - messages.length });
+          if (more.length === 0) break;
+          messages.push(...more);
+        }
+        if (messages.length === 0) return;
         const { messageMs, agentAnswerMs } = assumed;
         ran(name, name === "deliver" ? agentAnswerMs + messageMs : messageMs * messages.length);
         const { failed } = await consumers[name](messages);

@@ -72,6 +72,44 @@ test("slots in use that no task accounts for are free again", async () => {
   expect(await minute()).toMatchObject({ drifted: 0 });
 });
 
+test("an agent whose task was ended by a process that died before it gave the slot back has it back, and the task to its credit", async () => {
+  const id = await agent("one");
+  const work = await task();
+  await fleet.quiet();
+  const { fence } = await Task.get(fleet.process().scope(), work);
+  const dying = fleet.process();
+  // It reads the task and ends it; the agent's row is next.
+  dying.crash(2, "after");
+  const ending = Task.complete(dying.scope({ role: "agent", id }), work, Task.Complete.parse({ fence }));
+  await expect(ending).rejects.toThrow("died");
+  expect((await get(work)).status).toBe("completed");
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ freeSlots: 0 });
+  expect(await minute()).toMatchObject({ drifted: 1 });
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({
+    running: 0,
+    freeSlots: 1,
+    stats: { completed: 1 },
+  });
+  expect(await minute()).toMatchObject({ drifted: 0 });
+});
+
+test("slots that were left behind by an attempt do not keep its agent from the next, and are not given back twice", async () => {
+  const id = await agent("one");
+  const work = await task({ retry: { maxAttempts: 2, initialSeconds: 1 } });
+  await fleet.quiet();
+  const { fence } = await Task.get(fleet.process().scope(), work);
+  const dying = fleet.process();
+  dying.crash(2, "after");
+  const failing = { fence, error: { code: "tool.broken", message: "out of reach" } };
+  await expect(Task.fail(dying.scope({ role: "agent", id }), work, Task.Fail.parse(failing))).rejects.toThrow("died");
+  await fleet.pass(20);
+  await minute();
+  await fleet.quiet();
+  const again = await Task.get(fleet.process().scope(), work);
+  expect(again).toMatchObject({ status: "assigned", attempt: 2 });
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 0 });
+});
+
 test("an agent whose timer was lost is found lost, and its work goes on", async () => {
   const id = await agent("one");
   const work = await task();

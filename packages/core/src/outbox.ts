@@ -121,8 +121,10 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
     const tenant = tenantOf(change);
     const batch = tenants.get(tenant) ?? newBatch();
     tenants.set(tenant, batch);
-    if (row.kind === "task") taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-    else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    if (row.kind === "task") {
+      taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
+      if (!ports.shared) heldChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
+    } else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
   }
   const once: (Put | Update)[] = [];
   const again: (Put | Delete)[] = [];
@@ -195,14 +197,19 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
     if (old?.agentId !== undefined) list(batch, tenant, "agent", old.agentId, id, false);
     if (next?.agentId !== undefined) list(batch, tenant, "agent", next.agentId, id, true);
   }
+  if (!next) return;
+  taskEvents(batch.events, old, next);
+}
+
+/** What an agent holds. On a shared store its row says so, by marks. */
+function heldChanged(batch: Batch, old: Row | undefined, next: Row | undefined): void {
+  const { tenant, id } = (next ?? old) as Row;
   const heldBefore = old && held.has(old.status) ? old.agentId : undefined;
   const heldNow = next && held.has(next.status) ? next.agentId : undefined;
   if (heldBefore !== heldNow) {
     if (heldBefore !== undefined) list(batch, tenant, "held", heldBefore, id, false);
     if (heldNow !== undefined) list(batch, tenant, "held", heldNow, id, true);
   }
-  if (!next) return;
-  taskEvents(batch.events, old, next);
 }
 
 function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {

@@ -208,17 +208,47 @@ async function agent(scope: Scope, id: string, counts: Counts): Promise<void> {
   if (!same((await store.get(key)) as Item, row)) return;
   const own = new Set(held.map((task) => task.id));
   const stray = heldMarks(row).filter((taskId) => !own.has(taskId));
+  const ended = await endedBy(scope, row, stray);
   const result = await store.write({
     update: key,
     kind: "agent",
-    set: { used },
+    set: { used, ...ended },
     ...(stray.length > 0 && { remove: stray.map(heldMark) }),
-    if: { equals: { rev: row.rev, used: row.used, completed: row.completed, failed: row.failed } },
+    if: {
+      equals: {
+        rev: row.rev,
+        used: row.used,
+        completed: row.completed,
+        failed: row.failed,
+        // Given back meanwhile, and as many taken, it would look the same.
+        ...Object.fromEntries(stray.map((taskId) => [heldMark(taskId), markOf(row, taskId)])),
+      },
+    },
   });
   if (!result.ok) return;
   counts.drifted++;
   await serveAgent(scope, id);
 }
+
+/**
+ * The agent's record, with the tasks whose marks were left: whoever ended them died before it was noted. Of an attempt that
+ * failed and was tried anew nothing is left to tell of it.
+ */
+async function endedBy(scope: Scope, row: AgentRow, stray: readonly string[]): Promise<Record<string, number>> {
+  const record = { completed: row.completed, failed: row.failed, busyMs: row.busyMs };
+  for (let i = 0; i < stray.length; i += 100) {
+    const keys = stray.slice(i, i + 100).map((taskId) => taskKey(scope.tenant, taskId));
+    for (const task of (await scope.ports.store.batchGet(keys)) as (Task | undefined)[]) {
+      if (task?.agentId !== row.id || markOf(row, task.id) !== task.fence) continue;
+      if (task.status !== "completed" && task.status !== "failed") continue;
+      record[task.status]++;
+      record.busyMs += (task.finishedAt ?? 0) - (task.startedAt ?? task.assignedAt ?? task.finishedAt ?? 0);
+    }
+  }
+  return record;
+}
+
+const markOf = (row: AgentRow, taskId: string): number => (row as unknown as Item)[heldMark(taskId)] as number;
 
 const same = (a: Item | undefined, b: Item): boolean => JSON.stringify(a) === JSON.stringify(b);
 

@@ -40,22 +40,13 @@ export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
   return tasks;
 }
 
-/** By the marks on the agent's row; the list, which lags behind there, may know of older ones without a mark. */
+/** By the marks on the agent's row, which come in one transaction with the assignment. No list tells of them there. */
 async function heldNow(scope: Scope, agentId: string): Promise<Row[]> {
   const { store } = scope.ports;
   const directory = await openFor(scope.ports, scope.tenant, agentId);
   const row = directory.members.get(agentId)?.row ?? (await store.get(agentKey(scope.tenant, agentId)));
-  const ids = new Set(row ? heldMarks(row as never) : []);
-  for (const pk of indexPartitions(scope.tenant, "held", agentId)) {
-    for (let after: string | undefined; ; ) {
-      const page = await store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
-      for (const { sk } of page.items) ids.add(sk);
-      if (page.last === undefined) break;
-      after = page.last;
-    }
-  }
+  const list = row ? heldMarks(row as never) : [];
   const tasks: Row[] = [];
-  const list = [...ids];
   for (let i = 0; i < list.length; i += 100) {
     for (const item of await store.batchGet(list.slice(i, i + 100).map((id) => taskKey(scope.tenant, id)))) {
       const task = item as Row | undefined;

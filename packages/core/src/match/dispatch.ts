@@ -1,6 +1,6 @@
 import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
-import { heldMark } from "../agent/row.ts";
+import { cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
 import type { Item, Ports, Put, Refusal, Write } from "../port/index.ts";
@@ -235,6 +235,8 @@ async function assign(
       ...(scope.ports.shared && { set: { [heldMark(row.id)]: next.fence } }),
       if: {
         equals: { state: "active", ...(connectionId !== undefined && { connectionId }) },
+        // An earlier attempt of the task may have ended, and not given its slots back yet.
+        ...(scope.ports.shared && { missing: [heldMark(row.id)] }),
         lessThan: { used: member.maxConcurrency - row.slots + 1 },
       },
     },
@@ -258,9 +260,22 @@ async function assign(
   member.assigned--;
   const agentRefusal = result.reasons[1];
   if (agentRefusal) learn(directory, member, agentRefusal);
+  const left = agentRefusal?.winner?.[heldMark(row.id)];
+  if (typeof left === "number" && left < next.fence) await giveSlotsBack(scope, member, row, left);
   directory.refresh(member);
   if (fresh) noteRefusal(fresh, result.reasons);
   return undefined;
+}
+
+/** For whoever ended that attempt of the task and died, or has not come to it yet. */
+async function giveSlotsBack(scope: Scope, member: Member, { id, slots }: Row, fence: number): Promise<void> {
+  await scope.ports.store.write({
+    update: agentKey(scope.tenant, member.id),
+    kind: "agent",
+    add: { used: -slots },
+    remove: [heldMark(id), cancelMark(id)],
+    if: { equals: { [heldMark(id)]: fence } },
+  });
 }
 
 function noteRefusal(fresh: Fresh, reasons: readonly (Refusal | undefined)[]): void {

@@ -1,6 +1,6 @@
 import { storeErrors } from "../error.ts";
 import { type Outgoing, queueLimits } from "./queue.ts";
-import { type RowKey as Key, storeLimits, type Write } from "./store.ts";
+import { type RowKey as Key, storeLimits, type Update, type Write } from "./store.ts";
 
 const beyondBasic = /[\ud800-\uffff]/;
 
@@ -26,12 +26,18 @@ const wellFormed = (text: string): boolean => !loneSurrogate.test(text);
 
 /**
  * Whether DynamoDB can do a write only as a transaction, at twice the price: a check, a sum (added twice it would be wrong for
- * ever, and only a transaction knows its second try), a delete with a condition (which leaves nothing to know it by).
+ * ever, and only a transaction knows its second try), a delete with a condition (which leaves nothing to know it by). A sum
+ * that makes its own condition false cannot be added twice.
  */
 export const isTransactional = (write: Write): boolean =>
   "check" in write ||
   ("delete" in write && write.if !== undefined) ||
-  ("update" in write && Object.keys(write.add ?? {}).length > 0);
+  ("update" in write && Object.keys(write.add ?? {}).length > 0 && !isOnce(write));
+
+/** Its condition asks that an attribute is not there and it sets it, or that one has a value and it removes it. */
+const isOnce = ({ if: condition, set, remove }: Update): boolean =>
+  (condition?.missing?.some((name) => set?.[name] !== undefined) ?? false) ||
+  (remove?.some((name) => condition?.equals?.[name] !== undefined) ?? false);
 
 const blobKey = /^[A-Za-z0-9_/-]{1,200}$/;
 

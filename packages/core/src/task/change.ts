@@ -6,7 +6,7 @@ import { cacheOf, type Directory, type Member, open, openFor } from "../match/di
 import { readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
-import type { Write } from "../port/index.ts";
+import type { Update, Write } from "../port/index.ts";
 import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { conflict, notFound } from "./error.ts";
@@ -77,13 +77,20 @@ export async function change(
     // The message first: one without its change is dropped on arrival, a change without its message would wait for ever.
     if (status === "queued" && before.status !== "queued")
       await queues.dispatch.send([{ body: { tenant: scope.tenant, id } }]);
-    const result = await store.transact(writes);
+    // By themselves, one after the other, they cost half. A crash between leaves the mark of a task the agent no longer holds,
+    // which keeps its slots until the reconciler takes it away.
+    const apart = scope.ports.shared && freed && writes.length === 2;
+    const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
+    if (apart) await store.write(onlyOnce(writes[1] as Update, { [heldMark(id)]: before.fence }));
     if (freed) await afterFreed(scope, before, decision, now);
     return { row: next, before };
   }
   throw conflict(`task ${id} is being changed by others; try again`);
 }
+
+/** Slots are given back once for each attempt, whoever does it: with the mark goes the right to. */
+const onlyOnce = (write: Update, equals: Readonly<Record<string, number>>): Update => ({ ...write, if: { equals } });
 
 function unpark(scope: Scope, row: Row): Write[] {
   const sk = row.parked as string;
