@@ -10,8 +10,7 @@ export interface Step {
   readonly units: Units;
 }
 
-/** Tasks of each measure, in rounds of as many as the agent has slots. */
-const rounds = 10;
+/** Tasks of each measure come in rounds of as many as the agent has slots. */
 const round = 10;
 /** As `batch` of the queues in `infra/manifest.ts`, the most SQS gives at once. */
 const queueBatch = 10;
@@ -38,13 +37,13 @@ const assignedIn = (changes: readonly Change[]): Held[] =>
   );
 
 /** Every step of a task's way, each from the meter of the engine that did it. */
-export async function measureSteps(kind: RigKind): Promise<Step[]> {
+export async function measureSteps(kind: RigKind, rounds = 10): Promise<Step[]> {
   const connected = await deploy(kind, { result });
   try {
-    const steps = await ofConnected(connected);
+    const steps = await ofConnected(connected, rounds);
     const called = await deploy(kind, { result });
     try {
-      return [...steps, ...(await ofCalled(called))];
+      return [...steps, ...(await ofCalled(called, rounds))];
     } finally {
       await called.close();
     }
@@ -73,6 +72,7 @@ async function submit({ call, key }: Deployment, how: How): Promise<void> {
 /** Rounds of tasks from submit to whatever `act` makes of them; the changes by phase. */
 async function rounded(
   on: Deployment,
+  rounds: number,
   how: How,
   batch: number,
   act: (held: readonly Held[]) => Promise<readonly Units[]>,
@@ -100,7 +100,7 @@ async function rounded(
 const inOrder = (phases: readonly (readonly Change[])[]): Change[] =>
   phases.flat().sort((a, b) => (BigInt(a.position) < BigInt(b.position) ? -1 : 1));
 
-async function ofConnected(on: Deployment): Promise<Step[]> {
+async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
   const tasks = rounds * round;
   const { token } = await on.call("POST", "/v1/agents", on.key, {
     name: "reviewer",
@@ -118,20 +118,20 @@ async function ofConnected(on: Deployment): Promise<Step[]> {
 
   // The first fill what processes remember: who the agents are, and where a projection stands.
   await on.follow(await on.changes());
-  await on.follow(inOrder((await rounded(on, "single", queueBatch, onlyComplete)).phases));
+  await on.follow(inOrder((await rounded(on, rounds, "single", queueBatch, onlyComplete)).phases));
 
-  const single = await rounded(on, "single", queueBatch, onlyComplete);
+  const single = await rounded(on, rounds, "single", queueBatch, onlyComplete);
   const apart = await on.count(tasks, async () => {
     for (const phase of single.phases) await on.follow(phase);
   });
-  const withId = await rounded(on, "id", 1, onlyComplete);
+  const withId = await rounded(on, rounds, "id", 1, onlyComplete);
   const together = await on.count(tasks, () => on.follow(inOrder(withId.phases)));
-  const withKey = await rounded(on, "key", queueBatch, onlyComplete);
+  const withKey = await rounded(on, rounds, "key", queueBatch, onlyComplete);
   const alone = await on.count(tasks, () => on.follow(inOrder(withKey.phases), 1));
-  const batched = await rounded(on, "batch", queueBatch, onlyComplete);
+  const batched = await rounded(on, rounds, "batch", queueBatch, onlyComplete);
   await on.follow(inOrder(batched.phases));
 
-  const long = await rounded(on, "single", queueBatch, async (held) => [
+  const long = await rounded(on, rounds, "single", queueBatch, async (held) => [
     await on.count(round, () => each(held, "start")),
     await on.count(round, () => each(held, "heartbeat")),
     await on.count(round, () => each(held, "heartbeat", { progress: { percent: 50 } })),
@@ -140,7 +140,7 @@ async function ofConnected(on: Deployment): Promise<Step[]> {
   await on.follow(inOrder(long.phases));
   const [start, heartbeat, progress] = long.acts as [Units, Units, Units];
 
-  const spoken = await rounded(on, "single", queueBatch, async (held) => [
+  const spoken = await rounded(on, rounds, "single", queueBatch, async (held) => [
     await on.count(round, async () => {
       for (const { id, fence } of held)
         await on.say("connection-1", { op: "complete", re: 2, taskId: id, fence, result });
@@ -148,7 +148,7 @@ async function ofConnected(on: Deployment): Promise<Step[]> {
   ]);
   await on.follow(inOrder(spoken.phases));
 
-  const retried = await rounded(on, "single", queueBatch, async (held) => {
+  const retried = await rounded(on, rounds, "single", queueBatch, async (held) => {
     const error = { code: "tool.broken", message: "out of reach" };
     const failing = await on.count(round, () => each(held, "fail", { error }));
     await on.follow(await on.changes());
@@ -196,7 +196,7 @@ async function ofConnected(on: Deployment): Promise<Step[]> {
   ];
 }
 
-async function ofCalled(on: Deployment): Promise<Step[]> {
+async function ofCalled(on: Deployment, rounds: number): Promise<Step[]> {
   const delivery = { type: "webhook", url: "https://agent.example.com/work" };
   await on.call("POST", "/v1/agents", on.key, {
     name: "reviewer",
