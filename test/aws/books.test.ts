@@ -13,7 +13,7 @@ import { type Deployment, lack, openDeployment } from "./deploy.ts";
  */
 const seed = Number(process.env.WAGGLE_AWS_SEED ?? 1);
 const long = process.env.WAGGLE_AWS_ALL === "1";
-const plan = { tasks: long ? 400 : 80, kills: long ? 120 : 30, everyMs: 350, lanes: 4 };
+const plan = { tasks: long ? 400 : 60, kills: long ? 120 : 20, everyMs: 350, lanes: 4 };
 
 let deployment: Deployment;
 const lost: Record<string, number> = {};

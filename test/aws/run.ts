@@ -12,7 +12,7 @@ Runs the real bundles of the functions on an emulator of AWS, and the end-to-end
   --log      what the functions write`;
 
 /** What differs most between one process and many. The others are run by --all. */
-const suites = ["submit", "cancel", "dependencies", "events", "input", "limits", "matching", "order", "payload"];
+const suites = ["submit", "cancel", "dependencies", "socket"];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

@@ -199,8 +199,11 @@ test("an agent that falls silent is lost within 5 s of its lease, its work done 
   expect((await own.task(task.id)).result).toBe("in time");
   expect((await silent.heartbeat()).status).toBe(200);
   expect((await own.agent(silent.id)).status).toBe("ready");
-  const types = (await own.events("agent.*")).filter(({ agentId }) => agentId === silent.id).map(({ type }) => type);
-  expect(types).toEqual(["agent.registered", "agent.lost", "agent.back"]);
+  const told = await eventually("it is told that the agent is back", async () => {
+    const types = (await own.events("agent.*")).filter(({ agentId }) => agentId === silent.id).map(({ type }) => type);
+    return types.includes("agent.back") && types;
+  });
+  expect(told).toEqual(["agent.registered", "agent.lost", "agent.back"]);
 });
 
 test("heartbeats keep an agent and its lease alive beyond the lease's length", async () => {

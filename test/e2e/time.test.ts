@@ -27,7 +27,7 @@ test.concurrent("a task nobody starts in time expires, and is not given out afte
 
 test.concurrent("a task that is started in time is not expired by its queue timeout", async () => {
   const { api, agent } = await worker();
-  const { id } = await api.delegate({ requires, timeouts: { queueSeconds: 1 } });
+  const { id } = await api.delegate({ requires, timeouts: { queueSeconds: 2.5 } });
   const held = await agent.take();
   await agent.start(held);
   expect(await agent.lease(1, 4)).toEqual([]);

@@ -95,6 +95,8 @@ export async function openCloud(
       publish(channel, message) {
         if (!channel.startsWith("connection/")) return;
         const connectionId = channel.slice("connection/".length);
+        // It is hung up on, which sends nothing.
+        if (message === null) return;
         if (!gone.has(connectionId)) sent.push({ connectionId, text: message as string });
         else for (const each of listeners) pending.push(each(connectionId).catch((error) => errors.push(error)));
       },

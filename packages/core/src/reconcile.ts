@@ -57,7 +57,7 @@ export async function reconcile(ports: Ports, onError: (error: unknown) => void)
     noted = group.at(-1) as string;
     await store.write({ put: { ...key, kind: "cursor", tenant: noted } });
   }
-  if (noted !== undefined) await store.write({ delete: key });
+  if (noted !== undefined) await store.write({ put: { ...key, kind: "cursor" } });
   return { tenants, ...counts };
 }
 
