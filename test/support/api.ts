@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Agent, Assignment, CreateTask, RegisterAgent, Task, TaskProblem, WaggleEvent } from "@waggle/sdk";
 import { expect } from "vitest";
 import { eventually } from "./eventually.ts";
@@ -69,6 +70,9 @@ export interface TestAgent {
 export type Ended = { task: Task; assignments?: Assignment[] } & Problem;
 export type CommandsAnswer = { commands: { cancel: string[]; pause: boolean; drain: boolean } } & Problem;
 
+const lists = /^\/v1\/(tasks|agents|deadletters|events)(\?|$)/;
+const listsLagMs = 600;
+
 let counter = 0;
 /** A name no other test has. */
 export const unique = (prefix: string): string =>
@@ -98,7 +102,11 @@ export function apiOf(url: string, key: string): Api {
   };
   const call: Api["call"] = (method, path, content, headers) =>
     raw(method, path, content === undefined ? "" : JSON.stringify(content), headers);
-  const get: Api["get"] = (path, headers) => call("GET", path, undefined, headers);
+  const get: Api["get"] = async (path, headers) => {
+    // On AWS lists follow what was written by a moment, and nothing tells a reader when.
+    if (remote && lists.test(path)) await sleep(listsLagMs);
+    return await call("GET", path, undefined, headers);
+  };
   const post: Api["post"] = (path, content, headers) => call("POST", path, content, headers);
   /** The body of an answer that must have gone well. */
   async function good<Body>(status: number, answering: Promise<Answer<Body>>): Promise<Body> {
