@@ -67,7 +67,7 @@ export type Rows = keyof typeof rows;
 /** Rows that giving a task to an agent, or ending one, reads and writes; a connection found gone is forgotten. */
 const matching = ["tasks", "agents", "waiting", "limits", "shares", "connections"] as const;
 /** That, for who does nothing else. Whoever ends the last task of an agent that is to go voids its token. */
-const matches = { read: [...matching, "lists"], write: matching, remove: ["bearers"] } as const;
+const matches = { read: matching, write: matching, remove: ["bearers"] } as const;
 
 export interface QueueEntry {
   /** How long a message is hidden from others: at least six times its function's timeout, as Lambda asks for. */
@@ -174,7 +174,17 @@ export const functions = {
     timeoutSeconds: 300,
     reserved: 300,
     may: {
-      read: [...matches.read, "idempotency", "keys", "bearers", "events", "counters", "subscriptions", "health"],
+      read: [
+        ...matches.read,
+        "lists",
+        "idempotency",
+        "keys",
+        "bearers",
+        "events",
+        "counters",
+        "subscriptions",
+        "health",
+      ],
       write: [...matching, "dependants", "idempotency", "keys", "bearers", "tenants", "subscriptions"],
       blobs: ["read", "write", "remove"],
       send: ["dispatch", "timers"],
@@ -260,7 +270,7 @@ export const functions = {
     reserved: 50,
     may: {
       ...matches,
-      read: [...matches.read, "dependants", "events", "subscriptions", "projections"],
+      read: [...matches.read, "lists", "dependants", "events", "subscriptions", "projections"],
       write: [...matching, "dependants", "lists", "events", "counters", "projections", "timers"],
       blobs: ["read"],
       send: ["dispatch", "timers", "deliver"],
@@ -277,7 +287,7 @@ export const functions = {
     reserved: 2,
     may: {
       ...matches,
-      read: [...matches.read, "tenants", "timers", "repairs"],
+      read: [...matches.read, "lists", "tenants", "timers", "repairs"],
       write: [...matching, "timers", "repairs"],
       blobs: ["read"],
       send: ["dispatch", "timers"],
