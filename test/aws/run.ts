@@ -7,12 +7,12 @@ import { lack, openDeployment, stoodIn } from "./deploy.ts";
 const help = `node ts.mjs test/aws/run.ts [--all] [--report file] [--log] [pattern …]
 
 Runs the real bundles of the functions on an emulator of AWS, and the end-to-end tests against them.
-  --all      every end-to-end test, and more kills; else those that matter most
+  --all      every end-to-end test, and functions killed at work; else those that matter most
   --report   vitest's report as JSON
   --log      what the functions write`;
 
 /** What differs most between one process and many. The others are run by --all. */
-const suites = ["submit", "cancel", "dependencies", "socket"];
+const suites = ["submit", "cancel", "dependencies"];
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
@@ -41,7 +41,7 @@ async function main(): Promise<number> {
     `${root}/node_modules/.bin/vitest`,
     [
       "run",
-      ...(positionals.length > 0 ? positionals : ["test/aws/", ...chosen]),
+      ...(positionals.length > 0 ? positionals : [values.all ? "test/aws/" : "test/aws/deployment.test.ts", ...chosen]),
       // One emulator in one thread serves them all.
       "--maxWorkers=1",
       "--testTimeout=60000",
