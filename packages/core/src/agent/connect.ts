@@ -43,14 +43,7 @@ export async function connect(
   const { live } = scope.ports;
   const channel = agentChannel(scope.tenant, id);
   const replaced = `${channel}/connection`;
-  const holds = new Map((options.holding ?? []).map(({ taskId, fence }) => [taskId, fence]));
-  await takeBack(
-    scope,
-    id,
-    "lost",
-    "its agent came back without it",
-    (task) => holds.get(task.id) === task.fence || task.status === "assigned",
-  );
+  const holds = await takeBackForgotten(scope, id, options.holding);
 
   let open_ = true;
   const off = live.subscribe(channel, (message: AgentMessage) => options.push(message));
@@ -115,14 +108,7 @@ export async function attach(
   });
   if (before !== undefined && before !== connectionId)
     send(scope.ports, before, { stop: true, reason: replacedReason });
-  const holds = new Map((options.holding ?? []).map(({ taskId, fence }) => [taskId, fence]));
-  await takeBack(
-    scope,
-    id,
-    "lost",
-    "its agent came back without it",
-    (task) => holds.get(task.id) === task.fence || task.status === "assigned",
-  );
+  const holds = await takeBackForgotten(scope, id, options.holding);
   const again = (await heldTasks(scope, id)).filter(
     (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
   );
@@ -187,4 +173,21 @@ async function connectShared(scope: Scope, id: string, options: Parameters<typeo
     close();
     throw error;
   }
+}
+
+/** An agent came back: what it had begun and does not name is given to others. @returns what it holds: fences by task */
+async function takeBackForgotten(
+  scope: Scope,
+  id: string,
+  holding: readonly { readonly taskId: string; readonly fence: number }[] = [],
+): Promise<ReadonlyMap<string, number>> {
+  const holds = new Map(holding.map(({ taskId, fence }) => [taskId, fence]));
+  await takeBack(
+    scope,
+    id,
+    "lost",
+    "its agent came back without it",
+    (task) => holds.get(task.id) === task.fence || task.status === "assigned",
+  );
+  return holds;
 }
