@@ -26,9 +26,6 @@ const limits = {
   pingMs: 15_000,
   /** The first frame must come this soon. */
   helloMs: 10_000,
-  /** A reply waits this long for company. */
-  replyMs: 2,
-  repliesWaiting: 32,
   /** Frames being worked on; above this no more is read. */
   framesInFlight: 2000,
   /** Bytes the peer has not taken yet; above this no more is read … */
@@ -155,7 +152,6 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   let ready: string[] = [];
   let replies: { readonly frame: string; readonly generation: number }[] = [];
   let held: string[] | undefined = [];
-  let replying: NodeJS.Timeout | undefined;
   let settling = false;
   let scheduled = false;
   let inFlight = 0;
@@ -178,24 +174,23 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       held.push(frame);
       return;
     }
+    emit(frame);
+  };
+  const emit = (frame: string) => {
     ready.push(frame);
-    void settle();
     if (scheduled) return;
     scheduled = true;
     setImmediate(send);
   };
   const settle = async () => {
-    clearTimeout(replying);
-    replying = undefined;
-    if (settling || replies.length === 0) return;
     settling = true;
     try {
       while (replies.length > 0) {
         const batch = replies;
         replies = [];
-        await ports.store.settled(Math.min(...batch.map((each) => each.generation)));
-        for (const { frame } of batch) ready.push(frame);
-        if (!scheduled) send();
+        const patient = !over && ending === undefined;
+        await ports.store.settled(Math.min(...batch.map((each) => each.generation)), patient);
+        for (const { frame } of batch) emit(frame);
       }
     } catch {
       // What was done may not last, so it must not be told. The agent comes back and learns what holds.
@@ -205,15 +200,13 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     closeWhenIdle();
   };
   /**
-   * A reply is in no hurry: it goes with the next push, or by itself a moment later. That spares the agent a wake-up, and
-   * lets what it tells of be written to disk together with something that is in a hurry.
+   * A reply is in no hurry: what it tells of goes to disk together with something that is, if that comes soon. Often that
+   * is the next assignment of the agent, which then brings the reply along.
    * @param generation of the store when the work began that the frame tells of
    */
   const reply = (frame: string, generation = ports.store.generation()) => {
     replies.push({ frame, generation });
-    // Many are company enough; and what waits here is not yet seen as unread by a slow peer.
-    if (replies.length >= limits.repliesWaiting || over || ending !== undefined) void settle();
-    else replying ??= setTimeout(settle, limits.replyMs);
+    if (!settling) void settle();
   };
 
   const throttle = () => {
@@ -229,7 +222,6 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   /** Once all that was asked is answered. */
   const closeWhenIdle = () => {
     if (ending === undefined || inFlight > 0 || settling) return;
-    if (replies.length > 0) return void settle();
     send();
     ws.close(ending.code, ending.reason.slice(0, 120));
   };
@@ -343,7 +335,6 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     over = true;
     ended ??= (async () => {
       cancelTimer();
-      clearTimeout(replying);
       counts.open--;
       await (await connection?.catch(() => undefined))?.disconnect();
     })().catch((error) => app.onError?.(error, scope.requestId));

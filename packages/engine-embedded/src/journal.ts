@@ -21,13 +21,13 @@ export interface JournalHooks {
   recover(): Promise<void>;
 }
 
-/** Steps that nobody waits for are written after this: they go with a frame that somebody waits for, if one comes. */
+/** Steps that nobody is in a hurry for are written after this: they go with a frame that somebody hurries, if one comes. */
 const patienceMs = 2;
 
 /**
  * Group commit. What is decided while one frame is being written makes up the next one.
- * Each round: consumers react, then everything pending is written in one frame if somebody waits for any of it, then
- * those who wait are told.
+ * Each round: consumers react, then everything pending is written in one frame if somebody is in a hurry for any of it,
+ * then those who wait are told.
  */
 export function createJournal(log: Log, hooks: JournalHooks) {
   const resolved = Promise.resolve();
@@ -40,9 +40,9 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   let waiting: Deferred | undefined;
   let writing: { done: Deferred | undefined } | undefined;
   let later: (() => void)[] = [];
-  /** Runs out when steps that nobody waits for have waited long enough. */
+  /** Runs out when steps that nobody hurries have waited long enough. */
   let patience: NodeJS.Timeout | undefined;
-  let impatient = false;
+  let hurried = false;
   /** To be called back in the next turn, in this order. */
   let due: (() => void)[] = [];
 
@@ -65,7 +65,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     },
     /** Counts how often memory went back to what is on disk. */
     generation: 0,
-    settled(since?: number): Promise<void> {
+    settled(since?: number, patient = false): Promise<void> {
       if (broken !== undefined) return Promise.reject(broken);
       if (since !== undefined && since !== journal.generation) {
         return Promise.reject(
@@ -73,10 +73,11 @@ export function createJournal(log: Log, hooks: JournalHooks) {
         );
       }
       if (journal.steps.length > 0) {
-        if (waiting === undefined) {
-          waiting = deferred();
+        if (!patient && !hurried) {
+          hurried = true;
           journal.touch();
         }
+        waiting ??= deferred();
         return waiting.promise;
       }
       if (writing === undefined) return resolved;
@@ -87,6 +88,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     afterDurable(callback: () => void): void {
       if (journal.steps.length > 0) {
         later.push(callback);
+        hurried = true;
         journal.touch();
       } else if (due.length > 0) due.push(callback);
       else if (writing === undefined) queueMicrotask(callback);
@@ -115,7 +117,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
       touched = false;
       const reacting = hooks.react();
       if (reacting !== undefined) await reacting;
-      if (journal.steps.length > 0 && (impatient || waiting !== undefined || later.length > 0)) await flush();
+      if (journal.steps.length > 0 && hurried) await flush();
       else if (!touched) break;
       // Lets those who waited go on first, and reads what came in: one larger frame costs less than two.
       await nextTurn();
@@ -127,12 +129,12 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   function runOut(): void {
     patience = undefined;
     if (journal.steps.length === 0) return;
-    impatient = true;
+    hurried = true;
     journal.touch();
   }
 
   async function flush(): Promise<void> {
-    impatient = false;
+    hurried = false;
     hooks.beforeFrame();
     const { steps, lsn } = journal;
     const callbacks = later;

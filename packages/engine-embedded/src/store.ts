@@ -333,7 +333,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     transact: (writes) => admit(() => transactNow(writes)),
     batchWrite: (writes) => admit(() => batchNow(writes)),
     projected: () => feed.projected(),
-    settled: (since) => journal().settled(since),
+    settled: (since, patient) => journal().settled(since, patient),
     generation: () => journal().generation,
   };
 

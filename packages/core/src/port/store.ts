@@ -134,8 +134,12 @@ export interface Store {
    * follow within about a second, it resolves at once.
    */
   projected(): Promise<void>;
-  /** Resolves when every write decided so far is durable. Rejects with `store.unavailable` when it cannot be made so. */
-  settled(since?: number): Promise<void>;
+  /**
+   * Resolves when every write decided so far is durable. Rejects with `store.unavailable` when it cannot be made so.
+   * @param since see `generation`
+   * @param patient the caller can wait a few milliseconds, so that the writes go to disk with those of somebody else
+   */
+  settled(since?: number, patient?: boolean): Promise<void>;
   /**
    * Changes when writes that could not be made durable were taken back. Take it before a request begins and give it to
    * `settled`, which rejects when it is no longer the same: what the request wrote may be gone.
