@@ -133,3 +133,21 @@ test.concurrent("waitSeconds answers when the task ends, and with the task as it
   await agent.complete(await agent.take(), { done: true });
   expect((await waiting).body.task).toMatchObject({ status: "completed", result: { done: true } });
 });
+
+test.concurrent("a submission with waitSeconds answers its result, or the task as it is when the time is up", async () => {
+  const { api, agent } = await worker();
+  const submit = (waitSeconds: number) =>
+    api.post<{ task: { status: string; result: unknown } }>(`/v1/tasks?waitSeconds=${waitSeconds}`, {
+      type: "t",
+      requires,
+    });
+  const done = submit(20);
+  await agent.complete(await agent.take(), { done: true });
+  expect([(await done).status, (await done).body.task]).toMatchObject([
+    201,
+    { status: "completed", result: { done: true } },
+  ]);
+  const unfinished = await submit(0.2);
+  expect(unfinished.status).toBe(201);
+  expect(["queued", "assigned"]).toContain(unfinished.body.task.status);
+});

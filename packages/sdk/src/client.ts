@@ -1,5 +1,5 @@
 import { toApiError, WaggleApiError, WaggleConnectionError } from "./error.ts";
-import { type Delegation, type TaskHandle, toHandle } from "./handle.ts";
+import { type Delegation, type ResultOptions, resultOf, type TaskHandle, toHandle, untilEnded } from "./handle.ts";
 import { newTaskId } from "./id.ts";
 import { backoffMs, defaultRetry, mayRetry, type RetryPolicy, type Sleep, sleep, withRetry } from "./retry.ts";
 import { parseSse } from "./sse.ts";
@@ -329,6 +329,32 @@ export function buildClient(options: ClientOptions, platform: Platform) {
         result: <T>(...args: Parameters<TaskHandle["result"]>) => coming.then((handle) => handle.result<T>(...args)),
         ended: (...args: Parameters<TaskHandle["ended"]>) => coming.then((handle) => handle.ended(...args)),
       });
+    },
+    /**
+     * Gives work to the fleet and waits for its result: one request, when the work is done within 20 s.
+     * A wait that is given up or aborted leaves the task to go on; to find it again, choose its `id`.
+     * @throws WaggleTaskError when it did not complete
+     * @example const { text } = await client.tasks.run<{ text: string }>({ type: "summarise", input: { url } }, { timeoutSeconds: 60 });
+     */
+    async run<T = unknown>(task: W.CreateTask, options: ResultOptions = {}): Promise<T> {
+      const id = task.id ?? newTaskId(Date.now());
+      let made = false;
+      const ask = async ({ waitSeconds, ...how }: CallOptions & { waitSeconds: number }) => {
+        if (made) return tasks.get(id, { waitSeconds, ...how });
+        const body = { ...task, id };
+        const query = waitSeconds > 0 ? { waitSeconds } : undefined;
+        const answer = await call<{ task: W.Task }>({
+          method: "POST",
+          path: "/v1/tasks",
+          query,
+          body,
+          waitSeconds,
+          ...how,
+        });
+        made = true;
+        return answer.task;
+      };
+      return resultOf<T>(await untilEnded(ask, waits, options));
     },
     /** Many at once, in order. @throws the first refusal; those accepted go on */
     delegateMany: (many: W.CreateTask[], how: CreateOptions = {}): Promise<TaskHandle[]> =>

@@ -36,30 +36,53 @@ interface TaskCalls {
   follow(id: string, options?: FollowOptions): AsyncIterable<WaggleEvent>;
 }
 
-export function toHandle(task: Task, calls: TaskCalls, waits: { count: number; readonly shared: number }): TaskHandle {
-  const ended = async ({ timeoutSeconds, signal }: ResultOptions = {}): Promise<Task> => {
-    if (isTerminal(task.status)) return task;
-    const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutSeconds * 1000;
-    waits.count++;
-    try {
-      for (;;) {
-        // More waits than connections take turns, so none may keep its connection for long.
-        const longest = waits.count > waits.shared ? 2 : 20;
-        const left = (until - Date.now()) / 1000;
-        const waitSeconds = Math.max(0, Math.min(longest, left));
-        const current = await calls.get(task.id, { waitSeconds, ...(signal && { signal }) });
-        if (isTerminal(current.status)) return current;
-        if (Date.now() >= until) {
-          throw new WaggleConnectionError(
-            "client.timeout",
-            `task ${task.id} is still ${current.status} after ${timeoutSeconds} s; it goes on`,
-          );
-        }
+/** Long polls of one client: how many there are, and how many its transport carries at one time. */
+export interface Waits {
+  count: number;
+  readonly shared: number;
+}
+
+/**
+ * Asks until the task has ended.
+ * @param ask answers the task once it has ended, or as it is after `waitSeconds`
+ * @throws WaggleConnectionError `client.timeout`; the task goes on
+ */
+export async function untilEnded(
+  ask: (how: CallOptions & { waitSeconds: number }) => Promise<Task>,
+  waits: Waits,
+  { timeoutSeconds, signal }: ResultOptions = {},
+): Promise<Task> {
+  const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutSeconds * 1000;
+  waits.count++;
+  try {
+    for (;;) {
+      // More waits than connections take turns, so none may keep its connection for long.
+      const longest = waits.count > waits.shared ? 2 : 20;
+      const left = (until - Date.now()) / 1000;
+      const waitSeconds = Math.max(0, Math.min(longest, left));
+      const current = await ask({ waitSeconds, ...(signal && { signal }) });
+      if (isTerminal(current.status)) return current;
+      if (Date.now() >= until) {
+        throw new WaggleConnectionError(
+          "client.timeout",
+          `task ${current.id} is still ${current.status} after ${timeoutSeconds} s; it goes on`,
+        );
       }
-    } finally {
-      waits.count--;
     }
-  };
+  } finally {
+    waits.count--;
+  }
+}
+
+/** @throws WaggleTaskError when it did not complete */
+export function resultOf<T>(task: Task): T {
+  if (task.status !== "completed") throw new WaggleTaskError(task);
+  return task.result as T;
+}
+
+export function toHandle(task: Task, calls: TaskCalls, waits: Waits): TaskHandle {
+  const ended = async (options?: ResultOptions): Promise<Task> =>
+    isTerminal(task.status) ? task : untilEnded((how) => calls.get(task.id, how), waits, options);
   async function* events(options: FollowOptions = {}): AsyncGenerator<WaggleEvent, void, undefined> {
     for await (const event of calls.follow(task.id, options)) {
       yield event;
@@ -70,11 +93,7 @@ export function toHandle(task: Task, calls: TaskCalls, waits: { count: number; r
     id: task.id,
     task,
     ended,
-    async result<T>(options?: ResultOptions) {
-      const done = await ended(options);
-      if (done.status !== "completed") throw new WaggleTaskError(done);
-      return done.result as T;
-    },
+    result: async <T>(options?: ResultOptions) => resultOf<T>(await ended(options)),
     get: () => calls.get(task.id),
     cancel: (reason) => calls.cancel(task.id, reason === undefined ? {} : { reason }),
     events,

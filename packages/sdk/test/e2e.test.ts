@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { startLocal } from "@waggle/local";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { createClient as createBrowserClient } from "../src/browser.ts";
+import { newTaskId } from "../src/id.ts";
 import { type AgentOptions, type Client, createAgent, createClient, isTerminal, WaggleTaskError } from "../src/node.ts";
 import { eventually } from "./peer.ts";
 
@@ -57,6 +58,11 @@ for (const transport of ["socket", "poll"] as const) {
     test("returns the result of a delegated task", async () => {
       const { requires } = await agentFor({ add: async ({ input }) => input.a + input.b }, { transport });
       expect(await client.tasks.delegate({ type: "add", input: { a: 1, b: 2 }, requires }).result<number>()).toBe(3);
+    });
+
+    test("runs a task like a function", async () => {
+      const { requires } = await agentFor({ add: async ({ input }) => input.a + input.b }, { transport });
+      expect(await client.tasks.run<number>({ type: "add", input: { a: 1, b: 2 }, requires })).toBe(3);
     });
 
     test("does many tasks, each once", async () => {
@@ -195,6 +201,33 @@ test("gives up waiting after the time asked for, and leaves the task alone", asy
   const handle = await client.tasks.delegate({ type: "never", requires: [{ capability: "nobody" }] });
   await expect(handle.result({ timeoutSeconds: 0.05 })).rejects.toMatchObject({ code: "client.timeout" });
   expect(isTerminal((await handle.get()).status)).toBe(false);
+});
+
+test("a run that is given up or aborted leaves its task to go on", async () => {
+  const { requires } = await agentFor({ wait: heeding() });
+  const [late, aborted] = [newTaskId(Date.now()), newTaskId(Date.now())];
+  const task = { type: "wait", requires };
+  await expect(client.tasks.run({ ...task, id: late }, { timeoutSeconds: 0.05 })).rejects.toMatchObject({
+    code: "client.timeout",
+  });
+  const controller = new AbortController();
+  const run = client.tasks.run({ ...task, id: aborted }, { signal: controller.signal });
+  const refused = expect(run).rejects.toThrow("enough");
+  await eventually(async () => (await client.tasks.get(aborted)).status === "running");
+  controller.abort(new Error("enough"));
+  await refused;
+  for (const id of [late, aborted]) expect(isTerminal((await client.tasks.get(id)).status)).toBe(false);
+});
+
+test("a run whose task fails says why", async () => {
+  const { requires } = await agentFor({
+    no: async () => {
+      throw new Error("not today");
+    },
+  });
+  const run = client.tasks.run({ type: "no", requires, retry: { maxAttempts: 1 } });
+  await expect(run).rejects.toThrow("not today");
+  await expect(run).rejects.toBeInstanceOf(WaggleTaskError);
 });
 
 test("refuses a bad task with the field that is wrong, alone or among others", async () => {

@@ -22,7 +22,7 @@ const taskJson = (task: Task.Info) => `{"task":${Task.toJson(task)}}`;
 const endedJson = ({ task, assignments }: Task.Ended) =>
   `{"task":${Task.toJson(task)}${assignments ? `,"assignments":${assignmentsJson(assignments)}` : ""}}`;
 
-const GetQuery = z.strictObject({ waitSeconds: z.coerce.number().min(0).max(20).default(0) });
+const WaitQuery = z.strictObject({ waitSeconds: z.coerce.number().min(0).max(20).default(0) });
 const EventsQuery = EventLog.ListQuery.pick({ after: true, limit: true });
 
 /** An agent sees the tasks it has or had, and their children. */
@@ -81,17 +81,22 @@ export const taskRoutes: readonly Route[] = [
     id: "createTask",
     tag: "Tasks",
     summary: "Submit a task",
-    description: "An agent may submit children of a task it holds: it gives that task's id as `parentId`.",
+    description:
+      "With `waitSeconds`, answers once the task has ended or the time is up: an agent called like a function. " +
+      "An agent may submit children of a task it holds: it gives that task's id as `parentId`.",
     roles: [...clients, "agent"],
+    query: WaitQuery,
     body: Task.Create,
     payloads: ["input", "metadata"],
     idempotent: "domain",
     responses: { 201: { description: "Taken, on disk", schema: TaskAnswer } },
     errors: creating,
-    async handler({ scope, body, idempotency }) {
+    async handler({ scope, query, body, request, idempotency }) {
       await checkParent(scope, body.parentId);
       const { task, replayed } = await Task.create(scope, body, idempotency && { idempotency });
-      return json(taskJson(task), 201, replayed ? replayedHeader : undefined);
+      const { waitSeconds } = query;
+      const answered = waitSeconds > 0 ? await Task.get(scope, task.id, { waitSeconds, signal: request.signal }) : task;
+      return json(taskJson(answered), 201, replayed ? replayedHeader : undefined);
     },
   }),
   route({
@@ -141,7 +146,7 @@ export const taskRoutes: readonly Route[] = [
     description: "With `waitSeconds`, answers once the task has ended or the time is up.",
     roles: [...everyone, "agent"],
     params,
-    query: GetQuery,
+    query: WaitQuery,
     responses: { 200: { description: "The task", schema: TaskAnswer } },
     errors: [notFound],
     async handler({ scope, params, query, request }) {
