@@ -194,9 +194,9 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
   }
 
   journal = createJournal(log, {
-    react() {
+    react(hurried) {
       const started: Promise<unknown>[] = [];
-      feed.react(started);
+      feed.react(started, hurried);
       queues.react(started);
       return started.length === 0 ? undefined : settleSoon(started);
     },

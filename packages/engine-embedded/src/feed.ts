@@ -6,7 +6,10 @@ import { Step } from "./step.ts";
 const batchLimit = 1000;
 /** A projection waits this long for more changes: rows that come and go meanwhile are never written. */
 const projectionLagMs = 100;
+/** From here on a projection is behind: it takes as many at once, and no longer lets requests go first. */
 const projectionBatch = 1000;
+/** Otherwise so many at once, about a millisecond of work: requests come in between. */
+const projectionSlice = 64;
 
 interface Pending extends Change {
   readonly lsn: number;
@@ -27,8 +30,8 @@ interface Consumer {
   handler: ((changes: readonly Change[]) => Promise<readonly Write[] | undefined>) | undefined;
   /** It derives rows, which are not logged; its position is known by checkpoints alone. */
   projection: boolean;
-  /** A projection is due: when the time is up, or somebody asks. */
-  due: boolean;
+  /** A projection is due up to this step: what was pending when its time was up. */
+  dueTo: number;
   cancelDue: (() => void) | undefined;
   running: Promise<void> | undefined;
   failures: number;
@@ -78,7 +81,7 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
       spilled: [],
       handler: undefined,
       projection: false,
-      due: false,
+      dueTo: 0,
       cancelDue: undefined,
       running: undefined,
       failures: 0,
@@ -109,21 +112,21 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
   }
 
   function schedule(consumer: Consumer): void {
-    if (consumer.pending.length >= projectionBatch) consumer.due = true;
+    if (behind(consumer)) consumer.dueTo = lastOf(consumer);
     consumer.cancelDue ??= clock.after(projectionLagMs, () => {
       consumer.cancelDue = undefined;
-      consumer.due = true;
+      consumer.dueTo = lastOf(consumer);
       journal().touch();
     });
   }
 
-  async function handle(consumer: Consumer): Promise<void> {
+  async function handle(consumer: Consumer, most: number): Promise<void> {
     const started = generation;
     const { handler, pending } = consumer;
-    const batch = pending.length <= batchLimit ? pending : pending.slice(0, batchLimit);
+    const batch = pending.length <= most ? pending : pending.slice(0, most);
     const count = batch.length;
     if (batch === pending) consumer.pending = [];
-    else consumer.pending = pending.slice(batchLimit);
+    else consumer.pending = pending.slice(most);
     consumer.inHand = batch;
     try {
       const writes = await (handler as NonNullable<typeof handler>)(batch);
@@ -143,10 +146,9 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     } finally {
       consumer.running = undefined;
       if (started === generation) consumer.inHand = [];
-      if (consumer.pending.length === 0) consumer.due = false;
-      else if (consumer.cancelRetry === undefined) {
+      if (consumer.pending.length > 0 && consumer.cancelRetry === undefined) {
         if (consumer.projection) schedule(consumer);
-        journal().touch();
+        if (!consumer.projection || due(consumer)) journal().touch();
       }
     }
   }
@@ -208,13 +210,17 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     push,
     wants: (kind: string): boolean => byKind.has(kind),
 
-    /** Starts every consumer that has something to do. */
-    react(started: Promise<unknown>[]): void {
+    /**
+     * Starts every consumer that has something to do.
+     * @param hurried somebody waits for a frame: projections, which have time, let it go first
+     */
+    react(started: Promise<unknown>[], hurried: boolean): void {
       for (const consumer of consumers.values()) {
         if (consumer.pending.length === 0 || consumer.handler === undefined) continue;
         if (consumer.running !== undefined || consumer.cancelRetry !== undefined) continue;
-        if (consumer.projection && !consumer.due) continue;
-        consumer.running = handle(consumer);
+        const late = behind(consumer);
+        if (consumer.projection && (!due(consumer) || (hurried && !late))) continue;
+        consumer.running = handle(consumer, consumer.projection && !late ? projectionSlice : batchLimit);
         started.push(consumer.running);
       }
     },
@@ -241,7 +247,7 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
         while (consumer.projection && consumer.handler !== undefined && consumer.cancelRetry === undefined) {
           if (consumer.running === undefined) {
             if (consumer.pending.length === 0) break;
-            consumer.running = handle(consumer);
+            consumer.running = handle(consumer, batchLimit);
           }
           await consumer.running;
         }
@@ -250,7 +256,7 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     /** Nobody is behind: a checkpoint need not carry changes. Projections are, as a rule, by what came last. */
     caughtUp(): boolean {
       for (const consumer of consumers.values()) {
-        if (consumer.projection && consumer.pending.length < projectionBatch) continue;
+        if (consumer.projection && !behind(consumer)) continue;
         if (consumer.pending.length > 0 || consumer.running !== undefined) return false;
       }
       return true;
@@ -340,6 +346,10 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
     },
   };
 }
+
+const behind = ({ pending }: Consumer): boolean => pending.length >= projectionBatch;
+const lastOf = ({ pending }: Consumer): number => pending[pending.length - 1]?.lsn ?? 0;
+const due = ({ pending, dueTo }: Consumer): boolean => pending.length > 0 && (pending[0] as Pending).lsn <= dueTo;
 
 function pendingOf(lsn: number, key: Key, old: Item | undefined, next: Item | undefined): Pending {
   return {

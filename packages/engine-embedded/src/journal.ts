@@ -12,7 +12,7 @@ interface Deferred {
 
 export interface JournalHooks {
   /** Lets consumers and queue handlers run, so that what they write joins the frame; undefined: nothing to do. */
-  react(): Promise<unknown> | undefined;
+  react(hurried: boolean): Promise<unknown> | undefined;
   /** The last steps of a frame: positions of consumers. */
   beforeFrame(): void;
   /** A frame is about to be written: all steps up to `lsn` are in it or in one before. @returns called when it is on disk */
@@ -115,7 +115,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     running = true;
     for (;;) {
       touched = false;
-      const reacting = hooks.react();
+      const reacting = hooks.react(hurried);
       if (reacting !== undefined) await reacting;
       if (journal.steps.length > 0 && hurried) await flush();
       else if (!touched) break;
