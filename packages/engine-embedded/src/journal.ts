@@ -178,6 +178,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     writing = undefined;
     waiting = undefined;
     later = [];
+    hurried = false;
     journal.steps = [];
     journal.frame++;
     try {
