@@ -170,14 +170,16 @@ export function createLambda(options: LambdaOptions): Lambda {
       const began = Date.now();
       const deadline = began + timeoutSeconds * 1000;
       let late: NodeJS.Timeout | undefined;
-      const hangUp = () => container.child.connected && container.child.send({ gone: id });
+      // It may have been killed a moment ago: its end says so.
+      const tell = (message: object) => container.child.send(message, () => {});
+      const hangUp = () => container.child.connected && tell({ gone: id });
       try {
         const outcome = await new Promise<{ result?: unknown; error?: Error }>((resolve) => {
           container.running = { id, sink, finish: resolve };
           late = setTimeout(() => container.child.kill("SIGKILL"), timeoutSeconds * 1000);
           signal?.addEventListener("abort", hangUp);
           if (!container.child.connected) resolve({ error: new Error(`the process of ${name} ended`) });
-          else container.child.send({ id, event, deadline });
+          else tell({ id, event, deadline });
         });
         if (outcome.error) throw outcome.error;
         return outcome.result;
