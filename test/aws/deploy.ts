@@ -19,7 +19,7 @@ import {
 import { emulators, emulatorsLack } from "../support/emulator.ts";
 import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
-import { openGateway, openUrl } from "./front.ts";
+import { openGateway, openUrl, type Passage } from "./front.ts";
 import { createLambda, type Lambda } from "./lambda.ts";
 import { type Fate, type Mapping, mapQueue, mapStream } from "./mapping.ts";
 
@@ -38,6 +38,8 @@ interface DeploymentOptions {
   readonly scheduleSeconds?: number;
   /** Each is given once unless it says otherwise. */
   readonly fate?: Fate;
+  /** Each message of a connection is given unless it says otherwise. */
+  readonly passage?: Passage;
   readonly environment?: Readonly<Record<string, string>>;
   readonly log?: (line: string) => void;
 }
@@ -102,6 +104,7 @@ async function deploy(options: DeploymentOptions): Promise<Deployment> {
     visibilitySeconds = 12,
     scheduleSeconds = 30,
     fate = () => "given",
+    passage = () => "given",
     log = () => {},
   } = options;
   const name = `waggle-${process.pid}-${++deployments}`;
@@ -163,7 +166,7 @@ async function deploy(options: DeploymentOptions): Promise<Deployment> {
 
   const functions = {} as Record<FunctionName, Lambda>;
   const url = await openUrl(() => functions.api);
-  const socket = await openGateway(() => functions.socket);
+  const socket = await openGateway(() => functions.socket, passage);
   const key = `wgk_${randomBytes(20).toString("base64url")}`;
   const known: Record<Knowledge, Record<string, string>> = {
     adminKey: { WAGGLE_ADMIN_KEY_HASH: createHash("sha256").update(key).digest("base64url") },

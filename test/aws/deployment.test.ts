@@ -4,12 +4,14 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Api, apiOf } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
 import { type Deployment, lack, openDeployment } from "./deploy.ts";
+import type { Passage } from "./front.ts";
 
 describe.skipIf(lack !== undefined)("what a deployment consists of", () => {
   let deployment: Deployment;
   let api: Api;
+  let passage: Passage = () => "given";
   beforeAll(async () => {
-    deployment = await openDeployment({ visibilitySeconds: 1 });
+    deployment = await openDeployment({ visibilitySeconds: 1, passage: (text) => passage(text) });
     api = apiOf(deployment.url, deployment.key);
   }, 60_000);
   afterAll(() => deployment?.stop());
@@ -29,6 +31,54 @@ describe.skipIf(lack !== undefined)("what a deployment consists of", () => {
     expect(functions.socket.counts.invocations).toBeGreaterThan(2);
     await agent.stop({ graceSeconds: 0 });
   });
+
+  test("takes results that no frame and no message of the gateway can hold", async () => {
+    const { url, key } = deployment;
+    const agent = createAgent({
+      url,
+      key,
+      name: "author",
+      capabilities: ["write"],
+      transport: "socket",
+      concurrency: 8,
+      handlers: {
+        "*": async (task, { progress }) => {
+          progress({ percent: 50 }, { draft: "d".repeat(150_000) });
+          return "\u00fc".repeat((task.input as number) / 2);
+        },
+      },
+    });
+    await agent.start();
+    const requires = [{ capability: "write" }];
+    // One below a frame, one of several frames, some that fit one by one only, and some larger than any message.
+    const sizes = [1_000, 60_000, 90_000, 90_000, 200_000, 600_000];
+    const ids = await Promise.all(sizes.map(async (input) => (await api.delegate({ requires, input })).id));
+    for (const [at, id] of ids.entries()) {
+      const { result } = await api.taskWhen(id, "completed");
+      expect(Buffer.byteLength(result as string)).toBe(sizes[at]);
+    }
+    expect(agent.state).toBe("running");
+    await agent.stop({ graceSeconds: 0 });
+  });
+
+  test.each(["failed", "lost"] as const)(
+    "records an outcome once though its frame is %s, while the connection lives",
+    async (how) => {
+      const { url, key } = deployment;
+      const capability = `once-${how}`;
+      let runs = 0;
+      let frames = 0;
+      const handlers = { "*": () => ++runs };
+      const options = { url, key, name: capability, capabilities: [capability], handlers, leaseSeconds: 5 };
+      const agent = createAgent({ ...options, transport: "socket" });
+      await agent.start();
+      passage = (text) => (text.includes('"complete"') && ++frames === 1 ? how : "given");
+      const { id } = await api.delegate({ requires: [{ capability }] });
+      expect(await api.taskWhen(id, "completed")).toMatchObject({ result: 1, attempt: 1, fence: 1 });
+      expect({ runs, frames }).toEqual({ runs: 1, frames: 2 });
+      await agent.stop({ graceSeconds: 0 });
+    },
+  );
 
   test("makes a task of an event that a rule sends to the intake queue, be it of its own bus", async () => {
     const { bus, queues, clients } = deployment;

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import type { Lambda } from "./lambda.ts";
 
@@ -85,9 +86,41 @@ export async function openUrl(lambda: () => Lambda): Promise<Front> {
 
 /** https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html */
 const messageBytes = 128 * 1024;
+const frameBytes = 32 * 1024;
+
+/** Watches the frames of a client go by, and tells of one that is larger than a gateway takes: RFC 6455, section 5.2. */
+function watchFrames(raw: Duplex, tooLarge: () => void): void {
+  let head = Buffer.alloc(0);
+  let left = 0;
+  raw.on("data", (chunk: Buffer) => {
+    for (let rest = chunk; rest.length > 0; ) {
+      const skipped = Math.min(left, rest.length);
+      left -= skipped;
+      rest = rest.subarray(skipped);
+      if (rest.length === 0) return;
+      head = Buffer.concat([head, rest.subarray(0, 1)]);
+      rest = rest.subarray(1);
+      const short = (head[1] ?? 0) & 0x7f;
+      const lengthBytes = short === 127 ? 8 : short === 126 ? 2 : 0;
+      // Two bytes, a longer length, the mask.
+      if (head.length < 2 || head.length < 2 + lengthBytes + 4) continue;
+      const size =
+        lengthBytes === 8 ? Number(head.readBigUInt64BE(2)) : lengthBytes === 2 ? head.readUInt16BE(2) : short;
+      if (size > frameBytes) tooLarge();
+      head = Buffer.alloc(0);
+      left = size;
+    }
+  });
+}
+
+/** What becomes of a message of a connection: its function has it; or it dies before, and the gateway says so, or nobody does. */
+export type Passage = (text: string) => "given" | "failed" | "lost";
 
 /** A WebSocket API of API Gateway: connections whose messages are invocations, and `@connections` for whoever sends to them. */
-export async function openGateway(lambda: () => Lambda): Promise<Front & { readonly endpoint: string }> {
+export async function openGateway(
+  lambda: () => Lambda,
+  passage: Passage,
+): Promise<Front & { readonly endpoint: string }> {
   const connections = new Map<string, WebSocket>();
   let made = 0;
   const server = createServer(async (request, response) => {
@@ -129,11 +162,17 @@ export async function openGateway(lambda: () => Lambda): Promise<Front & { reado
     else request.headers["sec-websocket-protocol"] = chosen;
     sockets.handleUpgrade(request, raw, head, (socket) => {
       connections.set(id, socket);
+      watchFrames(raw, () => socket.close(1009));
       socket.on("error", () => {});
       socket.on("message", (data) => {
-        lambda()
-          .invoke(event(id, "MESSAGE", "$default", { body: data.toString() }))
-          .catch(() => socket.send(JSON.stringify({ message: "Internal server error", connectionId: id })));
+        const body = data.toString();
+        const fail = () => socket.send(JSON.stringify({ message: "Internal server error", connectionId: id }));
+        const how = passage(body);
+        if (how === "failed") fail();
+        else if (how === "given")
+          lambda()
+            .invoke(event(id, "MESSAGE", "$default", { body }))
+            .catch(fail);
       });
       socket.once("close", () => {
         connections.delete(id);

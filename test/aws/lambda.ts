@@ -72,7 +72,7 @@ export function createLambda(options: LambdaOptions): Lambda {
   const { name, bundle, environment, timeoutSeconds, concurrency, log } = options;
   const all = new Set<Container>();
   const idle: Container[] = [];
-  const waiting: ((container: Container) => void)[] = [];
+  const waiting: { give(container: Container): void; refuse(error: Error): void }[] = [];
   const counts = { invocations: 0, errors: 0, cold: 0, killed: 0, ms: 0 };
   let starting = 0;
   let stopped = false;
@@ -134,7 +134,7 @@ export function createLambda(options: LambdaOptions): Lambda {
 
   function release(container: Container): void {
     const next = waiting.shift();
-    if (next) next(container);
+    if (next) next.give(container);
     else {
       container.child.kill("SIGSTOP");
       idle.push(container);
@@ -152,7 +152,8 @@ export function createLambda(options: LambdaOptions): Lambda {
       known.child.kill("SIGCONT");
       return known;
     }
-    const found = new Promise<Container>((resolve) => waiting.push(resolve));
+    if (stopped) throw new Error(`${name} is stopped`);
+    const found = new Promise<Container>((give, refuse) => waiting.push({ give, refuse }));
     more();
     const container = await found;
     if (waiting.length > 0) more();
@@ -169,14 +170,16 @@ export function createLambda(options: LambdaOptions): Lambda {
       const began = Date.now();
       const deadline = began + timeoutSeconds * 1000;
       let late: NodeJS.Timeout | undefined;
-      const hangUp = () => container.child.connected && container.child.send({ gone: id });
+      // It may have been killed a moment ago: its end says so.
+      const tell = (message: object) => container.child.send(message, () => {});
+      const hangUp = () => container.child.connected && tell({ gone: id });
       try {
         const outcome = await new Promise<{ result?: unknown; error?: Error }>((resolve) => {
           container.running = { id, sink, finish: resolve };
           late = setTimeout(() => container.child.kill("SIGKILL"), timeoutSeconds * 1000);
           signal?.addEventListener("abort", hangUp);
           if (!container.child.connected) resolve({ error: new Error(`the process of ${name} ended`) });
-          else container.child.send({ id, event, deadline });
+          else tell({ id, event, deadline });
         });
         if (outcome.error) throw outcome.error;
         return outcome.result;
@@ -199,6 +202,7 @@ export function createLambda(options: LambdaOptions): Lambda {
     },
     async stop() {
       stopped = true;
+      for (const { refuse } of waiting.splice(0)) refuse(new Error(`${name} is stopped`));
       await Promise.all(
         [...all].map(async ({ child }) => {
           if (child.exitCode !== null || child.signalCode !== null) return;

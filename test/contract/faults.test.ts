@@ -1,7 +1,9 @@
-import { type AwsConfig, createAws, createResources, deleteResources } from "@waggle/engine-aws";
+import type { Item } from "@waggle/core";
+import { type AwsConfig, createAws, createResources, deleteResources, openAws } from "@waggle/engine-aws";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { emulators, emulatorsLack } from "../support/emulator.ts";
-import { createFaults, type FaultRates } from "./faults.ts";
+import { eventually } from "../support/eventually.ts";
+import { createFaults, type FaultRates, type Stack } from "./faults.ts";
 
 const none: FaultRates = {
   throttle: 0,
@@ -134,6 +136,32 @@ describe.skipIf(emulatorsLack.ministack() !== undefined)("the AWS engine, when s
       );
     },
   );
+
+  test("a record of the stream that cannot be read ends nothing: it is read again, and what follows it comes", async () => {
+    let broken = 2;
+    // Below what retries: as if the service had answered so.
+    const onClient = ({ middlewareStack }: { readonly middlewareStack: unknown }) =>
+      (middlewareStack as Stack).add(
+        (next, { commandName }) =>
+          async (args) => {
+            const answer = await next(args);
+            const [record] = (answer.output.Records ?? []) as { dynamodb: { NewImage: unknown } }[];
+            if (commandName === "GetRecordsCommand" && record && broken-- > 0)
+              record.dynamodb.NewImage = { kind: { SS: ["of a type that no row holds"] } };
+            return answer;
+          },
+        { step: "initialize", name: "broken" },
+      );
+    const engine = await openAws(config, { onClient, streamIdleMs: 20 });
+    const seen: string[] = [];
+    engine.changes.consume("broken", ["told"], async (changes) => void seen.push(...changes.map(({ key }) => key.sk)));
+    const [a, b] = ["a", "b"].map((sk) => ({ pk: "broken", sk, kind: "told" })) as [Item, Item];
+    await engine.ports.store.write({ put: a });
+    await engine.ports.store.write({ put: b });
+    await eventually("both are told", () => seen.includes("a") && seen.includes("b"));
+    expect(broken).toBeLessThan(1);
+    await engine.close();
+  });
 
   test("a call that takes a batch in part is repeated for the rest alone", async () => {
     const { store, ports, faults } = withFaults({ partial: 100 });

@@ -29,7 +29,7 @@ interface Output {
   readonly output: Input & { $metadata: object };
 }
 type Next = (args: { input: Input }) => Promise<Output>;
-interface Stack {
+export interface Stack {
   add(
     middleware: (next: Next, context: { commandName?: string }) => (args: { input: Input }) => Promise<Output>,
     options: { step: string; name: string },

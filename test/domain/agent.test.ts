@@ -105,6 +105,34 @@ describe("liveness", () => {
   });
 });
 
+describe("an agent that asks and says what it holds", () => {
+  const ask = (id: string, holding: { taskId: string; fence: number }[]) =>
+    Agent.lease(system.as(id), id, { max: 2, waitSeconds: 0, holding });
+  test("is given again what an answer that was lost had for it", async () => {
+    const a = await system.agent("a", { maxConcurrency: 2 });
+    const [first, second] = [await system.task("x"), await system.task("x")];
+    const lost = [await system.lease(a), await system.lease(a)];
+    expect((await ask(a, [])).map(({ task, fence }) => [task.id, fence])).toEqual(
+      expect.arrayContaining(lost.map(({ task, fence }) => [task.id, fence])),
+    );
+    const [one] = await ask(a, [{ taskId: first.id, fence: 1 }]);
+    expect(one).toMatchObject({ task: { id: second.id, attempt: 1 }, fence: 1 });
+    expect(
+      await ask(
+        a,
+        lost.map(({ task, fence }) => ({ taskId: task.id, fence })),
+      ),
+    ).toEqual([]);
+  });
+  test("is not given again what it has begun: that an earlier process of it may be at", async () => {
+    const a = await system.agent("a", { maxConcurrency: 2 });
+    const { id } = await system.task("x");
+    await system.lease(a);
+    await Task.start(system.as(a), id, { fence: 1 });
+    expect(await ask(a, [])).toEqual([]);
+  });
+});
+
 describe("leaving", () => {
   test("drained, an agent gets no new work, finishes what it has, and says so", async () => {
     const a = await system.agent("a", { maxConcurrency: 2 });

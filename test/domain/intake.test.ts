@@ -1,6 +1,11 @@
-import { Key, Task, type Value } from "@waggle/core";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Key, systemScope, Task, type Value } from "@waggle/core";
 import { intakeHandler } from "@waggle/edge";
+import { startLocal } from "@waggle/local";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.ts";
 import { openSystem, type System } from "../support/system.ts";
 
 let system: System;
@@ -29,6 +34,21 @@ describe("an event that a rule makes a task of", () => {
     expect(await take(body, "msg-1")).toEqual({ failed: [] });
     expect(await take(body, "msg-2")).toEqual({ failed: [] });
     expect(await tasks()).toMatchObject([{ type: "report", input: '{"at":1}' }]);
+  });
+
+  test("is taken by a server of one process, too", async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), "waggle-intake-"));
+    const server = await startLocal({ dataDir, version: "0" });
+    const { ports } = server.engine;
+    const { info } = await Key.create(systemScope(ports, "acme", "test"), { role: "client" });
+    const body = { tenant: "acme", key: info.id, id: "evt-1", task: { type: "report" } };
+    await ports.queues.intake.send([{ body }]);
+    const list = () => Task.list(systemScope(ports, "acme", "test"), { limit: 1 });
+    expect(await eventually("the task is there", async () => (await list()).items[0])).toMatchObject({
+      type: "report",
+    });
+    await server.stop();
+    rmSync(dataDir, { recursive: true });
   });
 
   test("is refused, with the reason in the log, when the rule does not say for whom", async () => {

@@ -28,6 +28,15 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
     let value: T | undefined;
     return () => (value ??= make());
   };
+  /** One that could not be loaded is loaded anew by the next call. */
+  const loaded = <T>(make: () => Promise<T>): (() => Promise<T>) => {
+    let value: Promise<T> | undefined;
+    return () =>
+      (value ??= make().catch((error) => {
+        value = undefined;
+        throw error;
+      }));
+  };
   function keep<T extends { readonly middlewareStack: unknown; destroy(): void }>(client: T): T {
     made.push(client);
     onClient(client);
@@ -48,20 +57,20 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
   return {
     dynamo: once(() => keep(new DynamoDBClient(common(config.storeEndpoint ?? config.endpoint)))),
     sqs: once(() => keep(new SQSClient(common(config.endpoint)))),
-    bus: once(async () => {
+    bus: loaded(async () => {
       const { EventBridgeClient } = await import("@waggle/engine-aws/sdk/events");
       return keep(new EventBridgeClient(common(config.endpoint)));
     }),
-    s3: once(async () => {
+    s3: loaded(async () => {
       const { S3Client } = await import("@waggle/engine-aws/sdk/s3");
       // A bucket as a host name is nothing an emulator on loopback can be found by.
       return keep(new S3Client({ ...common(config.endpoint), forcePathStyle: config.endpoint !== undefined }));
     }),
-    streams: once(async () => {
+    streams: loaded(async () => {
       const { DynamoDBStreamsClient } = await import("@waggle/engine-aws/sdk/streams");
       return keep(new DynamoDBStreamsClient(common(config.storeEndpoint ?? config.endpoint)));
     }),
-    sockets: once(async () => {
+    sockets: loaded(async () => {
       const { ApiGatewayManagementApiClient } = await import("@waggle/engine-aws/sdk/sockets");
       return keep(new ApiGatewayManagementApiClient(common(config.socketEndpoint)));
     }),

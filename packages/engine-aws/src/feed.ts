@@ -90,26 +90,31 @@ export function createFeed({ table, clients, caller, store, idleMs }: FeedParts)
       return false;
     }
 
+    /** Whatever goes wrong beside what is tried again in its place: the shard is read on from where it was left. */
     async function read(arn: string, shard: string): Promise<void> {
+      const place = { at: positions.get(shard)?.position };
+      await insist(() => readFrom(arn, shard, place));
+    }
+
+    /** @param place read up to `at`, though not noted where nothing of interest was in it */
+    async function readFrom(arn: string, shard: string, place: { at: string | undefined }): Promise<void> {
       const { GetRecordsCommand, GetShardIteratorCommand } = await import("@waggle/engine-aws/sdk/streams");
       const client = await clients.streams();
-      /** Read up to here, though not noted where nothing of interest was in it. */
-      let at = positions.get(shard)?.position;
       async function iterator(): Promise<string | undefined> {
         const command = new GetShardIteratorCommand({
           StreamArn: arn,
           ShardId: shard,
-          ...(at === undefined
+          ...(place.at === undefined
             ? { ShardIteratorType: "TRIM_HORIZON" }
-            : { ShardIteratorType: "AFTER_SEQUENCE_NUMBER", SequenceNumber: at }),
+            : { ShardIteratorType: "AFTER_SEQUENCE_NUMBER", SequenceNumber: place.at }),
         });
         try {
           const found = await caller.call("store", ({ signal }) => client.send(command, { abortSignal: signal }));
           return found.ShardIterator;
         } catch (error) {
           // Away for more than the 24 hours a stream is kept: what is left is given.
-          if ((error as Error).name !== "TrimmedDataAccessException" || at === undefined) throw error;
-          at = undefined;
+          if ((error as Error).name !== "TrimmedDataAccessException" || place.at === undefined) throw error;
+          place.at = undefined;
           return await iterator();
         }
       }
@@ -139,10 +144,11 @@ export function createFeed({ table, clients, caller, store, idleMs }: FeedParts)
           if (!(await insist(() => handler(changes)))) return;
           if (last !== undefined) await insist(() => note(shard, { position: last }));
         }
-        at = last ?? at;
+        place.at = last ?? place.at;
         next = following;
         if (records.length === 0 && next !== undefined) await pause(idleMs);
       }
+      const { at } = place;
       if (!stopped) await insist(() => note(shard, { ...(at !== undefined && { position: at }), done: true }));
     }
 

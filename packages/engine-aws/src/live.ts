@@ -1,4 +1,4 @@
-import type { Live } from "@waggle/core";
+import { createChannels, type Live } from "@waggle/core";
 import type { Clients } from "./clients.ts";
 import type { Caller } from "./retry.ts";
 
@@ -24,7 +24,7 @@ const connections = "connection/";
  * that cannot be brought to its connection in the retry budget is given up: the reader looks at the store.
  */
 export function createLive({ clients, caller, sockets, pollMs }: LiveParts): AwsLive {
-  const channels = new Map<string, Set<(message: never) => void>>();
+  const { has, deliver, subscribe } = createChannels();
   const goneListeners = new Set<(connectionId: string) => Promise<void>>();
   const leaving = new Map<string, Promise<void>>();
 
@@ -58,27 +58,10 @@ export function createLive({ clients, caller, sockets, pollMs }: LiveParts): Aws
         });
         return;
       }
-      if (!channels.has(channel)) return;
       // What was written before is durable by now; a listener still never runs inside its publisher.
-      setImmediate(() => {
-        for (const listener of channels.get(channel) ?? []) listener(message as never);
-      });
+      if (has(channel)) setImmediate(() => deliver(channel, message));
     },
-    subscribe(channel, listener) {
-      let listeners = channels.get(channel);
-      if (listeners === undefined) {
-        listeners = new Set();
-        channels.set(channel, listeners);
-      }
-      // One function may listen twice: each subscription is one of its own.
-      const own = (message: never) => listener(message);
-      listeners.add(own);
-      const joined = listeners;
-      return () => {
-        joined.delete(own);
-        if (joined.size === 0 && channels.get(channel) === joined) channels.delete(channel);
-      };
-    },
+    subscribe,
     onGone(listener) {
       const own = (connectionId: string) => listener(connectionId);
       goneListeners.add(own);

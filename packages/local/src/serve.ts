@@ -1,6 +1,14 @@
 import { createServer } from "@waggle/api";
 import { type Engine, outboxKinds, tenantOf } from "@waggle/core";
-import { deliverHandler, dispatchHandler, minuteHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import {
+  deliverHandler,
+  dispatchHandler,
+  intakeHandler,
+  minuteHandler,
+  outboxHandler,
+  projection,
+  timersHandler,
+} from "@waggle/edge";
 
 export interface ServeOptions {
   readonly version: string;
@@ -38,6 +46,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
     engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
+    engine.queueFeed.consume("intake", { batch: 10, concurrency: 1 }, intakeHandler(ports, onError)),
   ];
   let stopped = false;
   let running: Promise<void> = Promise.resolve();

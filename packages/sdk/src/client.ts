@@ -69,6 +69,9 @@ interface Call extends CreateOptions {
   waitSeconds?: number;
 }
 
+/** What an agent works on, by task and fence. */
+type Holding = { taskId: string; fence: number }[];
+
 export type Client = ReturnType<typeof buildClient>;
 
 export function buildClient(options: ClientOptions, platform: Platform) {
@@ -232,7 +235,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       call<{ agent: W.Agent }>({ method: "DELETE", path: `/v1/agents/${part(id)}`, query, ...how }).then(
         (answer) => answer?.agent,
       ),
-    lease: (id: string, body: { max?: number; waitSeconds?: number } = {}, how: CallOptions = {}) =>
+    lease: (id: string, body: { max?: number; waitSeconds?: number; holding?: Holding } = {}, how: CallOptions = {}) =>
       call<{ assignments: W.Assignment[] }>({
         method: "POST",
         path: `/v1/agents/${part(id)}/lease`,
@@ -240,7 +243,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
         waitSeconds: body.waitSeconds ?? 0,
         ...how,
       }).then(({ assignments }) => assignments),
-    heartbeat: (id: string, body: { holding?: { taskId: string; fence: number }[] } = {}, how: CallOptions = {}) =>
+    heartbeat: (id: string, body: { holding?: Holding } = {}, how: CallOptions = {}) =>
       call<{ commands: W.Commands }>({ method: "POST", path: `/v1/agents/${part(id)}/heartbeat`, body, ...how }).then(
         ({ commands }) => commands,
       ),

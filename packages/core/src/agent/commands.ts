@@ -3,8 +3,8 @@ import { readTask } from "../match/dispatch.ts";
 import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { held, type Row } from "../task/row.ts";
-import { cancelMarks, heldMarks } from "./row.ts";
-import type { Commands } from "./schema.ts";
+import { type Row as AgentRow, cancelMarks, heldMark, heldMarks } from "./row.ts";
+import type { Commands, Holding } from "./schema.ts";
 
 /** What the agent is to do now: tasks to stop, and whether to take no more. */
 export async function commands(scope: Scope, agentId: string): Promise<Commands> {
@@ -38,6 +38,15 @@ export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
     }
   }
   return tasks;
+}
+
+/** Of the tasks an agent holds, those it does not name with their fence. */
+export async function unnamed(scope: Scope, agent: AgentRow, holding: Holding = []): Promise<Row[]> {
+  const named = new Map(holding.map(({ taskId, fence }) => [taskId, fence]));
+  // There its marks say it already.
+  if (scope.ports.shared && heldMarks(agent).every((taskId) => named.get(taskId) === agent[heldMark(taskId)]))
+    return [];
+  return (await heldTasks(scope, agent.id)).filter((task) => named.get(task.id) !== task.fence);
 }
 
 /** By the marks on the agent's row, which come in one transaction with the assignment. No list tells of them there. */

@@ -8,6 +8,7 @@ import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Row } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
+import { unnamed } from "./commands.ts";
 import { stopped } from "./error.ts";
 import { read } from "./manage.ts";
 import { agentChannel } from "./message.ts";
@@ -32,6 +33,10 @@ export async function lease(
     throw stopped(`agent ${row.name} is ${row.state}; register it again`);
   }
   if (isCalled(member.row)) throw delivered(member.row);
+  if (input.holding && member.used > input.holding.length + member.mailbox.length) {
+    const again = await unanswered(scope, member, input);
+    if (again.length > 0) return again;
+  }
   const found = async () => {
     const left = await unpack(scope, member, input.max);
     return left.length < input.max
@@ -74,6 +79,7 @@ async function leaseShared(
 ): Promise<Assignment[]> {
   const { clock, live } = scope.ports;
   const until = clock.now() + input.waitSeconds * 1000;
+  let first = true;
   let pending = false;
   let wake = () => {};
   const nudge = () => {
@@ -94,6 +100,9 @@ async function leaseShared(
         throw stopped(`agent ${row.name} is ${row.state}; register it again`);
       }
       if (isCalled(member.row)) throw delivered(member.row);
+      const again = first && input.holding ? await unanswered(scope, member, input) : [];
+      if (again.length > 0) return again;
+      first = false;
       const tasks = await take(scope, directory, member, input.max);
       if (tasks.length > 0 && signal?.aborted) {
         const own = new Set(tasks.map((task) => task.id));
@@ -115,6 +124,19 @@ async function leaseShared(
     for (const off of offs) off();
     signal?.removeEventListener("abort", nudge);
   }
+}
+
+/** What it was given and neither begins nor names: the answer that brought it was lost. */
+async function unanswered(
+  scope: Scope,
+  member: Member,
+  { holding, max }: z.output<typeof Lease>,
+): Promise<Assignment[]> {
+  const waiting = new Set(member.mailbox.map((task) => task.id));
+  const tasks = (await unnamed(scope, member.row, holding)).filter(
+    (task) => task.status === "assigned" && !waiting.has(task.id),
+  );
+  return Promise.all(tasks.slice(0, max).map((task) => toAssignment(scope, task, member)));
 }
 
 /** Takes from the mailbox what is still the agent's. */

@@ -5,7 +5,7 @@ import { backSince, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
-import { commands } from "./commands.ts";
+import { commands, unnamed } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
 import { heard, type Row } from "./row.ts";
@@ -41,16 +41,13 @@ export async function heartbeat(scope: Scope, id: string, input: z.output<typeof
   const row = await read(scope, id);
   if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
   if (input.holding) {
-    const holds = new Map(input.holding.map(({ taskId, fence }) => [taskId, fence]));
     // An assignment made less than a lease ago may still be on its way to the agent.
     const recent = scope.ports.clock.now() - row.leaseSeconds * 1000;
-    await takeBack(
-      scope,
-      id,
-      "lost",
-      "its agent no longer has it",
-      (task) => holds.get(task.id) === task.fence || (task.assignedAt ?? 0) > recent,
-    );
+    const gone = new Map<string, number>();
+    for (const task of await unnamed(scope, row, input.holding))
+      if ((task.assignedAt ?? 0) <= recent) gone.set(task.id, task.fence);
+    if (gone.size > 0)
+      await takeBack(scope, id, "lost", "its agent no longer has it", (task) => gone.get(task.id) !== task.fence);
   }
   return commands(scope, id);
 }

@@ -52,17 +52,21 @@ export const Patch = z
   .refine((patch) => Object.values(patch).some((value) => value !== undefined), "give at least one field to change");
 export type Patch = z.output<typeof Patch>;
 
+const holding = z
+  .array(z.strictObject({ taskId: z.string().max(64), fence: z.number().int().min(1) }))
+  .max(1000)
+  .optional();
 export const Lease = z.strictObject({
   max: z.number().int().min(1).max(100).default(1),
   waitSeconds: z.number().min(0).max(20).default(0),
+  /** What the agent holds; with it, a task it was given and does not name is given to it once more: its answer was lost. */
+  holding,
 });
 export const Heartbeat = z.strictObject({
   /** What the agent holds; with it, a task it should hold but does not is given to another. */
-  holding: z
-    .array(z.strictObject({ taskId: z.string().max(64), fence: z.number().int().min(1) }))
-    .max(1000)
-    .optional(),
+  holding,
 });
+export type Holding = z.output<typeof holding>;
 export const RemoveQuery = z.strictObject({
   mode: z.enum(["graceful", "force"]).default("graceful"),
   graceSeconds: z.coerce.number().min(0).max(86_400).default(300),

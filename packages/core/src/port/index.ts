@@ -8,6 +8,7 @@ import type { ChangeFeed, Store } from "./store.ts";
 
 export type * from "./blobs.ts";
 export type * from "./bus.ts";
+export * from "./channels.ts";
 export * from "./check.ts";
 export type * from "./clock.ts";
 export type * from "./live.ts";

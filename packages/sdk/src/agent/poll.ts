@@ -16,6 +16,10 @@ export interface PollOptions {
   readonly ended: Ended;
 }
 
+const waitSeconds = 20;
+/** Between two questions of which the first brought nothing. */
+const pauseMs = 1_000;
+
 /** The same over HTTP, for where a WebSocket cannot go. */
 export function pollConnection(options: PollOptions): AgentConnection {
   const { client, id, work, log, now } = options;
@@ -28,6 +32,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
   let paused = false;
   let closed = false;
   let polling = false;
+  /** Outcomes under way whose answers may bring more work. */
+  let taking = 0;
   let confirmedAt = now();
   let timer: NodeJS.Timeout | undefined;
   let wake: () => void = () => {};
@@ -51,6 +57,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     const body = JSON.parse(`{"fence":${job.fence}${outcome.members && `,${outcome.members}`}}`) as never;
     // A poll that waits gets the next work anyway.
     const take = polling || draining || drained || paused || closed ? 0 : 1;
+    taking += take;
     try {
       const call = client.tasks[outcome.op] as typeof client.tasks.release;
       const { assignments } = await call(job.task.id, { ...(body as object), fence: job.fence, take });
@@ -66,6 +73,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
         log.warn(`the outcome of ${job.task.id} was not taken: ${error.message}`);
         work.settled(job);
       }
+    } finally {
+      taking -= take;
     }
   };
 
@@ -90,7 +99,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     if (at - confirmedAt > leaseMs) {
       work.releaseAll("task.lease_lost", "the server was out of reach for longer than the lease");
     }
-    client.agents.heartbeat(id).then(
+    client.agents.heartbeat(id, { holding: work.holding() }).then(
       (commands) => {
         confirmedAt = at;
         obey(commands);
@@ -110,6 +119,14 @@ export function pollConnection(options: PollOptions): AgentConnection {
     options.ended(reason);
   };
 
+  const pause = () =>
+    new Promise<void>((resolve) => {
+      const late = setTimeout(resolve, pauseMs);
+      wake = () => {
+        clearTimeout(late);
+        resolve();
+      };
+    });
   const poll = async () => {
     while (!closed && !draining) {
       const max = Math.min(100, options.concurrency - work.size);
@@ -120,13 +137,19 @@ export function pollConnection(options: PollOptions): AgentConnection {
         continue;
       }
       polling = true;
+      const asked = now();
       try {
-        work.assign(await client.agents.lease(id, { max, waitSeconds: 20 }, { signal: stopping.signal }));
+        // By what it holds the server knows of an answer that was lost. One that is on its way is none.
+        const holding = taking > 0 ? {} : { holding: work.holding() };
+        const given = await client.agents.lease(id, { max, waitSeconds, ...holding }, { signal: stopping.signal });
+        work.assign(given);
+        // It holds this agent for full or away: it would say so again at once.
+        if (given.length === 0 && now() - asked < pauseMs) await pause();
       } catch (error) {
         if (stopping.signal.aborted) return;
         if (error instanceof WaggleApiError && [401, 403, 404].includes(error.status)) return finish(error.message);
         log.warn(`cannot ask for work: ${error instanceof Error ? error.message : String(error)}; trying again`);
-        await new Promise((resolve) => setTimeout(resolve, 1_000));
+        await pause();
       } finally {
         polling = false;
       }

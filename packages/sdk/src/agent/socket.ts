@@ -28,15 +28,24 @@ type ServerFrame =
   | { op: "welcome"; leaseSeconds: number }
   | { op: "assign"; assignments: Assignment[] }
   | ({ op: "command"; revoked?: string[]; stop?: boolean; reason?: string } & Partial<Commands>)
-  | ({ op: "reply"; re?: number } & Reply);
+  | ({ op: "reply"; re?: number } & Reply)
+  /** A gateway's own word for a frame that was lost on its way: it names none. */
+  | { op?: undefined; message?: string };
 
 /** The server's limit of one message is 1 MiB. */
 const maxMessageChars = 300 * 1024;
+/** Of API Gateway: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html */
+const gateway = { messageBytes: 128 * 1024, fragmentBytes: 32 * 1024 };
+/** Beside the members of a frame: its number, braces, the brackets of a list. */
+const frameBytes = 64;
 /** Under the ten minutes after which API Gateway closes a silent connection, and half-open ones are found. */
 const longestSilenceMs = 240_000;
 /** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
 const soon = { tries: 10, initialMs: 50, maxMs: 1_000 };
 const later = { initialMs: 1_000, maxMs: 10_000 };
+
+/** The longest a call beside the connection may take. */
+const callMs = 30_000;
 
 /** Answers to the upgrade that another try will not change. */
 const isFinal = (status: number) => status >= 400 && status < 500 && status !== 408 && status !== 425 && status !== 429;
@@ -47,6 +56,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   let socket: WebSocket | undefined;
   /** Welcomed: frames may be sent. */
   let live = false;
+  /** The API takes no connections itself: a gateway carries this one. */
+  let carried = false;
   let closed = false;
   let draining = false;
   let out: string[] = [];
@@ -63,17 +74,29 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   const told = tellState(log);
   let opened: { resolve(): void; reject(error: Error): void } | undefined;
 
+  const send = (text: string) => {
+    if (!carried || text.length * 3 <= gateway.fragmentBytes) return socket?.send(text);
+    const bytes = Buffer.from(text);
+    for (let at = 0; at < bytes.length; at += gateway.fragmentBytes) {
+      const end = at + gateway.fragmentBytes;
+      socket?.send(bytes.subarray(at, end), { binary: false, fin: end >= bytes.length });
+    }
+  };
   const flush = () => {
     const frames = out;
     out = [];
     if (!live || !socket) return;
+    const sizeOf = (frame: string) => (carried ? Buffer.byteLength(frame) + 1 : frame.length);
+    const most = carried ? gateway.messageBytes - frameBytes : maxMessageChars;
     for (let from = 0; from < frames.length; ) {
       let to = from;
-      let chars = 0;
-      while (to < frames.length && (to === from || chars + (frames[to] as string).length < maxMessageChars)) {
-        chars += (frames[to++] as string).length;
+      let size = 0;
+      while (to < frames.length) {
+        size += sizeOf(frames[to] as string);
+        if (to > from && size >= most) break;
+        to++;
       }
-      socket.send(to - from === 1 ? (frames[from] as string) : `[${frames.slice(from, to).join(",")}]`);
+      send(to - from === 1 ? (frames[from] as string) : `[${frames.slice(from, to).join(",")}]`);
       from = to;
     }
   };
@@ -86,23 +109,57 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     pending.set(++re, whom);
     push(`{"re":${re},${members}}`);
   };
-  const on = (op: string, job: Job) => `"op":"${op}","taskId":"${job.task.id}","fence":${job.fence}`;
+  /** Of a task: as a frame, or as a call of its own where a gateway carries none so large. */
+  const say = (op: string, job: Job, members: string, whom: Job | ((reply: Reply) => void)) => {
+    const more = members === "" ? "" : `,${members}`;
+    const frame = `"op":"${op}","taskId":"${job.task.id}","fence":${job.fence}${more}`;
+    if (!carried || Buffer.byteLength(frame) <= gateway.messageBytes - frameBytes) return ask(frame, whom);
+    const path = `${job.task.id}/${op === "progress" ? "heartbeat" : op}`;
+    void call(path, `{"fence":${job.fence}${more}}`).then(
+      (reply) => hear(whom, reply),
+      (error) => hear(whom, { ok: false, problem: { status: 503, detail: String(error) } }),
+    );
+  };
+  const call = async (path: string, body?: string): Promise<Reply & { task?: Assignment["task"] }> => {
+    const response = await fetch(`${options.url}/v1/tasks/${path}`, {
+      headers: { authorization: `Bearer ${options.token}`, "content-type": "application/json" },
+      signal: AbortSignal.timeout(callMs),
+      ...(body !== undefined && { method: "POST", body }),
+    });
+    const answer = (await response.json()) as NonNullable<Reply["problem"]> & { task?: Assignment["task"] };
+    return response.ok
+      ? { ok: true, ...(answer.task && { task: answer.task }) }
+      : { ok: false, problem: { ...answer, status: response.status } };
+  };
+  const hear = (whom: Job | ((reply: Reply) => void), reply: Reply) => {
+    if (typeof whom === "function") whom(reply);
+    else answered(whom, reply);
+  };
+  /** What was said before and never answered may have been lost with the process that had it. */
+  const sayAgain = (before: number) => {
+    for (const [re, whom] of pending) if (typeof whom !== "function" && whom.saidAt < before) pending.delete(re);
+    work.resend(before);
+  };
 
   work.setLink({
     start(job) {
       if (!live) return;
-      ask(on("start", job), (reply) => {
-        if (!reply.ok && reply.problem?.code === "task.lease_lost") work.revoke([job.task.id]);
+      job.saidAt = now();
+      say("start", job, "", ({ ok, problem }) => {
+        job.heard ||= ok;
+        if (problem?.code === "task.lease_lost") work.revoke([job.task.id]);
       });
     },
     progress(job) {
       if (!live) return;
-      let members = on("progress", job);
-      if (job.progress) members += `,"progress":${JSON.stringify(job.progress)}`;
-      if (job.details !== undefined) members += `,"details":${job.details}`;
+      const members = [
+        ...(job.progress ? [`"progress":${JSON.stringify(job.progress)}`] : []),
+        ...(job.details !== undefined ? [`"details":${job.details}`] : []),
+      ];
       job.progress = undefined;
       job.details = undefined;
-      ask(members, (reply) => {
+      say("progress", job, members.join(","), (reply) => {
+        job.heard ||= reply.ok;
         if (reply.ok) return;
         if (reply.problem?.code === "task.lease_lost") work.revoke([job.task.id]);
         else log.warn(`progress was not taken: ${reply.problem?.detail}`, { taskId: job.task.id });
@@ -111,8 +168,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     outcome(job) {
       const { outcome } = job;
       if (!live || !outcome) return;
-      const members = on(outcome.op, job);
-      ask(outcome.members === "" ? members : `${members},${outcome.members}`, job);
+      job.saidAt = now();
+      say(outcome.op, job, outcome.members, job);
     },
   });
   const answered = (job: Job, { ok, problem }: Reply) => {
@@ -134,11 +191,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   /** Its input is larger than a gateway's message. Until it is here the task is not begun, and so not lost if it never comes. */
   const fetchInput = async (assignment: Assignment) => {
     try {
-      const response = await fetch(`${options.url}/v1/tasks/${assignment.task.id}`, {
-        headers: { authorization: `Bearer ${options.token}` },
-      });
-      if (!response.ok) throw new Error(`HTTP ${response.status}`);
-      const { task } = (await response.json()) as { task: Assignment["task"] };
+      const { task, problem } = await call(assignment.task.id);
+      if (!task) throw new Error(problem?.detail ?? `HTTP ${problem?.status}`);
       work.assign([{ ...assignment, task }]);
     } catch (error) {
       log.warn(`the input of ${assignment.task.id} did not come: ${error instanceof Error ? error.message : error}`);
@@ -150,8 +204,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         const answer = frame.re === undefined ? undefined : pending.get(frame.re);
         if (answer) {
           pending.delete(frame.re as number);
-          if (typeof answer === "function") answer(frame);
-          else answered(answer, frame);
+          hear(answer, frame);
         } else if (!frame.ok) log.warn(`the server refused a frame: ${frame.problem?.detail ?? frame.problem?.code}`);
         return;
       }
@@ -176,6 +229,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         if (draining) push(`{"op":"drain"}`);
         opened?.resolve();
         opened = undefined;
+        return;
+      default: {
+        log.warn(`the gateway lost a frame: ${frame.message ?? "it does not say why"}`);
+        const at = now();
+        setTimeout(() => live && sayAgain(at), 100 + options.random() * 900);
+      }
     }
   };
 
@@ -190,6 +249,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       socket?.terminate();
       return;
     }
+    // Said before a sign of life that was confirmed since: its answer is not only slow.
+    sayAgain(confirmedAt);
     const mine = { at };
     beat = mine;
     ask(`"op":"heartbeat"`, (reply) => {
@@ -227,7 +288,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       followRedirects: false,
     });
     socket = mine;
-    mine.on("open", () => mine.send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`));
+    carried = to !== address;
+    mine.on("open", () => socket === mine && send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`));
     mine.on("message", (data: Buffer) => {
       if (socket !== mine) return;
       let frames: ServerFrame | ServerFrame[];

@@ -44,6 +44,10 @@ export interface Job {
   readonly at: number;
   /** The start was told or need not be. */
   told: boolean;
+  /** The server knows that it began. */
+  heard: boolean;
+  /** When its start or outcome was last said, by the monotonic clock. */
+  saidAt: number;
   /** Set once the handler is done. Kept until the server has it. */
   outcome: Outcome | undefined;
   /** Why it was aborted. `revoked`: the outcome would not be taken. */
@@ -121,6 +125,8 @@ export function createWork(options: WorkOptions) {
         fence,
         at,
         told: false,
+        heard: false,
+        saidAt: at,
         outcome: undefined,
         aborted: undefined,
         controller: undefined,
@@ -295,11 +301,12 @@ export function createWork(options: WorkOptions) {
     resendOne(job: Job) {
       if (jobs.get(job.task.id) === job) link?.outcome(job);
     },
-    /** After a reconnect: says again what may not have arrived. */
-    resend() {
+    /** After a reconnect, says again what may not have arrived; or of that what was said `before`. */
+    resend(before = Number.POSITIVE_INFINITY) {
       for (const job of jobs.values()) {
+        if (job.saidAt >= before) continue;
         if (job.outcome) link?.outcome(job);
-        else if (job.told) link?.start(job);
+        else if (job.told && !job.heard) link?.start(job);
       }
     },
     close() {
