@@ -242,6 +242,7 @@ test("a task that is gone, and a message that failed for good, are found", async
   }
   await system.quiet();
   expect((await findings()).map(({ code }) => code).sort()).toEqual(["queue.dead", "task.lost"]);
+  for (const code of ["queue.dead", "task.lost"]) system.damaged.add(code);
 });
 
 test("what others change while it is read is not taken for damage, and what stays wrong is", async () => {
@@ -253,6 +254,7 @@ test("what others change while it is read is not taken for damage, and what stay
   const report = await Audit.run(system.ports, { pause });
   expect(report.findings.map(({ code, subject }) => `${code} ${subject}`)).toEqual([`agent.slots ${agentId}`]);
   expect(report).toMatchObject({ found: 1, unsettled: 1 });
+  system.damaged.add("agent.slots");
 });
 
 test("a tenant's admin is told of its own rows alone", async () => {
@@ -262,4 +264,5 @@ test("a tenant's admin is told of its own rows alone", async () => {
   expect((await Audit.run(system.ports, { tenant: "acme" })).findings).toEqual([]);
   expect((await Audit.run(system.ports, { tenant: "other" })).findings).toMatchObject([{ code: "row.unknown" }]);
   expect(await findings()).toMatchObject([{ code: "row.unknown", subject: "other#ZZ#1" }]);
+  system.damaged.add("row.unknown");
 });

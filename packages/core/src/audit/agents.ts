@@ -57,7 +57,8 @@ function judge(pass: Pass, books: Books, row: Row, name: Item | undefined, beare
       id,
       `is due at ${row.deadlineAt}; what it says of itself gives ${deadlineOf(row)}`,
     );
-  else timerFault(pass, "agent", row);
+  // Where signs of life are seen by other processes, a lease ends a third later than it says.
+  else timerFault(pass, "agent", row, pass.ports.shared ? (row.leaseSeconds * 1000) / 3 : 0);
   if (pass.ports.shared) {
     const fences = new Map(holds.tasks.map((text) => text.split(" ").slice(0, 2) as [string, string]));
     for (const taskId of heldMarks(row))

@@ -20,7 +20,8 @@ const statusAfter: Readonly<Record<string, Status>> = {
 
 /** What a task may be before an event; where nothing is said, anything but ended. */
 const before: Readonly<Record<string, readonly Told["status"][]>> = {
-  scheduled: ["created"],
+  // Imported, one that waits for its next attempt was queued before.
+  scheduled: ["created", "queued"],
   queued: ["created", "scheduled"],
   assigned: ["queued"],
   started: ["assigned"],

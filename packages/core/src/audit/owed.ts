@@ -44,16 +44,23 @@ export async function readTimerRows(pass: Pass, pk: string, swept: number | unde
   }
 }
 
-/** What has a deadline is looked at by then: by a message, or by a row of its minute. */
+/** A deadline that passed while nobody could act on it is looked at again within this time. */
+const sparedMs = 2000;
+
+/**
+ * What has a deadline is looked at by then: by a message, or by a row of its minute.
+ * @param graceMs how much later its kind may be looked at
+ */
 export function timerFault(
   pass: Pass,
   kind: "task" | "agent",
   row: RowKey & { readonly id: string; readonly tenant: string; readonly deadlineAt?: number },
+  graceMs = 0,
 ): void {
   const { deadlineAt } = row;
   if (deadlineAt === undefined || !pass.timers || pass.unhandled.has(keyText(row))) return;
   const due = pass.timers.get(`${row.tenant}/${kind}/${row.id}`);
-  if (due !== undefined && due <= deadlineAt + timerGrainMs) return;
+  if (due !== undefined && due <= Math.max(deadlineAt + graceMs, pass.now + sparedMs) + timerGrainMs) return;
   const when = due === undefined ? "never" : `only at ${due}`;
   report(pass, "timer.missing", row, row.id, `is due at ${deadlineAt}, and is looked at ${when}`, [row, due]);
 }
