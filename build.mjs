@@ -94,7 +94,10 @@ const engineAws = () => {
 await Promise.all([
   ...libraries.map((name) =>
     name === "core"
-      ? library(["packages/core/src/index.ts", "packages/core/src/transfer/index.ts"], "packages/core/dist")
+      ? library(
+          ["index", "audit/index", "transfer/index"].map((entry) => `packages/core/src/${entry}.ts`),
+          "packages/core/dist",
+        )
       : library(`packages/${name}/src/index.ts`, `packages/${name}/dist`),
   ),
   ...engineAws(),

@@ -464,6 +464,7 @@ describe("at least once", () => {
     expect(await outcome(task.id)).toMatchObject({ status: "failed", error: { code: "agent.unreachable" } });
     expect(system.errors.length).toBeGreaterThan(0);
     system.errors.length = 0;
+    system.damaged.add("queue.dead");
   });
 });
 

@@ -320,6 +320,36 @@ describe("dependencies", () => {
     expect(await system.get(two.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
     expect(await system.get(three.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
   });
+  test("that are tried again are waited for again, and let those that failed with them go on", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("x", { retry: { maxAttempts: 1 } });
+    const two = await system.task("x", { dependsOn: [one.id] });
+    await Task.cancel(system.admin, one.id, {});
+    await system.quiet();
+    expect((await system.get(two.id)).status).toBe("failed");
+    await Task.retry(system.admin, one.id);
+    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "scheduled" });
+    await system.quiet();
+    await finish(agent);
+    await system.quiet();
+    expect((await system.get(two.id)).status).toBe("queued");
+  });
+  test("that ended while a submit died, before it looked, are looked at by the submit that comes again", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("x");
+    const submit = () =>
+      Task.create(system.admin, Task.Create.parse({ type: "x", dependsOn: [one.id] }), {
+        idempotency: { key: "k", hash: "h" },
+      });
+    const { task } = await submit();
+    // As if it had ended before it was linked: it told nobody.
+    await system.ports.store.write({ delete: { pk: `acme#D#${one.id}`, sk: task.id } });
+    await finish(agent);
+    await system.quiet();
+    expect((await system.get(task.id)).status).toBe("scheduled");
+    await submit();
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
   test("must exist", async () => {
     expect(await code(system.task("x", { dependsOn: ["tsk_nope"] }))).toBe("task.dependency_not_found");
   });

@@ -16,6 +16,7 @@ import {
   tenantOf,
   wasAway,
 } from "@waggle/core";
+import { Audit } from "@waggle/core/audit";
 import { deliverHandler, dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
@@ -70,6 +71,8 @@ export interface System {
   readonly ports: Ports;
   readonly clock: ReturnType<typeof manualClock>;
   readonly errors: unknown[];
+  /** Kinds of findings a test makes on purpose; any other at the end is a fault. */
+  readonly damaged: Set<string>;
   readonly admin: Scope;
   as(agentId: string): Scope;
   tenant(name: string): Scope;
@@ -116,6 +119,7 @@ export async function openSystem(
     ports,
     clock,
     errors,
+    damaged: new Set(),
     admin,
     as: (agentId) => ({ ...admin, actor: { role: "agent", id: agentId } }),
     tenant: (name) => ({ ...systemScope(ports, name, "test"), actor: { role: "admin", id: "key_other" } }),
@@ -166,7 +170,11 @@ export async function openSystem(
       return openSystem({ dataDir, clock, ...(outbound && { outbound }) });
     },
     async close() {
+      await system.quiet();
+      const { findings } = await Audit.run(ports);
+      const faults = findings.filter(({ code }) => !system.damaged.has(code));
       await stop();
+      if (faults.length > 0) throw new Error(`the store is not whole: ${JSON.stringify(faults, null, 1)}`);
       rmSync(dataDir, { recursive: true, force: true });
     },
   };

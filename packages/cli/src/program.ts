@@ -272,7 +272,18 @@ ${examples(
 
   shown(program.command("doctor"))
     .description("Look for what is wrong and say what to do")
-    .addHelpText("after", examples("waggle doctor", "waggle doctor --url https://waggle.example.com"))
+    .option("--deep", "read every row of the store and say which do not agree; exits 1 when some do not")
+    .option("--data <dir>", "with --deep: the data folder of a server that is stopped")
+    .option("--json", "as -o json")
+    .addHelpText(
+      "after",
+      examples(
+        "waggle doctor",
+        "waggle doctor --url https://waggle.example.com",
+        "waggle doctor --deep",
+        "waggle doctor --deep --data .waggle --json",
+      ),
+    )
     .action(run(async (options) => (await import("./command/doctor.ts")).doctor(io, options, version)));
 
   // ---- acting

@@ -453,10 +453,46 @@ describe("looking around", () => {
       clock: "ok",
       key: "ok",
     });
+    expect(await waggle("doctor", "--data", "x")).toMatchObject({ code: 2 });
     const wrongKey = await waggle("doctor", "--key", `wgk_${"x".repeat(27)}`);
     expect(wrongKey).toMatchObject({ code: 1, out: expect.stringContaining("✗ key") });
     const gone = await waggle("doctor", "--url", "http://127.0.0.1:9");
     expect(gone).toMatchObject({ code: 5, out: expect.stringContaining("waggle dev") });
+  });
+});
+
+describe("doctor --deep", () => {
+  test("reads every row of a running server, and says that all agree", async () => {
+    const { code, out } = await waggle("doctor", "--deep");
+    expect([code, out]).toEqual([0, expect.stringContaining("Every row agrees with the others.")]);
+    expect(await json("doctor", "--deep")).toMatchObject({
+      found: 0,
+      findings: [],
+      tenants: ["default"],
+      complete: true,
+    });
+    const reader = await json("key", "create", "--role", "reader");
+    expect(await waggle("doctor", "--deep", "--key", reader.key)).toMatchObject({ code: 4 });
+    expect(await waggle("doctor", "--deep", "--data", join(dir, "data"))).toMatchObject({ code: 4 });
+  });
+
+  test("reads the folder of a server that is stopped, and exits 1 with what is wrong and what to do", async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), "waggle-deep-"));
+    const stopped = await startLocal({ dataDir, version: "0.1.0", port: 0 });
+    const stray = { pk: "default#S#k", sk: "agent", kind: "sticky", agentId: "agt_none" };
+    await stopped.engine.ports.store.write({ put: stray });
+    await stopped.stop();
+    const { code, out } = await waggle("doctor", "--deep", "--data", dataDir);
+    expect(out).toMatch(/sticky\.dangling +k +is served by agt_none, which is no agent +default#S#k agent/);
+    expect(out).toMatch(/→ nothing to do: the next task of the key takes another agent\n\n1 thing is wrong/);
+    expect(code).toBe(1);
+    const { out: text } = await waggle("doctor", "--deep", "--data", dataDir, "--json");
+    expect(JSON.parse(text)).toMatchObject({
+      found: 1,
+      findings: [{ code: "sticky.dangling", row: "default#S#k agent" }],
+    });
+    expect(await waggle("doctor", "--deep", "--data", join(dataDir, "none"))).toMatchObject({ code: 3 });
+    rmSync(dataDir, { recursive: true });
   });
 });
 

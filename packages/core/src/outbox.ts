@@ -160,7 +160,7 @@ function add(batch: Batch, name: string, by: number): void {
   batch.counts.set(name, (batch.counts.get(name) ?? 0) + by);
 }
 
-const isDead = (row: Row | undefined): boolean =>
+export const isDead = (row: Row | undefined): boolean =>
   row?.status === "failed" && row.error?.code !== outcome.dependencyFailed;
 
 function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined): void {

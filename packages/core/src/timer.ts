@@ -9,7 +9,7 @@ import { timeUp } from "./task/end.ts";
 export type TimerEntry = readonly [string, "task" | "agent", string, number];
 
 /** Timers due within this many milliseconds of one another share a message. */
-const grainMs = 100;
+export const timerGrainMs = 100;
 const horizonMs = queueLimits.delaySeconds * 1000;
 const entriesPerMessage = 100;
 const minuteMs = 60_000;
@@ -20,7 +20,7 @@ export async function arm(ports: Ports, timers: readonly TimerEntry[]): Promise<
   const near = new Map<number, TimerEntry[]>();
   const far = new Map<number, TimerEntry[]>();
   for (const timer of timers) {
-    const slot = timer[3] - now <= horizonMs ? Math.ceil(timer[3] / grainMs) * grainMs : timer[3];
+    const slot = timer[3] - now <= horizonMs ? Math.ceil(timer[3] / timerGrainMs) * timerGrainMs : timer[3];
     const buckets = timer[3] - now <= horizonMs ? near : far;
     const key = buckets === near ? slot : Math.floor(timer[3] / minuteMs);
     buckets.get(key)?.push(timer) ?? buckets.set(key, [timer]);
@@ -55,7 +55,7 @@ export async function fire(ports: Ports, body: Value): Promise<void> {
   const { timers = [], gates = [] } = body as unknown as { timers?: TimerEntry[]; gates?: [string, string][] };
   const again: TimerEntry[] = [];
   for (const [tenant, kind, id, at] of timers) {
-    if (at > ports.clock.now() + grainMs) {
+    if (at > ports.clock.now() + timerGrainMs) {
       again.push([tenant, kind, id, at]);
       continue;
     }

@@ -286,6 +286,15 @@ function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: ()
       outbound: options.outbound ?? noOutbound,
       clock,
       random: options.random ?? systemRandom,
+      inspect: {
+        *partitions() {
+          const inMemory = new Set(table.partitions());
+          yield* inMemory;
+          for (const pk of rows.partitions()) if (!inMemory.has(pk)) yield pk;
+        },
+        messages: queues.messages,
+        unhandled: feed.unhandled,
+      },
     },
     changes: feed.changes,
     queueFeed: queues.queueFeed,

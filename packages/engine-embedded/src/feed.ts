@@ -241,6 +241,12 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
       }
       watch();
     },
+    /** Keys of rows with changes that this consumer has yet to handle. */
+    *unhandled(name: string): Generator<Key> {
+      const consumer = consumers.get(name);
+      if (consumer === undefined) return;
+      for (const list of [consumer.inHand, consumer.pending]) for (const { key } of list) yield key;
+    },
     /** Until projections show all that was decided. */
     async projected(): Promise<void> {
       for (const consumer of consumers.values()) {

@@ -390,6 +390,10 @@ export function createQueues(options: {
   return {
     queueFeed,
     queue: (name: string): Queue => createQueue(all.get(name) as QueueState),
+    /** Bodies of all that is not done, those in flight included. */
+    *messages(name: string): Generator<Value> {
+      for (const { state, body } of all.get(name)?.messages.values() ?? []) if (state !== "dead") yield body;
+    },
 
     /** Hands ready messages to free handlers. A message in a handler's hands stays hidden until the handler ends. */
     react(started: Promise<unknown>[]): void {

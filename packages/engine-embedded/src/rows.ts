@@ -99,6 +99,16 @@ export function openRows(folder: string) {
         close: () => void keys.return?.(),
       };
     },
+    /** Every partition, in order: a step for each, however many rows it has. */
+    *partitions(): Generator<string> {
+      for (let start: Place = { pk: "", sk: "" }; ; ) {
+        const [next] = [...rows.getRange({ start, limit: 1 } as never)];
+        if (next === undefined) return;
+        const { pk } = packr.unpack(next.value) as Item;
+        yield pk;
+        start = afterPartition(pk);
+      }
+    },
     encode: (item: Item): Uint8Array => packr.pack(item),
 
     marker(): Marker {

@@ -134,6 +134,7 @@ export function createTable() {
       rows = 0;
     },
     size: () => rows,
+    partitions: (): string[] => [...partitions.keys()],
   };
 }
 

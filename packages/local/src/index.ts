@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Engine, forget, Key, wasAway } from "@waggle/core";
+import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
+import { Audit, type Report } from "@waggle/core/audit";
+import { projection } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
 import { type Served, serve } from "./serve.ts";
@@ -84,6 +86,21 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
 }
 
 const isLoopback = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|localhost|::1)$/.test(host);
+
+/**
+ * Compares every row in the folder of a server that is stopped. Nothing is done that was left undone; lists and events are derived
+ * as far as the log goes.
+ * @throws `store.locked` while a server runs, `store.newer_format`, `store.unavailable`
+ */
+export async function auditFolder(dataDir: string): Promise<Report> {
+  const engine = await openEmbedded({ dataDir });
+  try {
+    engine.changes.project("views", outboxKinds, tenantOf, projection(engine.ports));
+    return await Audit.run(engine.ports);
+  } finally {
+    await engine.close();
+  }
+}
 
 /** Encrypts the secrets of webhooks, beside the data but for this machine's user alone. Made when the first is needed. */
 function secretKeyOf(dataDir: string): string {

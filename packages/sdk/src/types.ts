@@ -1,5 +1,6 @@
 import type {
   Agent as AgentSchema,
+  AuditReport as AuditReportSchema,
   DeadLetter as DeadLetterSchema,
   EventLog,
   JsonText,
@@ -74,4 +75,5 @@ export interface Health {
 }
 
 /** `GET /v1/status`: the fleet and the queue in numbers. */
+export type AuditReport = Output<typeof AuditReportSchema>;
 export type Status = Awaited<ReturnType<typeof StatusReport.read>> & { version: string; uptimeSeconds: number };

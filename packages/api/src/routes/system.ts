@@ -1,4 +1,5 @@
-import { EventLog, Key, Limit, Status } from "@waggle/core";
+import { setTimeout as pause } from "node:timers/promises";
+import { AuditReport, auditUnsupported, EventLog, Key, Limit, Status } from "@waggle/core";
 import { EventList, FleetStatus, Health, KeyAnswer, KeyList, LimitAnswer, LimitList } from "../answers.ts";
 import { family, labels } from "../metrics.ts";
 import { admins, everyone, json, operators, type Param, type Route, route, type Shared } from "../route.ts";
@@ -6,6 +7,9 @@ import { afterOf, eventStream, wantsStream } from "../stream.ts";
 import { declared, idParam, Page } from "./common.ts";
 
 const uptime = ({ ports, startedAt }: Shared) => Math.round((ports.clock.now() - startedAt) / 100) / 10;
+
+/** What others were at when something looked wrong is over by then. */
+const auditPauseMs = 2000;
 
 /** How long a check may take before it counts as failed. */
 const checkMs = 2000;
@@ -103,6 +107,28 @@ export const systemRoutes: readonly Route[] = [
     errors: [],
     handler: async ({ scope, shared }) =>
       json(JSON.stringify({ version: shared.version, uptimeSeconds: uptime(shared), ...(await Status.read(scope)) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/audit",
+    id: "auditStore",
+    tag: "System",
+    summary: "Whether every row agrees with those it has to agree with",
+    description:
+      "What `waggle doctor --deep` shows. Reads the whole store and changes nothing; what looks wrong is looked at again two seconds " +
+      "later. The first tenant's admin is told of all tenants, another of its own. Not on AWS, where the API may read only what it needs.",
+    roles: admins,
+    responses: { 200: { description: "What was read, and what is wrong", schema: AuditReport } },
+    errors: [auditUnsupported],
+    async handler({ scope, request }) {
+      if (!scope.ports.inspect) throw auditUnsupported("this server's API may read only the rows it needs");
+      const { Audit } = await import("@waggle/core/audit");
+      const all = scope.tenant === Key.firstTenant;
+      const again = () => pause(auditPauseMs, undefined, { signal: request.signal });
+      return json(
+        JSON.stringify(await Audit.run(scope.ports, { pause: again, ...(!all && { tenant: scope.tenant }) })),
+      );
+    },
   }),
   route({
     method: "GET",

@@ -2,7 +2,7 @@ import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { type Agent, type Client, findConnection, isTerminal, type Task, WaggleApiError } from "@waggle/sdk";
 import { type CommonOptions, formatOf, withClient } from "../context.ts";
-import { exit } from "../failure.ts";
+import { exit, usage } from "../failure.ts";
 import { take } from "../find.ts";
 import { duration } from "../format.ts";
 import { type Io, painter } from "../io.ts";
@@ -16,12 +16,25 @@ export interface Check {
   readonly advice?: string;
 }
 
+interface Options extends CommonOptions {
+  deep?: boolean;
+  data?: string;
+  json?: boolean;
+}
+
+export async function doctor(io: Io, { json, ...options }: Options, version: string): Promise<number> {
+  const asked: Options = json ? { ...options, output: "json" } : options;
+  if (options.deep) return (await import("./doctor-deep.ts")).deep(io, asked);
+  if (options.data !== undefined) throw usage("--data is read by --deep alone", "waggle doctor --deep --data DIR");
+  return look(io, asked, version);
+}
+
 /** Looks at everything between this command and a task that runs; later checks are left out when an earlier one rules them out. */
-export const doctor = (io: Io, options: CommonOptions, version: string): Promise<number> =>
+const look = (io: Io, options: CommonOptions, version: string): Promise<number> =>
   withClient(io, options, async ({ client }) => {
     const checks: Check[] = [];
     let unreachable = false;
-    for await (const check of look(io, client, options, version)) {
+    for await (const check of checksOf(io, client, options, version)) {
       checks.push(check);
       unreachable ||= check.name === "server" && check.state === "problem";
     }
@@ -41,7 +54,7 @@ export const doctor = (io: Io, options: CommonOptions, version: string): Promise
     return checks.some(({ state }) => state === "problem") ? exit.failed : exit.ok;
   });
 
-async function* look(io: Io, client: Client, options: CommonOptions, version: string): AsyncGenerator<Check> {
+async function* checksOf(io: Io, client: Client, options: CommonOptions, version: string): AsyncGenerator<Check> {
   yield node();
   const used = findConnection(options);
   yield* dataFolder(used.dataDir);

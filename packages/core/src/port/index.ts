@@ -1,6 +1,7 @@
 import type { Blobs } from "./blobs.ts";
 import type { Bus } from "./bus.ts";
 import type { Clock, Random } from "./clock.ts";
+import type { Inspect } from "./inspect.ts";
 import type { Live } from "./live.ts";
 import type { Outbound } from "./outbound.ts";
 import type { Queue, QueueFeed, QueueName } from "./queue.ts";
@@ -11,6 +12,7 @@ export type * from "./bus.ts";
 export * from "./channels.ts";
 export * from "./check.ts";
 export type * from "./clock.ts";
+export type * from "./inspect.ts";
 export type * from "./live.ts";
 export * from "./outbound.ts";
 export {
@@ -41,6 +43,8 @@ export interface Ports {
   readonly outbound: Outbound;
   readonly clock: Clock;
   readonly random: Random;
+  /** Where the engine holds all it has in this process. */
+  readonly inspect?: Inspect;
 }
 
 /** An opened engine: the ports, the feeds that drive handlers, and what it costs. */

@@ -1,9 +1,47 @@
 import { isError } from "../error.ts";
-import { dependantPartition } from "../rows.ts";
+import { readTask } from "../match/dispatch.ts";
+import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
 import { notFound, outcome } from "./error.ts";
+import { type Row, terminal } from "./row.ts";
 import type { Status } from "./schema.ts";
+
+/**
+ * Sees to it that those tasks are told when the ones they wait for end. Comes before their rows are written, and `catchUp` after.
+ * @param own written together with them, and saying themselves that somebody waits
+ */
+export async function link(
+  scope: Scope,
+  waiting: readonly Pick<Row, "id" | "unmet">[],
+  own: ReadonlySet<string> = new Set(),
+): Promise<void> {
+  const { store } = scope.ports;
+  await store.batchWrite(
+    waiting.flatMap(({ id, unmet = [] }) =>
+      unmet.map((on) => ({ put: { pk: dependantPartition(scope.tenant, on), sk: id, kind: "dependant" } })),
+    ),
+  );
+  const others = new Set(waiting.flatMap(({ unmet = [] }) => unmet).filter((on) => !own.has(on)));
+  for (const on of others) {
+    const update = taskKey(scope.tenant, on);
+    await store.write({ update, kind: "task", set: { dependants: true }, if: { exists: true } });
+  }
+}
+
+/** What a task waits for may have ended before it was linked, and then told it nothing. */
+export async function catchUp(
+  scope: Scope,
+  { id, unmet = [] }: Pick<Row, "id" | "unmet">,
+  own: ReadonlySet<string> = new Set(),
+): Promise<void> {
+  for (const on of unmet) {
+    const dependency = own.has(on) ? undefined : await readTask(scope, on);
+    if (!dependency || !terminal.has(dependency.status)) continue;
+    await dependencyEnded(scope, id, on, dependency.status);
+    await scope.ports.store.batchWrite([{ delete: { pk: dependantPartition(scope.tenant, on), sk: id } }]);
+  }
+}
 
 /** One dependency of a waiting task has ended: the task is nearer its start, or will never have one. */
 export async function dependencyEnded(scope: Scope, id: string, dependencyId: string, status: Status): Promise<void> {

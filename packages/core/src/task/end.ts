@@ -8,6 +8,7 @@ import { readTask } from "../match/dispatch.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
+import { catchUp, link } from "./dependency.ts";
 import { notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
@@ -57,6 +58,13 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
   const dependencies = current.dependsOn
     ? await scope.ports.store.batchGet(current.dependsOn.map((on) => taskKey(scope.tenant, on)))
     : [];
+  const unmet =
+    current.error?.code === outcome.dependencyFailed
+      ? dependencies.flatMap((dependency) =>
+          dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
+        )
+      : [];
+  if (unmet.length > 0) await link(scope, [{ id, unmet }]);
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
@@ -68,12 +76,6 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
           dependency && (dependency as Row).status !== "completed" && terminal.has((dependency as Row).status),
       );
     if (broken) throw notRetryable(`its dependency ${broken.id} is ${broken.status}; retry that one first`);
-    const unmet =
-      row.error?.code === outcome.dependencyFailed
-        ? dependencies.flatMap((dependency) =>
-            dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
-          )
-        : [];
     const fresh: Decision["changes"] = {
       attempt: 0,
       createdAt: row.timeouts?.totalSeconds === undefined ? row.createdAt : now,
@@ -94,7 +96,9 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
       return { changes: { ...fresh, status: "scheduled", scheduledAt: now + delayMs }, note: "retried by hand" };
     return { changes: { ...fresh, status: "queued", queuedAt: now }, note: "retried by hand" };
   });
-  return toInfo(row);
+  if (unmet.length === 0) return toInfo(row);
+  await catchUp(scope, row);
+  return toInfo((await readTask(scope, id)) ?? row);
 }
 
 /**

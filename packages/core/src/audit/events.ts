@@ -1,0 +1,96 @@
+import type { Row as EventRow } from "../event/log.ts";
+import { eventHeadKey, eventPartition, eventRowsPerPartition, sequenceKey } from "../rows.ts";
+import { terminal } from "../task/row.ts";
+import type { Status } from "../task/schema.ts";
+import { at, type Books, count, type Pass, pagesOf, report, type Told } from "./pass.ts";
+
+/** What a task is after an event. Given back or tried again it waits for a time, unless `task.queued` follows. */
+const statusAfter: Readonly<Record<string, Status>> = {
+  scheduled: "scheduled",
+  queued: "queued",
+  assigned: "assigned",
+  started: "running",
+  released: "scheduled",
+  retried: "scheduled",
+  completed: "completed",
+  failed: "failed",
+  cancelled: "cancelled",
+  expired: "expired",
+};
+
+/** What a task may be before an event; where nothing is said, anything but ended. */
+const before: Readonly<Record<string, readonly Told["status"][]>> = {
+  // Imported, one that waits for its next attempt was queued before.
+  scheduled: ["created", "queued"],
+  queued: ["created", "scheduled"],
+  assigned: ["queued"],
+  started: ["assigned"],
+  released: ["assigned", "running"],
+};
+
+/** Reads the log as one history: numbers without a gap or a repeat, and for each task only steps that may follow one another. */
+export async function readEvents(pass: Pass, books: Books): Promise<void> {
+  const { tenant } = books;
+  const headKey = eventHeadKey(tenant);
+  const head = await pass.ports.store.get(headKey);
+  const last = (head?.last as number | undefined) ?? 0;
+  let expected = 1;
+  for (let first = 0; first <= last; first += eventRowsPerPartition) {
+    for await (const page of pagesOf(pass, eventPartition(tenant, first))) {
+      for (const item of page) {
+        const row = item as EventRow;
+        if (row.sk !== sequenceKey(row.first)) report(pass, "row.misplaced", row, tenant, `begins at ${row.first}`);
+        if (row.first !== expected)
+          report(pass, "event.gap", row, tenant, `begins at ${row.first}; the one before it ends at ${expected - 1}`);
+        expected = row.first + row.entries.length;
+        readRow(pass, books, row);
+      }
+    }
+  }
+  // What was written while the log was read is told by nobody else.
+  if (expected - 1 < last) {
+    const problem = `says that the last event is ${last}; the log ends at ${expected - 1}`;
+    report(pass, "event.gap", headKey, tenant, problem, last);
+  }
+}
+
+function readRow(pass: Pass, books: Books, row: EventRow): void {
+  const spoken = new Set<string>();
+  for (const [place, [type, , taskId, , data]] of row.entries.entries()) {
+    const [family, step] = type.split(".") as [string, string];
+    if (family !== "task" || !taskId) continue;
+    const told = at(books.told, taskId, (): Told => ({ status: "created", fence: 0, rows: 0, notes: 0, there: false }));
+    if (!spoken.has(taskId)) told.rows++;
+    spoken.add(taskId);
+    const wrong = stepFault(told, step, data, told.rows === 1 && isFirst(row, place, taskId));
+    if (wrong) {
+      const problem = `event ${row.first + place} says ${type} of ${taskId}, which ${wrong}`;
+      report(pass, "event.order", row, taskId, problem, [row.first, place, type]);
+    }
+    const next = statusAfter[step];
+    if (next === undefined) continue;
+    told.status = next;
+    if (step === "assigned") told.fence = data.fence as number;
+    if (terminal.has(next)) count(books.counts, `ended.${next}`);
+  }
+}
+
+const isFirst = (row: EventRow, place: number, taskId: string): boolean =>
+  row.entries.findIndex((entry) => entry[2] === taskId) === place;
+
+function stepFault(
+  told: Told,
+  step: string,
+  data: Readonly<Record<string, unknown>>,
+  first: boolean,
+): string | undefined {
+  if (first !== (step === "created")) return first ? "has never been created" : "was created before";
+  if (step === "created" || step === "progress" || step === "cancel_requested") return undefined;
+  const ended = told.status !== "created" && terminal.has(told.status);
+  if (step === "retried" && data.manual === true) return ended ? undefined : `is ${told.status} and has not ended`;
+  const allowed = before[step];
+  if (allowed ? !allowed.includes(told.status) : ended) return `was ${told.status}`;
+  if (step === "assigned" && !((data.fence as number) > told.fence))
+    return `had the fence ${told.fence} before its fence ${data.fence}`;
+  return undefined;
+}

@@ -1,0 +1,3 @@
+export * as Audit from "./index.ts";
+export { type Options, run } from "./run.ts";
+export * from "./schema.ts";

@@ -1,0 +1,115 @@
+import { setImmediate as turn } from "node:timers/promises";
+import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
+import type { Status } from "../task/schema.ts";
+import type { Code } from "./schema.ts";
+
+/** A finding, and all that it was judged by: what was seen twice alike, with a pause between, is so. */
+export interface Found {
+  readonly code: Code;
+  readonly row: RowKey;
+  readonly subject: string;
+  readonly problem: string;
+  readonly witness: string;
+}
+
+/** What the event log tells of a task, as far as it was read. */
+export interface Told {
+  status: Status | "created";
+  fence: number;
+  /** Rows of the log that speak of it, and notes of such rows. */
+  rows: number;
+  notes: number;
+  /** Its task was read. */
+  there: boolean;
+}
+
+/** What is known of one tenant after its tasks, agents and events were read. */
+export interface Books {
+  readonly tenant: string;
+  readonly told: Map<string, Told>;
+  /** By agent: the tasks it holds, as `id fence rev`, and their slots. */
+  readonly held: Map<string, { slots: number; tasks: string[] }>;
+  /** By limit key: the tasks that run under it, and those that wait for it. */
+  readonly limits: Map<string, { running: string[]; waiting: string[] }>;
+  /** What the counters should say. */
+  readonly counts: Map<string, number>;
+  /** Changes with every task and agent row read: the counters were compared with these rows and no others. */
+  mark: number;
+  /** Partitions that rows of this tenant lead to: where the engine names none itself. */
+  readonly leads: Set<string>;
+}
+
+export interface Pass {
+  readonly ports: Ports;
+  readonly now: number;
+  readonly found: Map<string, Found>;
+  readonly rows: Record<string, number>;
+  /** `kind/id` of each task and agent with a timer, and when the first is due. Undefined: the engine cannot tell. */
+  readonly timers: Map<string, number> | undefined;
+  /** Tasks that a message of the dispatch queue is under way for. Undefined: the engine cannot tell. */
+  readonly dispatched: ReadonlySet<string> | undefined;
+  /** Keys of rows with a change that the outbox has yet to act on. */
+  readonly unhandled: ReadonlySet<string>;
+}
+
+export const keyText = ({ pk, sk }: RowKey): string => `${pk} ${sk}`;
+
+export function report(
+  pass: Pass,
+  code: Code,
+  row: RowKey,
+  subject: string,
+  problem: string,
+  seen: unknown = row,
+): void {
+  const { pk, sk } = row;
+  pass.found.set(`${code} ${pk} ${sk} ${problem}`, {
+    code,
+    row: { pk, sk },
+    subject,
+    problem,
+    witness: JSON.stringify(seen),
+  });
+}
+
+/** Every row of a partition, a page at a time; others get their turn between two pages. */
+export async function* pagesOf(pass: Pass, pk: string): AsyncGenerator<readonly Item[]> {
+  const { store } = pass.ports;
+  for (let after: string | undefined; ; ) {
+    const page = await store.query({ pk, limit: 200, ...(after !== undefined && { after }) });
+    for (const { kind } of page.items) pass.rows[kind] = (pass.rows[kind] ?? 0) + 1;
+    if (page.items.length > 0) yield page.items;
+    await turn();
+    if (page.last === undefined) return;
+    after = page.last;
+  }
+}
+
+export async function readAll(store: Store, keys: readonly RowKey[]): Promise<(Item | undefined)[]> {
+  const items: (Item | undefined)[] = [];
+  for (let i = 0; i < keys.length; i += 100) items.push(...(await store.batchGet(keys.slice(i, i + 100))));
+  return items;
+}
+
+export const count = (counts: Map<string, number>, name: string, by = 1): void => {
+  counts.set(name, (counts.get(name) ?? 0) + by);
+};
+
+export const at = <Key, Entry>(map: Map<Key, Entry>, key: Key, make: () => Entry): Entry => {
+  let entry = map.get(key);
+  if (entry === undefined) {
+    entry = make();
+    map.set(key, entry);
+  }
+  return entry;
+};
+
+/** FNV-1a: tells whether a row was another one, no more. */
+export function hash(text: string): number {
+  let sum = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) sum = Math.imul(sum ^ text.charCodeAt(i), 0x01000193);
+  return sum >>> 0;
+}
+
+export const isObject = (value: Value | undefined): value is { readonly [name: string]: Value } =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
