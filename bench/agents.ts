@@ -10,7 +10,7 @@ export interface AgentsConfig {
   readonly shape: AgentShape;
   /** How long a task takes. */
   readonly taskMs?: number;
-  /** A file that gets a line `begun n` and a line `done n` for each run of a handler. */
+  /** A file that gets a line `begun n time` (ms, Unix) and a line `done n` for each run of a handler. */
   readonly log?: string;
 }
 export type AgentsMessage = { readonly ready: true } | { readonly handled: number };
@@ -21,7 +21,7 @@ let handled = 0;
 let told = 0;
 
 const agents = await systemOf(config.system).agents(config.connection, config.shape, async (payload) => {
-  if (config.log) appendFileSync(config.log, `begun ${payload.n}\n`);
+  if (config.log) appendFileSync(config.log, `begun ${payload.n} ${Date.now()}\n`);
   if (config.taskMs) await sleep(config.taskMs);
   if (config.log) appendFileSync(config.log, `done ${payload.n}\n`);
   handled++;

@@ -11,17 +11,12 @@ export interface Fleet {
 
 export type Work = Pick<AgentsConfig, "taskMs" | "log">;
 
-export async function startFleet(
-  system: System,
-  server: Pick<RunningServer, "connection">,
-  shapes: readonly AgentShape[],
-  work: Work = {},
-): Promise<Fleet> {
-  const counts = shapes.map(() => 0);
+/** One process for each entry, each run with its entry as JSON; resolves when all have said that they are ready. */
+export async function launchAgents(script: string, configs: readonly object[], seconds = 60): Promise<Fleet> {
+  const counts = configs.map(() => 0);
   const processes = await Promise.all(
-    shapes.map(async (shape, index) => {
-      const config: AgentsConfig = { system: system.id, connection: server.connection, shape, ...work };
-      const agents = launchScript("bench/agents.ts", [JSON.stringify(config)], { ipc: true });
+    configs.map(async (config, index) => {
+      const agents = launchScript(script, [JSON.stringify(config)], { ipc: true });
       let ready = false;
       agents.child.on("message", (message: AgentsMessage) => {
         if ("ready" in message) ready = true;
@@ -33,7 +28,7 @@ export async function startFleet(
           if (!agents.running) throw new Error(agents.output());
           return ready;
         },
-        { seconds: 60, everyMs: 5 },
+        { seconds, everyMs: 5 },
       );
       return agents;
     }),
@@ -46,3 +41,14 @@ export async function startFleet(
     },
   };
 }
+
+export const startFleet = (
+  system: System,
+  { connection }: Pick<RunningServer, "connection">,
+  shapes: readonly AgentShape[],
+  work: Work = {},
+): Promise<Fleet> =>
+  launchAgents(
+    "bench/agents.ts",
+    shapes.map((shape): AgentsConfig => ({ system: system.id, connection, shape, ...work })),
+  );

@@ -1,59 +1,88 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, release, tmpdir, totalmem } from "node:os";
-import { dirname, join } from "node:path";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { launchScript } from "../test/support/process.ts";
+import { launch } from "../test/support/process.ts";
 import { root } from "../test/support/root.ts";
 import { measureBundles } from "./bundle.ts";
 import { reportCost } from "./cost.ts";
 import type { DriverMessage } from "./driver.ts";
 import { type Floor, measureFloor } from "./floor.ts";
-import { figureKinds, verdict } from "./goals.ts";
-import { median } from "./stats.ts";
+import { figureKinds } from "./goals.ts";
+import { render } from "./render.ts";
+import {
+  type Line,
+  machineFacts,
+  type Results,
+  resultsFile,
+  show,
+  slot,
+  summarise,
+  type Values,
+  writeJson,
+} from "./results.ts";
+import { scale } from "./scale.ts";
+import { allSizes, methodOf, type SizeName } from "./sizes.ts";
+import { soak } from "./soak.ts";
 import { systems } from "./systems/index.ts";
+import { nodeOf } from "./systems/peers.ts";
 import type { System } from "./systems/system.ts";
+import { watchSteal } from "./usage.ts";
 import type { Figures } from "./workloads.ts";
 
 const help = `npm run bench -- [workloads] [options]
 
-Measures Waggle beside BullMQ, both durable, on this machine: a fresh server, fresh agents and a fresh client for every
-measure, warmed up by 2,000 tasks, the order of the systems turned round each time.
+Measures Waggle beside its peers, all durable, on this machine: a fresh server, fresh agents and a fresh client for every
+measure, each warmed up by the calls it measures, the order of the systems turned round each time. Missing peers are installed.
+How, and what each peer does less: docs/benchmarks.md
 
   W1      submit one after another                    W3  5,000 tasks, one agent of 100 slots
   W2      submit one and wait for its result          W4  5,000 tasks, 100 agents of one slot
   W5      200 tasks of 200 ms; the agents, then the server, killed in the middle
-  W6      submit to result with few and with many agents and tasks stored; on request only
-  W7      who waits how long when one submitter floods
-  open    from the command to the first accepted task with a million stored ones; on request only
-  bundle  size and load time of each Lambda function, with a gate on size; by itself
-  cost    of a task and of an idle fleet on AWS, counted, with a gate on each count; by itself, has its own --help
-  memory  of the server with 1,000 agents connected   start  from the command to the first accepted task
+  W6      submit to result with 100 agents and 1,000 tasks, then 100,000 and 1,000,000; on request only
+  W7      who waits how long when one submitter floods; of peers on request only
+  memory  of the server with 1,000 agents connected
+  start   from the command to the first accepted task
+  open    the same with a million stored tasks; on request only
 
   workloads        some of the above, separated by commas (default: all but those on request)
-  --reps N         measures of each (default 5)
-  --peers NAMES    bullmq-always, bullmq-everysec, bullmq (both) or none (default bullmq)
+  --reps N         measures of each (default 5; quick 1)
+  --quick          less of everything, in about five minutes: to see that it works, not to publish
+  --peers NAMES    of those that --list shows, or all or none; bullmq stands for both of its kind (default all)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
   --json           one JSON line a figure on stdout; the table goes to stderr
-  --out FILE       where the raw values go (default bench/results/latest.json)
+  --out FILE       where the raw values go (default bench/results/latest.json; quick: quick.json)
+  --list           the workloads and systems, and whether each can run here
   --help
 
-WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}),
-WAGGLE_BENCH_SCALE=full gives W6 100,000 agents and 1,000,000 tasks instead of a tenth and a twentieth.`;
+By themselves, each with --help:
+  render  the README's table, docs/benchmarks.md's and the plot, from the files in bench/results
+  soak    constant load for some minutes: memory, file size, event loop, latency; then the books are checked
+  scale   1,000 agents on WebSockets beside 10,000 that poll or are called
+  cost    of a task and of an idle fleet on AWS, counted, with a gate on each count
+  bundle  size and load time of each Lambda function, with a gate on size
 
-const single = ["W6", "W7", "memory", "start", "open"];
-const all = ["W1", "W2", "W3", "W4", "W5", ...single];
+WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}).`;
+
+/** Only a server of ours can be asked. */
+const single = ["W6", "memory", "start", "open"];
+const all = ["W1", "W2", "W3", "W4", "W5", "W6", "W7", "memory", "start", "open"];
 /** Takes minutes. */
 const onRequest = ["W6", "open"];
 
-function options() {
+function options(args: readonly string[]) {
   const { values, positionals } = parseArgs({
+    args: [...args],
     allowPositionals: true,
     options: {
-      reps: { type: "string", default: "5" },
-      peers: { type: "string", default: "bullmq" },
+      reps: { type: "string" },
+      quick: { type: "boolean", default: false },
+      peers: { type: "string", default: "all" },
       client: { type: "string", default: "sdk" },
-      out: { type: "string", default: join(root, "bench/results/latest.json") },
+      out: { type: "string" },
       json: { type: "boolean", default: false },
+      list: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -61,60 +90,52 @@ function options() {
   const wanted = names.length === 0 ? all.filter((name) => !onRequest.includes(name)) : names;
   const wrong = wanted.find((name) => !all.includes(name));
   if (wrong !== undefined) throw new Error(`no workload ${wrong}; there are ${all.join(", ")}`);
-  const reps = Number(values.reps);
+  const reps = Number(values.reps ?? (values.quick ? 1 : 5));
   if (!Number.isInteger(reps) || reps < 1) throw new Error("--reps takes a whole number from 1");
-  return { ...values, reps, workloads: all.filter((name) => wanted.includes(name)) };
+  const sizes: SizeName = values.quick ? "quick" : "full";
+  const out = values.out ?? resultsFile(values.quick ? "quick" : "latest");
+  const workloads = all.filter((name) => wanted.includes(name));
+  return { ...values, reps, sizes, out, workloads, fairnessOfAll: names.includes("W7") };
 }
+type Options = ReturnType<typeof options>;
+
+const ours = (system: System) => system.id.startsWith("waggle");
 
 function chosen(peers: string, client: string): System[] {
-  const ours = { sdk: ["waggle"], http: ["waggle-http"], both: ["waggle", "waggle-http"] }[client];
-  if (ours === undefined) throw new Error("--client takes sdk, http or both");
+  const clients = { sdk: ["waggle"], http: ["waggle-http"], both: ["waggle", "waggle-http"] }[client];
+  if (clients === undefined) throw new Error("--client takes sdk, http or both");
   const theirs = peers === "none" ? [] : peers.split(",");
-  const ids = systems.map(({ id }) => id).filter((id) => id.startsWith("bullmq"));
-  const wrong = theirs.find((name) => name !== "bullmq" && !ids.includes(name));
-  if (wrong !== undefined) throw new Error(`no peer ${wrong}; there are bullmq, ${ids.join(", ")}`);
-  return systems.filter(
-    ({ id }) => ours.includes(id) || theirs.some((name) => id === name || id.startsWith(`${name}-`)),
+  const known = systems.filter((system) => !ours(system));
+  const means = (name: string, { id }: System) => name === "all" || id === name || id.startsWith(`${name}-`);
+  const wrong = theirs.find((name) => !known.some((system) => means(name, system)));
+  if (wrong !== undefined) throw new Error(`no peer ${wrong}; there are ${known.map(({ id }) => id).join(", ")}`);
+  return systems.filter((system) =>
+    ours(system) ? clients.includes(system.id) : theirs.some((name) => means(name, system)),
   );
 }
 
-async function measure(system: string, workload: string): Promise<Figures> {
-  const driver = launchScript("bench/driver.ts", [system, workload], { ipc: true });
+async function list(): Promise<string> {
+  const lines = [`workloads: ${all.join(" ")} (on request only: ${onRequest.join(" ")})`, "systems:"];
+  for (const system of systems) {
+    const missing = await system.prepare();
+    lines.push(`  ${system.id.padEnd(16)} ${system.label}; ${missing ? `not here: ${missing}` : system.durability}`);
+  }
+  return lines.join("\n");
+}
+
+async function measure(system: System, workload: string, sizes: SizeName): Promise<Figures> {
+  const node = nodeOf(system.nodeAtLeast) ?? process.execPath;
+  const args = [join(root, "ts.mjs"), "bench/driver.ts", system.id, workload, sizes];
+  const driver = launch(node, args, { ipc: true });
+  if (onRequest.includes(workload)) driver.child.stderr?.pipe(process.stderr);
   const message = await new Promise<DriverMessage>((resolve) => {
     driver.child.on("message", resolve);
     driver.child.once("exit", () => resolve({ error: `the driver ended:\n${driver.output()}` }));
   });
   await driver.end();
-  if ("error" in message) throw new Error(`${system} ${workload}: ${message.error}`);
+  if ("error" in message) throw new Error(message.error);
   return message.figures;
 }
-
-type Values = Map<string, Figures[]>;
-const slot = (workload: string, system: string) => `${workload}/${system}`;
-
-const digits = (value: number) => (value >= 100 ? 0 : value >= 10 ? 1 : 2);
-const show = (value: number) => value.toFixed(digits(value));
-
-/** One entry a figure and system, in the order of the goals. */
-function summarise(values: Values, ids: readonly string[]) {
-  const samples = (workload: string, figure: string, system: string) =>
-    (values.get(slot(workload, system)) ?? []).flatMap((figures) => figures[figure] ?? []);
-  return figureKinds.flatMap((kind) =>
-    ids.flatMap((system) => {
-      const own = samples(kind.workload, kind.figure, system);
-      if (own.length === 0) return [];
-      const peerValue = (id: string) => {
-        const theirs = samples(kind.workload, kind.figure, id);
-        return theirs.length === 0 ? undefined : median(theirs);
-      };
-      const judged = system.startsWith("waggle") ? verdict(kind, median(own), peerValue) : undefined;
-      const { workload, figure, what, unit } = kind;
-      const range = { median: median(own), min: Math.min(...own), max: Math.max(...own), values: own };
-      return [{ workload, figure, what, unit, system, ...range, ...judged }];
-    }),
-  );
-}
-type Line = ReturnType<typeof summarise>[number];
 
 function table(lines: readonly Line[], measured: readonly System[]): string {
   const ids = measured.map(({ id }) => id);
@@ -123,20 +144,15 @@ function table(lines: readonly Line[], measured: readonly System[]): string {
     if (own.length === 0) return [];
     const cells = ids.map((id) => {
       const line = own.find(({ system }) => system === id);
-      return line ? `${show(line.median)} (${show(line.min)}–${show(line.max)})` : "";
+      if (line === undefined) return "";
+      return line.values.length === 1
+        ? show(line.median)
+        : `${show(line.median)} (${show(line.min)}–${show(line.max)})`;
     });
     const judged = own.find(({ goal }) => goal !== undefined);
     const ratio = judged?.ratio === undefined ? "" : `${judged.ratio.toFixed(2)}×`;
-    return [
-      [
-        kind.workload,
-        `${kind.what}, ${kind.unit}`,
-        ...cells,
-        ratio,
-        judged?.goal ?? "",
-        judged ? (judged.met ? "met" : "MISSED") : "",
-      ],
-    ];
+    const met = judged ? (judged.met ? "met" : "MISSED") : "";
+    return [[kind.workload, `${kind.what}, ${kind.unit}`, ...cells, ratio, judged?.goal ?? "", met]];
   });
   const head = ["", "median (min–max)", ...ids, "ratio", "goal", ""];
   const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => (row[column] ?? "").length)));
@@ -156,69 +172,113 @@ function floorLines(floor: Floor): string {
   ].join("\n");
 }
 
-async function main(): Promise<void> {
-  if (process.argv[2] === "bundle") return measureBundles();
-  if (process.argv[2] === "cost") return reportCost(process.argv.slice(3));
-  const settings = options();
-  if (settings.help) return console.log(help);
-  const people = (text: string) => (settings.json ? console.error(text) : console.log(text));
-
+async function able(wanted: readonly System[]): Promise<System[]> {
   const measured: System[] = [];
-  for (const system of chosen(settings.peers, settings.client)) {
+  for (const system of wanted) {
     const missing = await system.prepare();
     if (missing === undefined) measured.push(system);
     else console.error(`bench: ${system.id} is left out: ${missing}`);
   }
+  return measured;
+}
+
+/** Who takes part. What only a server of ours can be asked is measured once a repetition, whatever submits. */
+function taking(workload: string, measured: readonly System[], { fairnessOfAll }: Options): System[] {
+  const alone = single.includes(workload) || (workload === "W7" && !fairnessOfAll);
+  return alone ? measured.filter(ours).slice(0, 1) : [...measured];
+}
+
+/** Every measure in turn; one that fails is told and the others go on. */
+async function measureAll(settings: Options, measured: readonly System[], after: (values: Values) => void) {
+  const values: Values = new Map();
+  const count = settings.workloads.reduce((sum, name) => sum + taking(name, measured, settings).length, 0);
+  const total = count * settings.reps;
+  const began = performance.now();
+  let done = 0;
+  for (const workload of settings.workloads) {
+    const present = taking(workload, measured, settings);
+    for (let rep = 0; rep < settings.reps; rep++) {
+      for (const system of rep % 2 === 0 ? present : [...present].reverse()) {
+        const at = `${++done}/${total} ${workload} ${system.id}`;
+        try {
+          const figures = await measure(system, workload, settings.sizes);
+          const key = slot(workload, system.id);
+          values.set(key, [...(values.get(key) ?? []), figures]);
+          const short = Object.entries(figures)
+            .slice(0, 3)
+            .map(([name, value]) => `${name} ${show(value)}`);
+          const minutes = ((performance.now() - began) / 60_000).toFixed(1);
+          console.error(`${at}: ${short.join(", ")} (${minutes} min)`);
+        } catch (error) {
+          console.error(`${at} failed: ${error instanceof Error ? error.message : error}`);
+          process.exitCode = 1;
+        }
+      }
+    }
+    after(values);
+  }
+  return values;
+}
+
+async function compare(args: readonly string[]): Promise<void> {
+  const settings = options(args);
+  if (settings.help) return console.log(help);
+  if (settings.list) return console.log(await list());
+  const people = (text: string) => (settings.json ? console.error(text) : console.log(text));
+  const wanted = chosen(settings.peers, settings.client);
+  const before = {
+    machine: machineFacts(),
+    steal: watchSteal(),
+    at: new Date().toISOString(),
+    began: performance.now(),
+  };
+
+  const measured = await able(wanted);
+  const ids = measured.map(({ id }) => id);
   const dir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-floor-"));
   const floor = await measureFloor(dir).finally(() => rmSync(dir, { recursive: true, force: true }));
   people(floorLines(floor));
 
-  const values: Values = new Map();
-  for (const workload of settings.workloads) {
-    // What only a server of ours can be asked is measured once a repetition, whatever submits.
-    const taking = single.includes(workload)
-      ? measured.filter(({ id }) => id.startsWith("waggle")).slice(0, 1)
-      : measured;
-    for (let rep = 0; rep < settings.reps; rep++) {
-      for (const system of rep % 2 === 0 ? taking : [...taking].reverse()) {
-        const figures = await measure(system.id, workload);
-        const key = slot(workload, system.id);
-        values.set(key, [...(values.get(key) ?? []), figures]);
-        const short = Object.entries(figures)
-          .slice(0, 3)
-          .map(([name, value]) => `${name} ${show(value)}`);
-        console.error(`${workload} ${rep + 1}/${settings.reps} ${system.id}: ${short.join(", ")}`);
-      }
-    }
-  }
-
-  const lines = summarise(
-    values,
-    measured.map(({ id }) => id),
-  );
+  const newest = measured.map(({ nodeAtLeast }) => nodeOf(nodeAtLeast)).find((node) => node !== process.execPath);
+  const keep = (values: Values) => {
+    const results: Results = {
+      at: before.at,
+      minutes: (performance.now() - before.began) / 60_000,
+      machine: {
+        ...before.machine,
+        ...(newest ? { newerNode: execFileSync(newest, ["--version"], { encoding: "utf8" }).trim() } : {}),
+        steal: before.steal(),
+      },
+      method: methodOf(allSizes[settings.sizes]),
+      systems: measured.map(({ id, label, durability, notes }) => ({ id, label, durability, notes })),
+      floor,
+      lines: summarise(values, ids),
+    };
+    // After each workload, so that a run which is broken off leaves what it has.
+    writeJson(settings.out, results);
+  };
+  const lines = summarise(await measureAll(settings, measured, keep), ids);
   people(`\n${table(lines, measured)}`);
   if (settings.json) {
     for (const [figure, value] of Object.entries(floor))
       console.log(JSON.stringify({ workload: "floor", figure, value }));
     for (const line of lines) console.log(JSON.stringify(line));
   }
-  const machine = {
-    node: process.version,
-    cpus: cpus().length,
-    cpu: cpus()[0]?.model,
-    gib: Math.round(totalmem() / 2 ** 30),
-    kernel: release(),
-  };
-  const about = measured.map(({ id, label, durability }) => ({ id, label, durability }));
-  mkdirSync(dirname(settings.out), { recursive: true });
-  writeFileSync(
-    settings.out,
-    `${JSON.stringify({ at: new Date().toISOString(), machine, systems: about, floor, lines }, null, 1)}\n`,
-  );
 }
 
+const commands: Readonly<Record<string, (args: readonly string[]) => unknown>> = {
+  bundle: measureBundles,
+  cost: reportCost,
+  render,
+  scale,
+  soak,
+};
+
 // A missed goal is not a failed run: times belong to the machine.
-await main().catch((error: unknown) => {
-  console.error(`bench: ${error instanceof Error ? error.message : error}`);
-  process.exitCode = 1;
-});
+const [name = "", ...rest] = process.argv.slice(2);
+await (async () => (commands[name] ? commands[name](rest) : compare(process.argv.slice(2))))().catch(
+  (error: unknown) => {
+    console.error(`bench: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
+  },
+);

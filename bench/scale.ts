@@ -1,112 +1,152 @@
-import { createClient } from "@waggle/sdk";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { type Client, createClient } from "@waggle/sdk";
 import { eventually } from "../test/support/eventually.ts";
-import { cpuMs, memoryMiB } from "../test/support/process.ts";
-import { startServer } from "../test/support/server.ts";
-import { startFleet } from "./fleet.ts";
-import { median, percentile } from "./stats.ts";
+import { memoryMiB } from "../test/support/process.ts";
+import { type Server, startServer } from "../test/support/server.ts";
+import type { AgentsConfig } from "./agents.ts";
+import type { CrowdConfig } from "./crowd.ts";
+import { type Fleet, launchAgents } from "./fleet.ts";
+import { completedTasks, inLanes } from "./growth.ts";
+import { machineFacts, resultsFile, show, writeJson } from "./results.ts";
+import { loopLagMs } from "./soak.ts";
+import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
-import { waggle } from "./systems/waggle.ts";
-import type { Figures } from "./workloads.ts";
 
-/* What only Waggle is asked: how it is with many, and who waits when one floods. */
+const help = `npm run bench -- scale [options]
 
-const task = (n: number, more: object = {}) => ({
-  type: "bench",
-  input: payload(n),
-  requires: [{ capability: "bench" }],
-  ...more,
-});
+One server with many agents of each kind at a time: they come, wait idle, and then work, kind after kind. Tells what each
+step takes: memory of the server, lag of its event loop, submit to result one after another, and tasks a second.
 
-async function inLanes(count: number, lanes: number, call: (n: number) => Promise<unknown>): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    for (let n = next++; n < count; n = next++) await call(n);
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
+  --sockets N   agents on a WebSocket each (default 1000)
+  --polling N   agents that ask by long poll, a connection each (default 10000)
+  --webhooks N  agents that are called (default 10000)
+  --tasks N     tasks of each kind (default 5000)
+  --out FILE    raw values (default bench/results/scale.json)
+  --json        one JSON line a step on stdout
+  --help`;
+
+const kinds = ["socket", "poll", "webhook"] as const;
+type Kind = (typeof kinds)[number];
+
+interface Step {
+  readonly kind: Kind;
+  readonly agents: number;
+  /** Until all are registered and connected. */
+  readonly arrivalSeconds: number;
+  /** Idle, a lease's third after the last came. */
+  readonly idleMiB: number;
+  readonly p50: number;
+  readonly p99: number;
+  readonly perSecond: number;
+  readonly submitP99: number;
+  /** Lag of the event loop while these tasks were done, p99. */
+  readonly loopMs: number;
+  readonly serverMiB: number;
 }
 
-async function open(dir: string, concurrency: number, taskMs = 0) {
-  const server = await startServer({ dataDir: dir });
+/** Each connection is a file of the server. @throws when the limit is too low */
+function checkFiles(connections: number): void {
+  const limit = Number(/^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1] ?? 0);
+  if (limit < connections + 500)
+    throw new Error(`${connections} connections need more open files than ${limit}: ulimit -n ${connections + 1000}`);
+}
+
+function arrive(kind: Kind, agents: number, { url, key }: Server): Promise<Fleet> {
+  if (kind !== "socket") return launchAgents("bench/crowd.ts", [{ url, key, kind, agents } satisfies CrowdConfig], 900);
+  const shape = { agents, concurrency: 1, prefix: kind, capability: kind };
+  const config: AgentsConfig = { system: "waggle", connection: { url, key }, shape };
+  return launchAgents("bench/agents.ts", [config], 900);
+}
+
+async function work(kind: Kind, tasks: number, client: Client) {
+  const before = await completedTasks(client);
+  const task = (n: number) => ({ type: "bench", input: payload(n), requires: [{ capability: kind }] });
+  const one = async (n: number) => {
+    await client.tasks.delegate(task(n)).result();
+  };
+  const sequential = Math.min(500, tasks);
+  for (let n = 0; n < sequential; n++) await one(n);
+  const times: number[] = [];
+  for (let n = 0; n < sequential; n++) {
+    const began = performance.now();
+    await one(n);
+    times.push(performance.now() - began);
+  }
+  const submits: number[] = [];
+  const began = performance.now();
+  await inLanes(tasks, 32, async (n) => {
+    const sent = performance.now();
+    await client.tasks.create(task(n));
+    submits.push(performance.now() - sent);
+  });
+  const all = async () => (await completedTasks(client)) >= before + 2 * sequential + tasks;
+  await eventually(`all ${kind} tasks are completed`, all, { seconds: 300, everyMs: 10 });
+  const perSecond = (tasks / (performance.now() - began)) * 1000;
+  return { p50: percentile(times, 0.5), p99: percentile(times, 0.99), perSecond, submitP99: percentile(submits, 0.99) };
+}
+
+const told = ({ kind, agents, ...step }: Step): string =>
+  `${agents.toLocaleString("en-US")} ${kind}: came in ${show(step.arrivalSeconds)} s, idle ${show(step.idleMiB)} MiB; submit to result ` +
+  `p50 ${show(step.p50)} p99 ${show(step.p99)} ms; ${Math.round(step.perSecond)} tasks/s, submit p99 ${show(step.submitP99)} ms, ` +
+  `event loop p99 ${show(step.loopMs)} ms, server ${show(step.serverMiB)} MiB`;
+
+/** `npm run bench -- scale`: see `help`. */
+export async function scale(args: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      sockets: { type: "string", default: "1000" },
+      polling: { type: "string", default: "10000" },
+      webhooks: { type: "string", default: "10000" },
+      tasks: { type: "string", default: "5000" },
+      out: { type: "string", default: resultsFile("scale") },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(help);
+    return;
+  }
+  const counts = { socket: Number(values.sockets), poll: Number(values.polling), webhook: Number(values.webhooks) };
+  const tasks = Number(values.tasks);
+  if ([...Object.values(counts), tasks].some((count) => !Number.isInteger(count) || count < 0))
+    throw new Error("the options take whole numbers");
+  checkFiles(counts.socket + counts.poll);
+  const at = new Date().toISOString();
+  const machine = machineFacts();
+  const dataDir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-scale-"));
+  const server = await startServer({ dataDir });
   const client = createClient({ url: server.url, key: server.key });
-  const system = waggle("sdk");
-  const running = { connection: { url: server.url, key: server.key } };
-  const fleet = await startFleet(system, running, [{ agents: 1, concurrency, prefix: "pool" }], { taskMs });
-  const completed = async () =>
-    ((await client.status.get()) as { tasks: { byStatus: Record<string, number> } }).tasks.byStatus.completed ?? 0;
-  const close = async () => {
-    await fleet.end();
+  const fleets: Fleet[] = [];
+  const steps: Step[] = [];
+  try {
+    for (const kind of kinds.filter((each) => counts[each] > 0)) {
+      const began = performance.now();
+      console.error(`${counts[kind].toLocaleString("en-US")} agents (${kind}) come`);
+      fleets.push(await arrive(kind, counts[kind], server));
+      const arrivalSeconds = (performance.now() - began) / 1000;
+      // A third of the lease: each has shown a sign of life once.
+      await sleep(20_000);
+      const idleMiB = memoryMiB(server.process.pid).now;
+      await loopLagMs(server.url, server.key);
+      const done = await work(kind, tasks, client);
+      const loopMs = await loopLagMs(server.url, server.key);
+      const serverMiB = memoryMiB(server.process.pid).now;
+      const step = { kind, agents: counts[kind], arrivalSeconds, idleMiB, ...done, loopMs, serverMiB };
+      steps.push(step);
+      console.error(told(step));
+      if (values.json) console.log(JSON.stringify(step));
+    }
+    writeJson(values.out, { at, machine, tasks, steps });
+  } finally {
+    await Promise.all(fleets.map((fleet) => fleet.end()));
     client.close();
     await server.stop();
-  };
-  return { server, client, completed, close };
-}
-
-/** From these sizes to those: `WAGGLE_BENCH_SCALE=full` takes the large ones of the goals. */
-const full = process.env.WAGGLE_BENCH_SCALE === "full";
-const small = { agents: 100, tasks: 1000 };
-const large = full ? { agents: 100_000, tasks: 1_000_000 } : { agents: 10_000, tasks: 50_000 };
-
-/** Submit to result, with few agents and tasks and then with many, in one server. */
-export async function measureScale(dir: string): Promise<Figures> {
-  const { server, client, completed, close } = await open(dir, 100);
-  const have = { agents: 0, tasks: 0 };
-  const grow = async (to: typeof small) => {
-    await inLanes(to.agents - have.agents, 32, (n) =>
-      client.agents.register({
-        name: `idle-${have.agents + n}`,
-        capabilities: [{ name: "bench" }, { name: `own-${n % 50}` }],
-      }),
-    );
-    const batches = Math.ceil((to.tasks - have.tasks) / 100);
-    await inLanes(batches, 4, () => client.tasks.createBatch(Array.from({ length: 100 }, (_, n) => task(n))));
-    have.agents = to.agents;
-    have.tasks += batches * 100;
-    const all = async () => (await completed()) >= have.tasks;
-    await eventually("all are completed", all, { seconds: 1800, everyMs: 100 });
-  };
-  const measure = async (count: number) => {
-    const samples: number[] = [];
-    const cpu = cpuMs(server.process.pid);
-    for (let n = 0; n < count; n++) {
-      const began = performance.now();
-      await (await client.tasks.delegate(task(n))).result();
-      samples.push(performance.now() - began);
-    }
-    have.tasks += count;
-    return { p50: percentile(samples, 0.5), cpu: (cpuMs(server.process.pid) - cpu) / count };
-  };
-  await grow(small);
-  await measure(500);
-  const few = await measure(1000);
-  await grow(large);
-  const many = await measure(1000);
-  const figures = {
-    smallMs: few.p50,
-    largeMs: many.p50,
-    ratio: many.p50 / few.p50,
-    cpuRatio: many.cpu / few.cpu,
-    serverMiB: memoryMiB(server.process.pid).now,
-  };
-  await close();
-  return figures;
-}
-
-/** The waits of ten small submitters at ten slots, alone and beside one that floods. */
-export async function measureFairness(dir: string): Promise<Figures> {
-  const waits = async (folder: string, flood: number) => {
-    const { client, close } = await open(folder, 10, 20);
-    for (let n = 0; n < flood; n += 100) {
-      await client.tasks.createBatch(Array.from({ length: 100 }, () => task(n, { fairKey: "flood" })));
-    }
-    const handles = await Promise.all(
-      Array.from({ length: 100 }, (_, n) => client.tasks.delegate(task(n, { fairKey: `small-${n % 10}` }))),
-    );
-    await Promise.all(handles.map((handle) => handle.result()));
-    const tasks = await Promise.all(handles.map(({ id }) => client.tasks.get(id)));
-    await close();
-    return tasks.map(({ assignedAt = "", createdAt }) => Date.parse(assignedAt) - Date.parse(createdAt));
-  };
-  const [alone, beside] = [await waits(`${dir}/alone`, 0), await waits(`${dir}/beside`, 10_000)];
-  const [aloneMs, besideMs] = [percentile(alone, 0.99), percentile(beside, 0.99)];
-  return { aloneMs, besideMs, ratio: besideMs / aloneMs, medianRatio: median(beside) / median(alone) };
+    rmSync(dataDir, { recursive: true, force: true, maxRetries: 5 });
+  }
 }

@@ -3,6 +3,7 @@ import { request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freePort, launch, launchScript } from "../test/support/process.ts";
 import { adminKey, serverCommand } from "../test/support/server.ts";
+import type { Sizes } from "./sizes.ts";
 import type { Figures } from "./workloads.ts";
 
 interface Call {
@@ -54,10 +55,8 @@ async function waggle(dataDir: string): Promise<number> {
   });
 }
 
-const storedTasks = 1_000_000;
-
 /** With many finished tasks, of which the last were written right before a kill -9; then once more. */
-export async function measureOpen(dataDir: string): Promise<Figures> {
+export async function measureOpen(dataDir: string, { storedTasks }: Sizes): Promise<Figures> {
   const filling = launchScript("bench/fill.ts", [dataDir, String(storedTasks)]);
   const [, signal] = await once(filling.child, "exit");
   if (signal !== "SIGKILL") throw new Error(`the tasks could not be stored:\n${filling.output()}`);

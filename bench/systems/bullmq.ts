@@ -1,14 +1,8 @@
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { connect } from "node:net";
-import { join } from "node:path";
 import { eventually } from "../../test/support/eventually.ts";
 import { freePort, launch } from "../../test/support/process.ts";
-import { root } from "../../test/support/root.ts";
+import { installPackage, loadPeer, peerVersion, preparePeer, runs } from "./peers.ts";
 import type { Client, Payload, Result, System } from "./system.ts";
-
-const folder = join(root, "bench/peers");
 
 /** The part of BullMQ that is measured; its own types come only with the package. */
 interface Job {
@@ -32,41 +26,12 @@ interface BullMQ {
   Worker: new (name: string, handler: (job: Job) => Promise<Result>, options: object) => Closable;
   Job: { fromId(queue: Queue, id: string): Promise<Job | undefined> };
 }
-const load = () => createRequire(join(folder, "package.json"))("bullmq") as BullMQ;
+const load = () => loadPeer<BullMQ>("bullmq");
 
 const address = (url: string) => ({ host: "127.0.0.1", port: Number(new URL(url).port), maxRetriesPerRequest: null });
 const complain = (error: Error) => {
   process.stderr.write(`bullmq: ${error.message}\n`);
 };
-
-const works = (program: string) => {
-  try {
-    execFileSync(program, ["--version"], { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-};
-
-/** Installs the pinned packages of bench/peers and, where apt may be used, the server. */
-function prepare(): string | undefined {
-  const wanted = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")).dependencies.bullmq;
-  const manifest = join(folder, "node_modules/bullmq/package.json");
-  if (!existsSync(manifest) || JSON.parse(readFileSync(manifest, "utf8")).version !== wanted) {
-    console.error(`bench: installing bullmq ${wanted} into bench/peers`);
-    execFileSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: folder, stdio: "ignore" });
-  }
-  if (works("redis-server")) return;
-  if (process.getuid?.() !== 0) return "redis-server is not installed (apt-get install redis-server)";
-  console.error("bench: installing redis-server by apt");
-  try {
-    execFileSync("apt-get", ["update", "-qq"], { stdio: "ignore" });
-    execFileSync("apt-get", ["install", "-y", "-qq", "--no-install-recommends", "redis-server"], { stdio: "ignore" });
-  } catch (error) {
-    return `redis-server could not be installed: ${error instanceof Error ? error.message : error}`;
-  }
-  return works("redis-server") ? undefined : "redis-server was installed but does not start";
-}
 
 const answers = (port: number) =>
   new Promise<true>((resolve, reject) => {
@@ -80,9 +45,17 @@ const answers = (port: number) =>
 /** @param appendfsync Redis flushes its log before each reply (`always`) or once a second (`everysec`). */
 export const bullmq = (appendfsync: "always" | "everysec"): System => ({
   id: `bullmq-${appendfsync}`,
-  label: `BullMQ 6.7, Redis fsync ${appendfsync}`,
-  durability: appendfsync === "always" ? "on disk" : "in memory; on disk within about a second",
-  prepare: async () => prepare(),
+  label: `BullMQ ${peerVersion("bullmq")}, Redis fsync ${appendfsync}`,
+  durability: appendfsync === "always" ? "on disk" : "in memory, on disk within about a second",
+  notes: [
+    ...(appendfsync === "everysec"
+      ? ["acknowledges before the task is on disk: a power cut may take the last second"]
+      : []),
+    "no HTTP: the client speaks to Redis itself",
+    "W5: lockDuration and stalledInterval 5 s instead of 30",
+    "no fair shares (groups belong to its paid edition)",
+  ],
+  prepare: async () => preparePeer() ?? installPackage("redis-server", () => runs("redis-server")),
 
   async start(dataDir) {
     const port = await freePort();
@@ -117,7 +90,7 @@ export const bullmq = (appendfsync: "always" | "everysec"): System => ({
   },
 
   async connect({ url }): Promise<Client> {
-    const { Queue, QueueEvents, Job } = load();
+    const { Queue, QueueEvents, Job } = await load();
     const queue = new Queue("bench", {
       connection: address(url),
       defaultJobOptions: { attempts: 3, backoff: { type: "exponential", delay: 1000 } },
@@ -144,7 +117,7 @@ export const bullmq = (appendfsync: "always" | "everysec"): System => ({
   },
 
   async agents({ url }, shape, handler) {
-    const { Worker } = load();
+    const { Worker } = await load();
     const lock = shape.leaseSeconds
       ? { lockDuration: shape.leaseSeconds * 1000, stalledInterval: shape.leaseSeconds * 1000 }
       : {};

@@ -4,6 +4,8 @@ import type { Process } from "../../test/support/process.ts";
 export interface Connection {
   readonly url: string;
   readonly key?: string;
+  /** Where the server is managed and its agents answer, for a server that calls its agents. */
+  readonly called?: { readonly adminUrl: string; readonly agentPort: number };
 }
 
 export interface Payload {
@@ -25,8 +27,11 @@ export interface RunningServer {
 
 /** The caller's side. */
 export interface Client {
-  /** Resolves with the task's id once the server has acknowledged it. */
-  submit(payload: Payload): Promise<string>;
+  /**
+   * Resolves with the task's id once the server has acknowledged it.
+   * @param fairKey who submits; a system without fair shares takes no notice
+   */
+  submit(payload: Payload, fairKey?: string): Promise<string>;
   /** Resolves with the result once there is one. */
   wait(id: string): Promise<Result | undefined>;
   /** The stored result, read by id. */
@@ -36,12 +41,15 @@ export interface Client {
   close(): Promise<void>;
 }
 
+/** One process of agents. */
 export interface AgentShape {
   readonly agents: number;
   readonly concurrency: number;
   /** Makes names of several processes differ. */
   readonly prefix: string;
   readonly leaseSeconds?: number;
+  /** What they can do, for a system that matches. Default `bench`. */
+  readonly capability?: string;
 }
 
 /** Something that takes tasks, keeps them and has agents do them. */
@@ -50,10 +58,15 @@ export interface System {
   readonly label: string;
   /** What an acknowledged submit is worth. */
   readonly durability: string;
+  /** What it does less or otherwise than the work asks for, and settings that are not its defaults. */
+  readonly notes: readonly string[];
+  /** What its clients and agents need, if this program's Node is older. */
+  readonly nodeAtLeast?: number;
   /** Makes the machine ready; answers why not, when it cannot. */
   prepare(): Promise<string | undefined>;
   start(dataDir: string): Promise<RunningServer>;
-  connect(connection: Connection): Promise<Client>;
+  /** @param shapes the agents that will come, one entry a process */
+  connect(connection: Connection, shapes: readonly AgentShape[]): Promise<Client>;
   agents(
     connection: Connection,
     shape: AgentShape,

@@ -1,9 +1,14 @@
 import { existsSync } from "node:fs";
-import { request, Agent as Sockets } from "node:http";
 import { serverProgram, startServer } from "../../test/support/server.ts";
+import { httpCaller } from "./http.ts";
 import type { Client, Connection, Result, System } from "./system.ts";
 
-const body = (input: unknown) => ({ type: "bench", input, requires: [{ capability: "bench" }] });
+const body = (input: unknown, fairKey?: string) => ({
+  type: "bench",
+  input,
+  requires: [{ capability: "bench" }],
+  ...(fairKey === undefined ? {} : { fairKey }),
+});
 
 /** Loaded when asked for, so that the process of another system does not carry it. */
 const sdk = () => import("@waggle/sdk");
@@ -14,8 +19,8 @@ async function sdkClient({ url, key = "" }: Connection): Promise<Client> {
   const client = createClient({ url, key });
   const handles = new Map<string, { result(): Promise<unknown> }>();
   return {
-    async submit(payload) {
-      const handle = await client.tasks.delegate(body(payload));
+    async submit(payload, fairKey) {
+      const handle = await client.tasks.delegate(body(payload, fairKey));
       handles.set(handle.id, handle);
       return handle.id;
     },
@@ -31,36 +36,14 @@ const completedOf = (status: unknown) =>
 
 /** The caller with nothing but node:http, to tell the server's share from the SDK's. */
 function httpClient({ url, key = "" }: Connection): Client {
-  const sockets = new Sockets({ keepAlive: true, maxSockets: 64 });
-  const call = <Answer>(method: string, path: string, content?: unknown) =>
-    new Promise<Answer>((resolve, reject) => {
-      const text = content === undefined ? "" : JSON.stringify(content);
-      const headers = {
-        authorization: `Bearer ${key}`,
-        "content-type": "application/json",
-        "content-length": text.length,
-      };
-      request(url + path, { method, agent: sockets, headers }, (response) => {
-        let answer = "";
-        response.setEncoding("utf8");
-        response.on("data", (chunk: string) => {
-          answer += chunk;
-        });
-        response.on("end", () => {
-          if ((response.statusCode ?? 0) < 300) resolve(JSON.parse(answer) as Answer);
-          else reject(new Error(`${method} ${path}: ${response.statusCode} ${answer}`));
-        });
-      })
-        .on("error", reject)
-        .end(text);
-    });
+  const { call, close } = httpCaller(url, { authorization: `Bearer ${key}` });
   type Answer = { task: { id: string; result?: Result } };
   return {
-    submit: async (payload) => (await call<Answer>("POST", "/v1/tasks", body(payload))).task.id,
+    submit: async (payload, fairKey) => (await call<Answer>("POST", "/v1/tasks", body(payload, fairKey))).task.id,
     wait: async (id) => (await call<Answer>("GET", `/v1/tasks/${id}?waitSeconds=20`)).task.result,
     read: async (id) => (await call<Answer>("GET", `/v1/tasks/${id}`)).task.result,
     completed: async () => completedOf(await call("GET", "/v1/status")),
-    close: async () => sockets.destroy(),
+    close: async () => close(),
   };
 }
 
@@ -69,6 +52,7 @@ export const waggle = (client: "sdk" | "http"): System => ({
   id: client === "sdk" ? "waggle" : "waggle-http",
   label: client === "sdk" ? "Waggle, over HTTP by the SDK" : "Waggle, over HTTP by node:http",
   durability: "on disk",
+  notes: ["W5: leaseSeconds 5 instead of 60"],
   prepare: async () => (existsSync(serverProgram) ? undefined : "it is not built (npm run build)"),
   async start(dataDir) {
     const server = await startServer({ dataDir });
@@ -89,7 +73,7 @@ export const waggle = (client: "sdk" | "http"): System => ({
         url,
         key,
         name: `${shape.prefix}-${index}`,
-        capabilities: ["bench"],
+        capabilities: [shape.capability ?? "bench"],
         concurrency: shape.concurrency,
         ...(shape.leaseSeconds ? { leaseSeconds: shape.leaseSeconds } : {}),
         handlers: { bench: (task) => handler(task.input as never) },

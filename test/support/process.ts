@@ -20,6 +20,8 @@ interface LaunchOptions {
   readonly env?: Readonly<Record<string, string>>;
   readonly ipc?: boolean;
   readonly cwd?: string;
+  /** Whom it runs as; only root may choose. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 const launched = new Set<ChildProcess>();
@@ -32,6 +34,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => 
 export function launch(command: string, args: readonly string[], options: LaunchOptions = {}): Process {
   const child = spawn(command, args, {
     cwd: options.cwd ?? root,
+    ...options.user,
     env: { ...process.env, NO_COLOR: "1", ...options.env },
     stdio: options.ipc ? ["ignore", "pipe", "pipe", "ipc"] : ["ignore", "pipe", "pipe"],
   });

@@ -1,0 +1,80 @@
+import { readdirSync, readFileSync } from "node:fs";
+
+/* What a server takes, however many processes it is made of; from /proc. */
+
+/** The process and all below it. */
+export function treeOf(pid: number): number[] {
+  try {
+    const children = readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/children`, "utf8").split(" ").filter(Boolean),
+    );
+    return [pid, ...children.flatMap((child) => treeOf(Number(child)))];
+  } catch {
+    // It has ended.
+    return [];
+  }
+}
+
+/** Processor time so far, of those that have ended too, in ms (steps of 10). */
+export function cpuMs(pid: number): number {
+  const ticks = treeOf(pid).map((each) => {
+    try {
+      const stat = readFileSync(`/proc/${each}/stat`, "utf8");
+      const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+      return [11, 12, 13, 14].reduce((sum, at) => sum + Number(fields[at]), 0);
+    } catch {
+      return 0;
+    }
+  });
+  return ticks.reduce((sum, each) => sum + each, 0) * 10;
+}
+
+/** In MiB: the private pages of each process, and once the largest that they share. */
+function treeMiB(tree: readonly number[]): number {
+  const total = { own: 0, file: 0, shared: 0 };
+  for (const pid of tree) {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) / 1024;
+      total.own += field("RssAnon");
+      total.file = Math.max(total.file, field("RssFile"));
+      total.shared = Math.max(total.shared, field("RssShmem"));
+    } catch {
+      // It has ended.
+    }
+  }
+  return total.own + total.file + total.shared;
+}
+
+/** Watches until it is called, and gives the most resident memory in MiB. The kernel keeps that of a single process. */
+export function watchPeak(pid: number): () => number {
+  let most = 0;
+  const look = () => {
+    most = Math.max(most, treeMiB(treeOf(pid)));
+  };
+  const timer = setInterval(look, 100);
+  return () => {
+    clearInterval(timer);
+    look();
+    if (treeOf(pid).length > 1) return most;
+    return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+  };
+}
+
+const processorTimes = () =>
+  (readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "").trim().split(/\s+/).slice(1, 9).map(Number);
+
+/** Share of the processors' time that the machine's host gave to others since then, 0–1. */
+export function watchSteal(): () => number {
+  const before = processorTimes();
+  return () => {
+    const passed = processorTimes().map((ticks, at) => ticks - (before[at] ?? 0));
+    return (
+      (passed[7] ?? 0) /
+      Math.max(
+        1,
+        passed.reduce((sum, ticks) => sum + ticks, 0),
+      )
+    );
+  };
+}
