@@ -30,8 +30,9 @@ type ServerFrame =
   | ({ op: "command"; revoked?: string[]; stop?: boolean; reason?: string } & Partial<Commands>)
   | ({ op: "reply"; re?: number } & Reply);
 
-/** The server's limit of one message is 1 MiB. */
+/** The server's limits of one message are 1 MiB and 1000 frames. */
 const maxMessageChars = 300 * 1024;
+const maxMessageFrames = 1000;
 /** Under the ten minutes after which API Gateway closes a silent connection, and half-open ones are found. */
 const longestSilenceMs = 240_000;
 /** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
@@ -70,7 +71,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     for (let from = 0; from < frames.length; ) {
       let to = from;
       let chars = 0;
-      while (to < frames.length && (to === from || chars + (frames[to] as string).length < maxMessageChars)) {
+      const fits = () => to - from < maxMessageFrames && chars + (frames[to] as string).length < maxMessageChars;
+      while (to < frames.length && (to === from || fits())) {
         chars += (frames[to++] as string).length;
       }
       socket.send(to - from === 1 ? (frames[from] as string) : `[${frames.slice(from, to).join(",")}]`);
