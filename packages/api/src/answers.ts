@@ -1,4 +1,4 @@
-import { Agent, AuditReport, EventLog, Key, Limit, Task, TransferRequest } from "@waggle/core";
+import { Agent, EventLog, Key, Limit, Task, TransferRequest } from "@waggle/core";
 import * as z from "zod";
 
 export const AgentAnswer = z.object({ agent: Agent.Info });
@@ -62,7 +62,6 @@ export const KeyAnswer = z.object({
   key: z.string(),
 });
 export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
-export { AuditReport };
 export const LimitAnswer = z.object({ limit: Limit.Info });
 export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
 export const ImportAnswer = z.object({

@@ -183,6 +183,10 @@ async function checkAgent(scope: Scope, route: Route, params: Readonly<Record<st
 }
 
 async function readBody(route: Route, request: Inbound): Promise<{ raw: unknown; parsed: unknown }> {
+  const encoding = request.header("content-encoding");
+  if (encoding !== undefined && encoding.toLowerCase() !== "identity") {
+    throw requestErrors.unsupportedMediaType("send the body as it is, without Content-Encoding");
+  }
   const text = await request.body();
   let raw: unknown = {};
   if (text !== "" || !route.bodyOptional) {

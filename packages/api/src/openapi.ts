@@ -217,7 +217,8 @@ export function openApi(version: string, routes: readonly Route[]): Json {
       version,
       description:
         "A control plane for fleets of AI agents.\n\n" +
-        `A body has at most ${jsonLimits.bodyBytes} bytes and ${jsonLimits.depth} levels. Payloads (input, result, metadata, details) are any JSON ` +
+        `A body has at most ${jsonLimits.bodyBytes} bytes and ${jsonLimits.depth} levels, an object in it outside payloads at most ` +
+        `${jsonLimits.members} members. It is sent as it is, without Content-Encoding. Payloads (input, result, metadata, details) are any JSON ` +
         "and come back exactly as they were written. Unknown fields and unknown query parameters are refused. Times are RFC 3339 in UTC; " +
         "durations are numbers with the unit in the name.",
       license: { name: "MIT", identifier: "MIT" },

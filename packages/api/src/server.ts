@@ -1,5 +1,11 @@
 import { setMaxListeners } from "node:events";
-import { createServer as createHttpServer, type Server, STATUS_CODES } from "node:http";
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { type ErrorKind, requestErrors } from "@waggle/core";
 import { type AppOptions, createApp } from "./app.ts";
@@ -22,10 +28,12 @@ export interface RunningServer {
 const limits = {
   /** A client may take this long to send its headers … */
   headersTimeout: 10_000,
-  /** … and this long for the whole request. */
-  requestTimeout: 30_000,
+  /** … and this long for the whole request: 1 MiB at 53 KB/s. */
+  requestTimeout: 20_000,
   keepAliveTimeout: 65_000,
-  connectionsCheckingInterval: 5_000,
+  connectionsCheckingInterval: 2_000,
+  /** Refused by us, with a problem. */
+  requireHostHeader: false,
   maxHeaderSize: 16 * 1024,
   maxHeadersCount: 100,
   maxConnections: 20_000,
@@ -44,10 +52,22 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const { maxHeadersCount, maxConnections, ...timeouts } = limits;
   // Not loaded with this file: a function on AWS has no server of its own to listen with.
   const { getRequestListener } = await import("@hono/node-server");
-  const server = createHttpServer({ ...timeouts, noDelay: true }, getRequestListener(app.hono.fetch));
+  // HTTP/1.0 has no Host: load balancers look at /health that way.
+  const listener = getRequestListener(app.hono.fetch, { hostname: "localhost", errorHandler: unreadable });
+  const server = createHttpServer({ ...timeouts, noDelay: true }, (request, response) =>
+    request.headers.host === undefined && request.httpVersion === "1.1"
+      ? answer(request, response, 400, "Host", "expected the header Host")
+      : listener(request, response),
+  );
   server.maxHeadersCount = maxHeadersCount;
   server.maxConnections = maxConnections;
   server.on("clientError", refuse);
+  server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) =>
+    answer(request, response, 417, "Expect", "expected 100-continue, or nothing"),
+  );
+  server.on("connect", (_: IncomingMessage, socket: Socket) => {
+    socket.end(responseText(405, problemText(405, requestErrors.methodNotAllowed, "", "this server is no proxy")));
+  });
   const host = options.host ?? "127.0.0.1";
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -90,21 +110,52 @@ async function shut(server: Server, graceMs: number, closeSockets: () => Promise
   clearTimeout(force);
 }
 
-/** What Node's parser refuses never reaches the app. */
+function problemText(status: number, kind: ErrorKind, path: string, message: string): string {
+  const { text } = toProblem(kind(message, { errors: [{ path, message }] }), undefined);
+  return JSON.stringify({ ...JSON.parse(text), status });
+}
+
+/** To a request that does not reach the app. */
+function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  status: number,
+  path: string,
+  message: string,
+): void {
+  response.writeHead(status, { "content-type": problemType, connection: "close" });
+  response.end(problemText(status, requestErrors.invalid, path, message));
+  request.resume();
+}
+
+/** A target or a Host of which no URL can be made. */
+function unreadable(): Response {
+  const text = problemText(400, requestErrors.invalid, "Host", "the request's target and its Host make no URL");
+  return new Response(text, { status: 400, headers: { "content-type": problemType } });
+}
+
+/** What Node's parser refuses. */
 function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-  if (!socket.writable || error.code === "ECONNRESET") {
+  const { _httpMessage: answering } = socket as Socket & { readonly _httpMessage?: ServerResponse | null };
+  // In the midst of an answer, e.g. an event stream, another one would be taken for a part of it.
+  if (!socket.writable || error.code === "ECONNRESET" || answering?.headersSent) {
     socket.destroy();
     return;
   }
+  // What came before on this connection was whole, and may have been done by now: its answer comes first.
+  if (answering?.req.complete) {
+    answering.once("finish", () => setImmediate(refuse, error, socket));
+    return;
+  }
   const { status, kind } = reasons[error.code ?? ""] ?? { status: 400, kind: requestErrors.invalid };
-  const problem = toProblem(kind("the request is not HTTP as this server takes it"), undefined);
-  const text = JSON.stringify({ ...JSON.parse(problem.text), status });
-  socket.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${problemType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
-  );
+  socket.end(responseText(status, problemText(status, kind, "", "the request is not HTTP as this server takes it")));
 }
+
+const responseText = (status: number, text: string): string =>
+  `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${problemType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
 
 const reasons: Readonly<Record<string, { status: number; kind: ErrorKind }>> = {
   HPE_HEADER_OVERFLOW: { status: 431, kind: requestErrors.tooLarge },
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: { status: 413, kind: requestErrors.tooLarge },
   ERR_HTTP_REQUEST_TIMEOUT: { status: 408, kind: requestErrors.invalid },
 };

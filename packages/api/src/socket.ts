@@ -65,13 +65,18 @@ export function createSockets(app: SocketOptions): Sockets {
     clientTracking: false,
     handleProtocols: (offered) => (offered.has(protocol) ? protocol : false),
   });
+  server.on("wsClientError", (error, socket, request) => {
+    const message = `this is no WebSocket handshake: ${error.message}`;
+    refuse(
+      socket,
+      requestErrors.invalid(message, { errors: [{ path: "", message }] }),
+      requestIdOf({ header: headerOf(request) }, ports),
+    );
+  });
   const open = new Map<WebSocket, () => Promise<void>>();
 
   async function accept(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-    const header = (name: string) => {
-      const value = request.headers[name];
-      return Array.isArray(value) ? value.join(", ") : value;
-    };
+    const header = headerOf(request);
     const requestId = requestIdOf({ header }, ports);
     const alive = () => !socket.destroyed;
     try {
@@ -125,6 +130,13 @@ export function createSockets(app: SocketOptions): Sockets {
     },
   };
 }
+
+const headerOf = (request: IncomingMessage) => (name: string) => {
+  const value = request.headers[name];
+  return Array.isArray(value) ? value.join(", ") : value;
+};
+
+const wrongOp = (message: string) => requestErrors.invalid(message, { errors: [{ path: "op", message }] });
 
 function refuse(socket: Duplex, thrown: unknown, requestId: string): void {
   const { status, text, retryAfterSeconds } = toProblem(thrown, requestId);
@@ -258,8 +270,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
       if (before) await before;
       if (data.op === "hello") await hello(data);
       else {
-        if (held !== undefined)
-          await (connection ?? Promise.reject(requestErrors.invalid("the first frame must be hello")));
+        if (held !== undefined) await (connection ?? Promise.reject(wrongOp("the first frame must be hello")));
         reply(await Frames.act(scope, data), generation);
         if (data.op === "stop") ending ??= { code: close.normal, reason: "the agent was removed" };
       }
@@ -270,7 +281,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     }
   };
   const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
-    if (connection !== undefined) throw requestErrors.invalid("hello was said already");
+    if (connection !== undefined) throw wrongOp("hello was said already");
     connection = Agent.connect(scope, id, { connectionId: randomUUID(), holding, push: pushed });
     const { agent, commands } = await connection;
     await ports.store.settled();

@@ -150,6 +150,7 @@ describe("a WebSocket", () => {
     await hello(ws);
     const { hashOf } = await import("../../core/src/secret.ts");
     const { bearerKey } = await import("../../core/src/rows.ts");
+    system.damaged.add("agent.token");
     await system.engine.ports.store.write({ delete: bearerKey(hashOf(registered.token)) });
     system.clock.advance(10_000);
     expect(await closed).toBe(1008);

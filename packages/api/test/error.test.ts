@@ -23,6 +23,8 @@ const raw = (...parts: (string | Buffer)[]): Promise<string> =>
 const head = (line: string, headers: string[]) =>
   `${[line, "Host: x", `Authorization: Bearer ${api.adminKey}`, "Connection: close", ...headers].join("\r\n")}\r\n\r\n`;
 
+const wide = Object.fromEntries(Array.from({ length: 100_000 }, (_, n) => [`${n}`, 0]));
+
 describe("a wrong request is refused with what and where", () => {
   test.each([
     ["an unknown field", { type: "a", colour: "red" }, "colour", "unknown field"],
@@ -44,6 +46,17 @@ describe("a wrong request is refused with what and where", () => {
     ],
     ["a dependency that is not there", { type: "a", dependsOn: ["tsk_x"] }, "dependsOn.0", /no task/],
     ["a list as body", [], "", /expected object/],
+    ["a number too small to store", { type: "a", cancelGraceSeconds: 5e-324 }, "cancelGraceSeconds", /1e-130/],
+    [
+      "a number too large to store",
+      { type: "a", labels: [{ key: "k", op: "gt", value: 1e200 }] },
+      "labels.0.value",
+      /below 1e126/,
+    ],
+    ["a NUL in the id of an agent", { type: "a", agentId: "a\0" }, "agentId", /no control characters/],
+    ["a NUL in the id of a parent", { type: "a", parentId: "\0" }, "parentId", /no control characters/],
+    ["a NUL in a dependency", { type: "a", dependsOn: ["\0"] }, "dependsOn.0", /no control characters/],
+    ["more members than any schema has", { type: "a", retry: wide }, "retry", /at most 1000 members, not 100000/],
   ])("%s", async (_, body, path, message) => {
     const reply = await api.call("POST", "/v1/tasks", { raw: JSON.stringify(body) });
     expect(reply.status, reply.text).toBe(400);
@@ -93,6 +106,7 @@ describe("a wrong request is refused with what and where", () => {
     ["a cursor of somewhere else", "?cursor=bm9wZQ", "cursor"],
     ["named as what every object has", "?constructor=1", "constructor"],
     ["named __proto__", "?__proto__=1", "__proto__"],
+    ["an id with a NUL", "?agentId=%00", "agentId"],
   ])("a query parameter that is %s", async (_, query, path) => {
     const reply = await api.call("GET", `/v1/tasks${query}`);
     expect([reply.status, reply.body.code, reply.body.errors[0].path]).toEqual([400, "request.invalid", path]);

@@ -159,7 +159,8 @@ describe("an agent on its WebSocket", () => {
       [{ op: "complete", taskId: "x", fence: 1, colour: 1 }, 400, "colour"],
       [{ op: "start", taskId: 7, fence: 1 }, 400, "taskId"],
       [{ op: "start", taskId: "tsk_unknown", fence: 1 }, 404, undefined],
-      [{ op: "hello" }, 400, undefined],
+      [{ op: "start", taskId: "\0", fence: 1 }, 400, "taskId"],
+      [{ op: "hello" }, 400, "op"],
     ] as const) {
       const { ok, problem } = await self.ask(frame);
       expect([ok, problem.status]).toEqual([false, status]);
@@ -169,6 +170,15 @@ describe("an agent on its WebSocket", () => {
     expect((await self.next(({ op }) => op === "reply")).problem.errors[0].path).toBe("result");
     self.ws.send("7");
     expect((await self.next(({ op }) => op === "reply")).ok).toBe(false);
+    expect((await self.ask({ op: "heartbeat" })).ok).toBe(true);
+  });
+
+  test("is answered once for a message of more frames than one may have, however many they are", async () => {
+    const { agent } = await fleet();
+    const self = await join(agent);
+    self.ws.send(`[${Array(500_000).fill(0).join(",")}]`);
+    const { problem } = await self.next(({ op }) => op === "reply");
+    expect([problem.code, problem.detail]).toEqual(["request.invalid", "expected at most 1000 frames, not 500000"]);
     expect((await self.ask({ op: "heartbeat" })).ok).toBe(true);
   });
 
@@ -281,10 +291,10 @@ test("a peer that reads nothing is not sent more and more", { timeout: 60_000 },
     return Buffer.concat([header, Buffer.from(text)]);
   };
   const hello = frame(`{"op":"hello"${" ".repeat(200)}}`);
-  const bad = frame(`[${Array(4000).fill('{"op":"x"}').join(",")}]`);
+  const bad = frame(`[${Array(1000).fill('{"op":"x"}').join(",")}]`);
   socket.write(hello);
-  // Each of these asks for some 2 MB of answers, of which none is read.
-  const sent = 200;
+  // Each of these asks for some 500 KB of answers, of which none is read.
+  const sent = 800;
   for (let i = 0; i < sent; i++) socket.write(bad);
   const read = async () => {
     const { text } = await api.call("GET", "/metrics");

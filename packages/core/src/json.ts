@@ -10,7 +10,13 @@ export type JsonText = string & { readonly __json: true };
 /** In a schema: any JSON value. The edge hands over its exact text (`readJson`); OpenAPI shows `{}`. */
 export const jsonText = () => z.custom<JsonText>((value) => typeof value === "string").meta({ payload: true });
 
-export const jsonLimits = { bodyBytes: 1024 * 1024, depth: 64, inlineBytes: 64 * 1024 } as const;
+export const jsonLimits = {
+  bodyBytes: 1024 * 1024,
+  depth: 64,
+  inlineBytes: 64 * 1024,
+  /** Of one object outside payloads. A schema looks at each before it counts them, which takes seconds for 100,000. */
+  members: 1000,
+} as const;
 
 /** Too large to lie in its task's row: it is kept as a blob. A character is at most three bytes, so most texts need no count. */
 export const isLarge = (text: JsonText): boolean =>
@@ -22,7 +28,7 @@ export const isLarge = (text: JsonText): boolean =>
  *
  * @param payloads paths of members, `*` for each entry of a list: `input`, `tasks.*.input`. Pass the same list each
  * time: it is compiled once.
- * @throws `request.invalid` with the path: not JSON, deeper than 64, or a surrogate without its other half (U+D800 to
+ * @throws `request.invalid` with the path: not JSON, deeper than 64, wider than 1000 outside payloads, or a surrogate without its other half (U+D800 to
  * U+DFFF cannot be written as UTF-8: https://www.rfc-editor.org/rfc/rfc8259#section-8.2)
  * @example readJson('{"input": 1e400}', ["input"]) // { input: "1e400" }
  */
@@ -43,7 +49,16 @@ export function readJson(text: string, payloads: readonly string[]): unknown {
   }
   scan(text, skipSpace(text, 0), 0, tree, value as Composite);
   if (text.includes("__proto__") || text.includes("\\u00")) refuseProto(value, "");
+  if (text.length > jsonLimits.members * 4) refuseWide(value, "");
   return value;
+}
+
+function refuseWide(value: unknown, path: string): void {
+  if (!isObject(value)) return;
+  const members = Object.entries(value);
+  if (!Array.isArray(value) && members.length > jsonLimits.members)
+    throw invalid(path, `expected at most ${jsonLimits.members} members, not ${members.length}`);
+  for (const [name, member] of members) refuseWide(member, path === "" ? name : `${path}.${name}`);
 }
 
 /** A member named `__proto__` outside payloads: no schema has one, and those that take any name would drop it silently. */

@@ -18,13 +18,19 @@ export { gatewayBytes } from "./frame.ts";
 
 const payloads = [...framePayloads, ...framePayloads.map((name) => `*.${name}`)];
 
+/** Each bad one is answered by a problem many times its size. */
+export const framesOfMessage = 1000;
+
 /**
  * The frames of one message, not yet checked.
  * @throws `request.invalid`, see `isNoJson`
  */
 export function readFrames(text: string): readonly unknown[] {
   const value = readJson(text, payloads);
-  return Array.isArray(value) ? value : [value];
+  if (!Array.isArray(value)) return [value];
+  if (value.length <= framesOfMessage) return value;
+  const message = `expected at most ${framesOfMessage} frames, not ${value.length}`;
+  throw requestErrors.invalid(message, { errors: [{ path: "", message }] });
 }
 
 /** The peer speaks something else; JSON that breaks a limit is just one bad message. */

@@ -7,7 +7,7 @@ import { Commands, Heartbeat } from "./schema.ts";
 
 /**
  * The WebSocket of an agent (`GET /v1/agents/{id}/connect`, subprotocol `waggle.v1`, token as Bearer or as
- * subprotocol `bearer.<token>`). A message is one frame or a list of frames, as JSON text, at most 1 MiB.
+ * subprotocol `bearer.<token>`). A message is one frame or a list of up to 1000 frames, as JSON text, at most 1 MiB.
  *
  * The first frame is `hello`; the server answers `welcome` and pushes `assign` from then on, up to the free slots.
  * Every other frame of the agent may carry `re`, a number of its choice: the server answers exactly one
@@ -15,7 +15,7 @@ import { Commands, Heartbeat } from "./schema.ts";
  * implied, so an agent that is quick need not send one.
  */
 const re = z.number().int().min(0).optional();
-const on = { re, taskId: z.string().max(64) };
+const on = { re, taskId: task.name(64) };
 const fence = task.Start.shape.fence;
 
 export const AgentFrame = z.discriminatedUnion("op", [

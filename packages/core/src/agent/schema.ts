@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { Delivery, DeliveryInfo } from "../delivery/schema.ts";
 import { jsonText } from "../json.ts";
+import { number } from "../number.ts";
 import { name } from "../task/schema.ts";
 
 export const statuses = ["connecting", "ready", "busy", "draining", "paused", "lost", "stopped"] as const;
@@ -8,16 +9,16 @@ export type Status = (typeof statuses)[number];
 
 export const Capability = z.strictObject({
   name: name(),
-  level: z.number().min(0).max(1).optional(),
+  level: number().min(0).max(1).optional(),
   /** Per task, in the tenant's own unit. */
-  cost: z.number().min(0).max(1_000_000).optional(),
+  cost: number().min(0).max(1_000_000).optional(),
 });
 export type Capability = z.output<typeof Capability>;
 
 const unique = (list: readonly { name: string }[]) => new Set(list.map((entry) => entry.name)).size === list.length;
 export const Capabilities = z.array(Capability).max(64).refine(unique, "each capability name once");
 export const Labels = z
-  .record(name(64), z.union([z.string().max(256), z.number()]))
+  .record(name(64), z.union([z.string().max(256), number()]))
   .refine((labels) => Object.keys(labels).length <= 64, "at most 64 labels");
 
 const settable = {
@@ -33,7 +34,7 @@ export const Register = z.strictObject({
   name: name(),
   ...settable,
   delivery: Delivery.default({ type: "pull" }),
-  leaseSeconds: z.number().min(3).max(3600).default(60),
+  leaseSeconds: number().min(3).max(3600).default(60),
   onConflict: z.enum(["reject", "replace"]).default("reject"),
 });
 export type Register = z.output<typeof Register>;
@@ -53,12 +54,12 @@ export const Patch = z
 export type Patch = z.output<typeof Patch>;
 
 const holding = z
-  .array(z.strictObject({ taskId: z.string().max(64), fence: z.number().int().min(1) }))
+  .array(z.strictObject({ taskId: name(64), fence: z.number().int().min(1) }))
   .max(1000)
   .optional();
 export const Lease = z.strictObject({
   max: z.number().int().min(1).max(100).default(1),
-  waitSeconds: z.number().min(0).max(20).default(0),
+  waitSeconds: number().min(0).max(20).default(0),
   /** What the agent holds; with it, a task it was given and does not name is given to it once more: its answer was lost. */
   holding,
 });

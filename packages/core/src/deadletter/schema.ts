@@ -1,8 +1,9 @@
 import * as z from "zod";
+import { name } from "../task/schema.ts";
 
 export const Redrive = z
   .strictObject({
-    taskIds: z.array(z.string().max(64)).min(1).max(100).optional(),
+    taskIds: z.array(name(64)).min(1).max(100).optional(),
     all: z.literal(true).optional(),
     /** Spread the redriven tasks: at most this many a second. */
     perSecond: z.number().min(0.01).max(10_000).optional(),

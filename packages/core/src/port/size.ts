@@ -20,11 +20,18 @@ export function nameBytes(name: string): number {
   return bytes;
 }
 
+/**
+ * Whether a number is one that a row can hold: DynamoDB's range.
+ * Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+ */
+export function isStorable(value: number): boolean {
+  const size = Math.abs(value);
+  return size < 1e126 && (size >= 1e-130 || size === 0);
+}
+
 /** One byte for every two significant digits, one more, and one for the sign. */
 function numberBytes(value: number): number {
-  // DynamoDB's range: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
-  const size = Math.abs(value);
-  if (!(size < 1e126 && (size >= 1e-130 || size === 0))) {
+  if (!isStorable(value)) {
     throw new TypeError(`a row can hold finite numbers from 1e-130 to below 1e126 only, not ${value}`);
   }
   const sign = value < 0 ? 1 : 0;

@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { isId } from "../id.ts";
 import { jsonText } from "../json.ts";
+import { number } from "../number.ts";
 
 export const statuses = [
   "scheduled",
@@ -35,22 +36,22 @@ export const name = (max = 128) =>
     .max(max)
     .regex(/^[^\p{C}\p{Z}]+( [^\p{C}\p{Z}]+)*$/u, "no control characters, no leading, trailing or double spaces");
 
-const seconds = (min: number, max: number) => z.number().min(min).max(max);
+const seconds = (min: number, max: number) => number().min(min).max(max);
 const day = 86_400;
 
 export const Requirement = z.strictObject({
   capability: name(),
-  minLevel: z.number().min(0).max(1).optional(),
+  minLevel: number().min(0).max(1).optional(),
 });
 
-const scalar = z.union([z.string().max(256), z.number()]);
+const scalar = z.union([z.string().max(256), number()]);
 export const Selector = z
   .strictObject({
     key: name(64),
     op: z.enum(["eq", "ne", "in", "exists", "gt", "gte", "lt", "lte"]),
-    value: z.union([z.string().max(256), z.number(), z.boolean(), z.array(scalar).min(1).max(50)]).optional(),
+    value: z.union([z.string().max(256), number(), z.boolean(), z.array(scalar).min(1).max(50)]).optional(),
     required: z.boolean().default(true),
-    weight: z.number().min(-100).max(100).optional(),
+    weight: number().min(-100).max(100).optional(),
   })
   .superRefine((selector, ctx) => {
     const wrong = (message: string) => ctx.addIssue({ code: "custom", path: ["value"], message });
@@ -80,7 +81,7 @@ export const Retry = z.strictObject({
   /** Attempts in all, the first included. */
   maxAttempts: z.number().int().min(1).max(100).default(3),
   initialSeconds: seconds(0, day).default(1),
-  factor: z.number().min(1).max(10).default(2),
+  factor: number().min(1).max(10).default(2),
   maxSeconds: seconds(0, day).default(60),
   /** Error codes that end the task at once. */
   nonRetryable: z.array(name()).max(50).default([]),
@@ -89,9 +90,9 @@ export const Retry = z.strictObject({
 export const ConcurrencyLimit = z.strictObject({ key: name(256), limit: z.number().int().min(1).max(1_000_000) });
 export const RateLimit = z.strictObject({
   key: name(256),
-  limit: z.number().min(0.001).max(1_000_000),
+  limit: number().min(0.001).max(1_000_000),
   perSeconds: seconds(0.001, day),
-  weight: z.number().min(0).max(1_000_000).optional(),
+  weight: number().min(0).max(1_000_000).optional(),
 });
 
 const fields = {
@@ -102,15 +103,15 @@ const fields = {
   priority: z.number().int().min(0).max(9).default(5),
   requires: z.array(Requirement).max(64).default([]),
   labels: z.array(Selector).max(64).default([]),
-  agentId: z.string().max(64).optional(),
+  agentId: name(64).optional(),
   role: name().optional(),
   stickyKey: name(256).optional(),
   strategy: z.enum(strategies).default("best_fit"),
   slots: z.number().int().min(1).max(1000).default(1),
   delaySeconds: seconds(0, 366 * day).optional(),
   notBefore: z.iso.datetime({ offset: true }).optional(),
-  dependsOn: z.array(z.string().min(1).max(128)).max(100).default([]),
-  parentId: z.string().max(64).optional(),
+  dependsOn: z.array(name()).max(100).default([]),
+  parentId: name(64).optional(),
   timeouts: Timeouts.prefault({}),
   cancelGraceSeconds: seconds(0, 3600).default(10),
   retry: Retry.prefault({}),
@@ -161,14 +162,14 @@ export const Start = z.strictObject({ fence });
 export const Heartbeat = z.strictObject({
   fence,
   progress: z
-    .strictObject({ percent: z.number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
+    .strictObject({ percent: number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
     .optional(),
   /** Comes back to the next attempt as `task.details`. */
   details: jsonText().optional(),
 });
 /** `usage.units` corrects the weight of the task's rate limit after the call. */
 export const Usage = z
-  .record(name(64), z.number().min(0))
+  .record(name(64), number().min(0))
   .refine((usage) => Object.keys(usage).length <= 32, "at most 32 entries");
 export const Complete = z.strictObject({ fence, result: jsonText().optional(), usage: Usage.optional(), take });
 export const Fail = z.strictObject({ fence, error: Problem, usage: Usage.optional(), take });
@@ -179,9 +180,9 @@ export const ListQuery = z.strictObject({
   cursor: z.string().max(1024).optional(),
   status: z.enum(statuses).optional(),
   type: name().optional(),
-  agentId: z.string().max(64).optional(),
+  agentId: name(64).optional(),
   tag: name().optional(),
-  parentId: z.string().max(64).optional(),
+  parentId: name(64).optional(),
 });
 
 const time = z.iso.datetime({ precision: 3 });

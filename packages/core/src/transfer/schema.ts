@@ -5,6 +5,7 @@ import { isId } from "../id.ts";
 import type { JsonText } from "../json.ts";
 import * as key from "../key/schema.ts";
 import * as limit from "../limit/schema.ts";
+import { number } from "../number.ts";
 import { limits } from "../task/error.ts";
 import { held, type Row, terminal } from "../task/row.ts";
 import * as task from "../task/schema.ts";
@@ -38,7 +39,7 @@ const Payload = z.string().superRefine((text, ctx) => {
 const idOf = (prefix: "tsk" | "agt" | "key") =>
   z.string().refine((id) => isId(prefix, id), `expected ${prefix}_ and 22 characters of 0-9 a-z without i l o u`);
 /** Milliseconds since 1970. */
-const time = z.number().min(0).max(8_640_000_000_000_000);
+const time = number().min(0).max(8_640_000_000_000_000);
 const count = z.number().int().min(0);
 /** SHA-256 as base64url. */
 const bearerHash = z.string().regex(/^[A-Za-z0-9_-]{43}$/, "expected a SHA-256 as base64url");
@@ -65,11 +66,11 @@ export const AgentRecord = z.strictObject({
   labels: agent.Register.shape.labels.unwrap(),
   maxConcurrency: z.number().int().min(1).max(1000),
   delivery: agent.Info.shape.delivery,
-  leaseSeconds: z.number().min(3).max(3600),
+  leaseSeconds: number().min(3).max(3600),
   tokenHash: bearerHash,
   completed: count,
   failed: count,
-  busyMs: z.number().min(0),
+  busyMs: number().min(0),
   createdAt: time,
   registeredAt: time,
   changedAt: time,
@@ -152,7 +153,7 @@ const TaskFields = z.strictObject({
   parentId: z.string().max(64).optional(),
   timeouts: task.Timeouts.optional(),
   retry: task.Retry.optional(),
-  cancelGraceSeconds: z.number().min(0).max(3600).optional(),
+  cancelGraceSeconds: number().min(0).max(3600).optional(),
   concurrency: z.array(task.ConcurrencyLimit).max(8).optional(),
   rate: task.RateLimit.optional(),
   fairKey: task.name(256).optional(),
@@ -162,10 +163,10 @@ const TaskFields = z.strictObject({
   agentId: z.string().max(64).optional(),
   /** `[strategy, score, looked at, free, used, max, reason]` */
   decision: z
-    .tuple([z.enum(task.strategies), z.number(), z.number(), z.number(), z.number(), z.number(), z.string().max(256)])
+    .tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), z.string().max(256)])
     .optional(),
   progress: z
-    .strictObject({ percent: z.number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
+    .strictObject({ percent: number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
     .optional(),
   cancelAt: time.optional(),
   error: z
@@ -241,7 +242,7 @@ export const End = z.strictObject({ kind: z.literal("end"), ...sums });
 
 export const ExportPage = z.object({
   format: z.literal(format),
-  version: z.number(),
+  version: number(),
   tenant: z.string(),
   /** Version of the server. */
   server: z.string(),

@@ -32,12 +32,13 @@ type ServerFrame =
   /** A gateway's own word for a frame that was lost on its way: it names none. */
   | { op?: undefined; message?: string };
 
-/** The server's limit of one message is 1 MiB. */
+/** The server's limits of one message are 1 MiB and 1000 frames. */
 const maxMessageChars = 300 * 1024;
 /** Of API Gateway: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html */
 const gateway = { messageBytes: 128 * 1024, fragmentBytes: 32 * 1024 };
 /** Beside the members of a frame: its number, braces, the brackets of a list. */
 const frameBytes = 64;
+const maxMessageFrames = 1000;
 /** Under the ten minutes after which API Gateway closes a silent connection, and half-open ones are found. */
 const longestSilenceMs = 240_000;
 /** A server that restarts is back within a second or two; one that is down for longer is asked less often. */
@@ -91,7 +92,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     for (let from = 0; from < frames.length; ) {
       let to = from;
       let size = 0;
-      while (to < frames.length) {
+      while (to < frames.length && to - from < maxMessageFrames) {
         size += sizeOf(frames[to] as string);
         if (to > from && size >= most) break;
         to++;

@@ -1,0 +1,47 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { callRound, described, type Figures } from "./round.ts";
+import { socketRound } from "./sockets.ts";
+import { openTarget, type Target } from "./target.ts";
+
+/* The short form of `npm run fuzz`: each run has other inputs, and a failure names the seed that has them again. */
+
+let target: Target;
+beforeAll(async () => {
+  target = await openTarget();
+});
+afterAll(() => target?.stop());
+
+const figures: Figures = { inputs: 0, byStatus: {} };
+const patience = { timeout: 120_000 };
+
+test(
+  "whatever is sent to any route: no 5xx, no silence, and a refusal says why and changes nothing",
+  patience,
+  async () => {
+    const seed = Math.floor(Math.random() * 2 ** 30);
+    const failure = await callRound(target, { seed, inputs: 1000, figures });
+    expect(described(failure), `again: npm run fuzz -- --only calls --inputs 1000 --seed ${seed}`).toBe("");
+    expect(target.errors).toEqual([]);
+  },
+);
+
+test(
+  "whatever an agent sends on its socket: each frame is answered, and a refused one changes nothing",
+  patience,
+  async () => {
+    const seed = Math.floor(Math.random() * 2 ** 30);
+    const failure = await socketRound(target, { seed, inputs: 100, figures });
+    expect(described(failure), `again: npm run fuzz -- --only frames --inputs 100 --seed ${seed}`).toBe("");
+    expect(target.errors).toEqual([]);
+  },
+);
+
+test("the inputs are as intended: most are refused, and some are taken", () => {
+  const of = (from: number, to: number) =>
+    Object.entries(figures.byStatus).reduce(
+      (sum, [status, count]) => sum + (+status >= from && +status < to ? count : 0),
+      0,
+    );
+  expect(of(400, 500)).toBeGreaterThan(of(200, 300));
+  expect(of(200, 300)).toBeGreaterThan(100);
+});
