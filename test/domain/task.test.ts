@@ -320,6 +320,20 @@ describe("dependencies", () => {
     expect(await system.get(two.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
     expect(await system.get(three.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
   });
+  test("that failed and are tried again are waited for again, and told of as before", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("x");
+    const two = await system.task("x", { dependsOn: [one.id] });
+    await Task.cancel(system.admin, one.id, {});
+    await system.quiet();
+    await Task.retry(system.admin, one.id);
+    await system.quiet();
+    await Task.retry(system.admin, two.id);
+    await system.quiet();
+    expect(await system.get(two.id)).toMatchObject({ status: "scheduled" });
+    await finish(agent);
+    expect((await system.get(two.id)).status).toBe("queued");
+  });
   test("must exist", async () => {
     expect(await code(system.task("x", { dependsOn: ["tsk_nope"] }))).toBe("task.dependency_not_found");
   });

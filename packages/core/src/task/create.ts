@@ -5,12 +5,12 @@ import { createId } from "../id.ts";
 import { isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
 import { admissible, admit, laneOf, readTask } from "../match/dispatch.ts";
-import type { Item, Write } from "../port/index.ts";
-import { dependantPartition, idempotencyKey, taskKey } from "../rows.ts";
+import type { Write } from "../port/index.ts";
+import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { dependencyEnded } from "./dependency.ts";
+import { linkToDependencies, meetEnded } from "./dependency.ts";
 import { dependencyCycle, dependencyNotFound, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
-import { deadlineOf, defaultRetry, type Row, terminal, toInfo } from "./row.ts";
+import { deadlineOf, defaultRetry, type Row, toInfo } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
 
 export interface CreateOptions {
@@ -43,7 +43,10 @@ export async function create(
     const row = await build(scope, input, seed.ids[0] as string, seed.at);
     if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
     if (known) {
-      if (!(await readTask(scope, row.id))) await store(scope, [row], { again: true });
+      const made = await readTask(scope, row.id);
+      if (!made) await store(scope, [row], { again: true });
+      // Whoever made it may have died before the look that has to follow.
+      else await meetEnded(scope, made);
       return { task: infoOf(row, input), replayed: true };
     }
     await checkDependencies(scope, row);
@@ -52,7 +55,11 @@ export async function create(
     if (await store(scope, [row], { remembered: remember?.(seed), keyFirst }))
       return { task: infoOf(row, input), replayed: false };
     const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
-    if (taken) return { task: infoOf(sameAsked(taken, row), input), replayed: true };
+    if (taken) {
+      const same = sameAsked(taken, row);
+      await meetEnded(scope, same);
+      return { task: infoOf(same, input), replayed: true };
+    }
     // The same key was used meanwhile: what it made is the answer.
   }
 }
@@ -304,22 +311,7 @@ export async function store(
   const { store } = scope.ports;
   const waiting = rows.filter((row) => row.unmet !== undefined);
   const own = new Set(rows.map((row) => row.id));
-  if (waiting.length > 0) {
-    const links = waiting.flatMap((row) =>
-      (row.unmet ?? []).map((on) => ({
-        put: { pk: dependantPartition(scope.tenant, on), sk: row.id, kind: "dependant" } as Item,
-      })),
-    );
-    await store.batchWrite(links);
-    const others = new Set(waiting.flatMap((row) => row.unmet ?? []).filter((on) => !own.has(on)));
-    for (const on of others)
-      await store.write({
-        update: taskKey(scope.tenant, on),
-        kind: "task",
-        set: { dependants: true },
-        if: { exists: true },
-      });
-  }
+  if (waiting.length > 0) await linkToDependencies(scope, waiting, own);
   if (again) {
     await announce(scope, rows);
     for (const row of rows) await store.write({ put: row, if: { exists: false } });
@@ -333,14 +325,7 @@ export async function store(
     if (atomic) await storeTogether(scope, rows, []);
     else await storeEach(scope, rows);
   }
-  for (const row of waiting) {
-    for (const on of row.unmet ?? []) {
-      if (own.has(on)) continue;
-      const dependency = await readTask(scope, on);
-      if (dependency && terminal.has(dependency.status))
-        await dependencyEnded(scope, row.id, dependency.id, dependency.status);
-    }
-  }
+  for (const row of waiting) await meetEnded(scope, row, own);
   return true;
 }
 

@@ -1,8 +1,9 @@
 import { isError } from "../error.ts";
-import { dependantPartition } from "../rows.ts";
+import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
 import { notFound, outcome } from "./error.ts";
+import { type Row, terminal } from "./row.ts";
 import type { Status } from "./schema.ts";
 
 /** One dependency of a waiting task has ended: the task is nearer its start, or will never have one. */
@@ -28,6 +29,45 @@ export async function dependencyEnded(scope: Scope, id: string, dependencyId: st
   } catch (error) {
     if (!isError(error, notFound)) throw error;
   }
+}
+
+/**
+ * Has those a task waits for tell it of their end. To be called before the task is stored as waiting, and `meetEnded` after: what
+ * ended in between told nobody.
+ * @param own tasks stored along with these: they tell each other without
+ */
+export async function linkToDependencies(
+  scope: Scope,
+  rows: readonly Pick<Row, "id" | "unmet">[],
+  own: ReadonlySet<string> = new Set(),
+): Promise<void> {
+  const { store } = scope.ports;
+  const links = rows.flatMap(({ id, unmet = [] }) =>
+    unmet.map((on) => ({ put: { pk: dependantPartition(scope.tenant, on), sk: id, kind: "dependant" } })),
+  );
+  await store.batchWrite(links);
+  const others = new Set(rows.flatMap(({ unmet = [] }) => unmet).filter((on) => !own.has(on)));
+  for (const on of others)
+    await store.write({
+      update: taskKey(scope.tenant, on),
+      kind: "task",
+      set: { dependants: true },
+      if: { exists: true },
+    });
+}
+
+/** Of the tasks it waits for, those that have ended are waited for no longer. @returns whether there were any */
+export async function meetEnded(
+  scope: Scope,
+  { id, unmet = [] }: Pick<Row, "id" | "unmet">,
+  own: ReadonlySet<string> = new Set(),
+): Promise<boolean> {
+  const others = unmet.filter((on) => !own.has(on));
+  if (others.length === 0) return false;
+  const found = await scope.ports.store.batchGet(others.map((on) => taskKey(scope.tenant, on)));
+  const ended = (found as (Row | undefined)[]).filter((row) => row !== undefined && terminal.has(row.status)) as Row[];
+  for (const dependency of ended) await dependencyEnded(scope, id, dependency.id, dependency.status);
+  return ended.length > 0;
 }
 
 /** Tells all that wait for a task how it ended. */

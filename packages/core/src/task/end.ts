@@ -8,6 +8,7 @@ import { readTask } from "../match/dispatch.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
+import { linkToDependencies, meetEnded } from "./dependency.ts";
 import { notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
@@ -57,6 +58,10 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
   const dependencies = current.dependsOn
     ? await scope.ports.store.batchGet(current.dependsOn.map((on) => taskKey(scope.tenant, on)))
     : [];
+  if (current.error?.code === outcome.dependencyFailed) {
+    const running = (dependencies as (Row | undefined)[]).filter((row) => row && !terminal.has(row.status)) as Row[];
+    await linkToDependencies(scope, [{ id, unmet: running.map((row) => row.id) }]);
+  }
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
@@ -94,6 +99,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
       return { changes: { ...fresh, status: "scheduled", scheduledAt: now + delayMs }, note: "retried by hand" };
     return { changes: { ...fresh, status: "queued", queuedAt: now }, note: "retried by hand" };
   });
+  await meetEnded(scope, row);
   return toInfo(row);
 }
 
