@@ -38,7 +38,7 @@ export interface Lambda {
   /** SIGKILLs a container that is in the middle of an invocation. @returns whether there was one */
   kill(pick: (count: number) => number): boolean;
   /** Since it was made. */
-  readonly counts: { invocations: number; errors: number; cold: number; killed: number; ms: number };
+  readonly counts: { invocations: number; done: number; errors: number; cold: number; killed: number; ms: number };
   stop(): Promise<void>;
 }
 
@@ -73,7 +73,7 @@ export function createLambda(options: LambdaOptions): Lambda {
   const all = new Set<Container>();
   const idle: Container[] = [];
   const waiting: { give(container: Container): void; refuse(error: Error): void }[] = [];
-  const counts = { invocations: 0, errors: 0, cold: 0, killed: 0, ms: 0 };
+  const counts = { invocations: 0, done: 0, errors: 0, cold: 0, killed: 0, ms: 0 };
   let starting = 0;
   let stopped = false;
 
@@ -182,6 +182,7 @@ export function createLambda(options: LambdaOptions): Lambda {
           else tell({ id, event, deadline });
         });
         if (outcome.error) throw outcome.error;
+        counts.done++;
         return outcome.result;
       } catch (error) {
         counts.errors++;

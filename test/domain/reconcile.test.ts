@@ -1,4 +1,4 @@
-import { Agent, Key, type Ports, systemScope, Task } from "@waggle/core";
+import { Agent, createId, Key, type Ports, systemScope, Task } from "@waggle/core";
 import { minuteHandler, scalingHandler } from "@waggle/edge";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
@@ -63,6 +63,37 @@ test("a task that waits beside a free agent is given to it", async () => {
   expect(await minute()).toMatchObject({ waiting: 1 });
   expect((await get(id)).status).toBe("assigned");
 });
+
+test.each([["when its caller asks again"], ["a minute later"]])(
+  "a task goes on though its process died before it saw that what it waits for has ended: %s",
+  async (when) => {
+    const a = await agent("one");
+    const first = await task();
+    await fleet.quiet();
+    await Task.complete(fleet.process().scope({ role: "agent", id: a }), first, { fence: 1 });
+    await fleet.quiet();
+    const id = createId("tsk", fleet.clock.now(), fleet.engine.ports.random);
+    const asked = Task.Create.parse({ id, type: "t", requires: [{ capability: "x" }], dependsOn: [first] });
+    // At the call after which the task is there, and not yet looked after.
+    for (let nth = 1; !(await get(id).catch(() => undefined)); nth++) {
+      const process = fleet.process();
+      process.crash(nth, "after");
+      await Task.create(process.scope(), asked).catch(() => {});
+    }
+    await fleet.quiet();
+    expect(await get(id)).toMatchObject({ status: "scheduled", fence: 0 });
+    if (when === "a minute later") {
+      expect(await minute()).toMatchObject({ unmet: 0 });
+      await fleet.pass(31, 31);
+      await Agent.heartbeat(fleet.process().scope({ role: "agent", id: a }), a, {});
+      expect(await minute()).toMatchObject({ unmet: 1 });
+    } else {
+      await Task.create(fleet.process().scope(), asked);
+      await fleet.quiet();
+    }
+    expect((await get(id)).status).toBe("assigned");
+  },
+);
 
 test("slots in use that no task accounts for are free again", async () => {
   const id = await agent("one");

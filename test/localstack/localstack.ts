@@ -1,10 +1,20 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { type EmulatorKind, emulatorsLack, installEmulator, must, startEmulator } from "../support/emulator.ts";
+import {
+  type EmulatorKind,
+  emulatorsLack,
+  fromMaven,
+  type Installable,
+  installEmulator,
+  installed,
+  missing,
+  must,
+  startEmulator,
+} from "../support/emulator.ts";
 import { freePort } from "../support/process.ts";
 import { root } from "../support/root.ts";
 
@@ -29,7 +39,32 @@ const uv = "uv==0.13.9";
 /** All that the engine uses, and what functions need. */
 const services = "dynamodb,dynamodbstreams,sqs,events,s3,lambda,iam,sts,logs";
 
-/** The interpreter that the packages are locked for. */
+/**
+ * The interpreter that the packages are locked for, where the machine has none: Bytedeco's build, of which Maven Central has
+ * one that needs nothing but glibc. https://github.com/bytedeco/javacpp-presets/tree/master/cpython
+ */
+const cpython: Installable = {
+  name: "cpython-3.13.0",
+  needs: [["mvn", "--version"]],
+  install(folder) {
+    const classifier = "linux-x86_64";
+    fromMaven(
+      folder,
+      `<groupId>org.bytedeco</groupId><artifactId>cpython</artifactId><version>3.13.0-1.5.11</version><classifier>${classifier}</classifier>` +
+        "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>",
+      ["dependency:unpack-dependencies", `-DoutputDirectory=${folder}`],
+    );
+    renameSync(join(folder, "org/bytedeco/cpython", classifier), join(folder, "python"));
+    // An archive of Java keeps no rights.
+    chmodSync(join(folder, "python/bin/python3.13"), 0o755);
+  },
+};
+
+/** Why it cannot be installed here; undefined when it can. */
+const cpythonLacks = (): string | undefined =>
+  process.platform === "linux" && process.arch === "x64" ? missing(cpython) : "it is built for Linux on x86-64 alone";
+
+/** One that is here already. */
 function python(): string | undefined {
   const pyenv = join(homedir(), ".pyenv/versions");
   const found = existsSync(pyenv) ? readdirSync(pyenv).filter((name) => name.startsWith("3.13.")) : [];
@@ -39,19 +74,21 @@ function python(): string | undefined {
 }
 
 /** Why LocalStack's open core cannot run here; undefined when it can. */
-const hostLacks = (): string | undefined =>
-  python() === undefined
-    ? "LocalStack's open core needs Python 3.13 with venv, which this machine lacks"
-    : emulatorsLack.dynamo();
+function hostLacks(): string | undefined {
+  const lack = python() === undefined ? cpythonLacks() : undefined;
+  return lack === undefined
+    ? emulatorsLack.dynamo()
+    : `LocalStack's open core needs Python 3.13 with venv, which this machine lacks, and cannot have: ${lack}`;
+}
 
 /** Its open core without Docker: https://pypi.org/project/localstack-core/ */
-function openCore(dynamo: string): EmulatorKind {
+function openCore(dynamo: string, interpreter: string): EmulatorKind {
   const key = createHash("sha256").update(readFileSync(requirements)).update(uv).digest("hex").slice(0, 12);
   return {
     name: `localstack-${key}`,
     needs: [],
     install(folder) {
-      must(python() as string, ["-m", "venv", folder]);
+      must(interpreter, ["-m", "venv", folder]);
       const bin = join(folder, "bin/python");
       must(bin, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", uv]);
       must(bin, ["-m", "uv", "pip", "install", "--quiet", "--python", bin, "--require-hashes", "-r", requirements]);
@@ -139,7 +176,8 @@ export async function openLocalStack(options: LocalStackOptions): Promise<LocalS
   const lack = hostLacks();
   if (lack !== undefined) return { lack };
   const began = performance.now();
-  const kind = openCore(await installEmulator("dynamo"));
+  const interpreter = python() ?? join(await installed(cpython), "python/bin/python3.13");
+  const kind = openCore(await installEmulator("dynamo"), interpreter);
   if (!existsSync(join(root, ".cache/emulators", kind.name, ".installed")))
     log("installing LocalStack's open core into .cache, about 340 MB");
   const { endpoint, end } = await startEmulator(kind);

@@ -12,11 +12,15 @@ export interface Emulator {
   end(): Promise<void>;
 }
 
-export interface EmulatorKind {
+/** What is installed into `.cache/emulators`, once. */
+export interface Installable {
   readonly name: string;
   /** Programs it needs, and what they are asked to see that they are there. */
   readonly needs: readonly (readonly [program: string, ask: string])[];
   install(folder: string): void;
+}
+
+export interface EmulatorKind extends Installable {
   command(folder: string, port: number, scratch: string): { program: string; args: string[]; env?: NodeJS.ProcessEnv };
 }
 
@@ -81,23 +85,11 @@ const dynamo: EmulatorKind = {
     ["mvn", "--version"],
   ],
   install(folder) {
-    mkdirSync(folder, { recursive: true });
-    const pom = join(folder, "pom.xml");
-    const dependency =
-      "<groupId>software.amazon.dynamodb</groupId><artifactId>DynamoDBLocal</artifactId><version>3.1.0</version>";
-    writeFileSync(
-      pom,
-      `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>waggle</groupId><artifactId>emulator</artifactId><version>1</version><dependencies><dependency>${dependency}</dependency></dependencies></project>\n`,
+    fromMaven(
+      folder,
+      "<groupId>software.amazon.dynamodb</groupId><artifactId>DynamoDBLocal</artifactId><version>3.1.0</version>",
+      ["dependency:copy-dependencies", `-DoutputDirectory=${join(folder, "lib")}`],
     );
-    must("mvn", [
-      "--quiet",
-      "--batch-mode",
-      `--file=${pom}`,
-      `-Dmaven.repo.local=${join(folder, "repository")}`,
-      "dependency:copy-dependencies",
-      `-DoutputDirectory=${join(folder, "lib")}`,
-    ]);
-    rmSync(join(folder, "repository"), { recursive: true, force: true });
     must("javac", ["-d", join(folder, "loopback"), join(support, "emulator-dynamo.java")]);
   },
   command(folder, port) {
@@ -121,12 +113,25 @@ const dynamo: EmulatorKind = {
   },
 };
 
+/** Has Maven do something with a dependency, all in the folder. */
+export function fromMaven(folder: string, dependency: string, goal: readonly string[]): void {
+  mkdirSync(folder, { recursive: true });
+  const pom = join(folder, "pom.xml");
+  writeFileSync(
+    pom,
+    `<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion><groupId>waggle</groupId><artifactId>emulator</artifactId><version>1</version><dependencies><dependency>${dependency}</dependency></dependencies></project>\n`,
+  );
+  const repository = join(folder, "repository");
+  must("mvn", ["--quiet", "--batch-mode", `--file=${pom}`, `-Dmaven.repo.local=${repository}`, ...goal]);
+  rmSync(repository, { recursive: true, force: true });
+}
+
 export function must(program: string, args: readonly string[]): void {
   const { status, error, stderr, stdout } = spawnSync(program, args, { encoding: "utf8" });
   if (status !== 0) throw new Error(`${program} ${args.join(" ")} failed: ${error?.message ?? ""}${stderr}${stdout}`);
 }
 
-function missing({ name, needs }: EmulatorKind): string | undefined {
+export function missing({ name, needs }: Installable): string | undefined {
   const gone = needs.filter(([program, ask]) => spawnSync(program, [ask]).status !== 0).map(([program]) => program);
   return gone.length > 0 ? `${name} needs ${gone.join(" and ")}, which this machine lacks` : undefined;
 }
@@ -141,8 +146,8 @@ export const emulatorsLack = {
 export const installEmulator = (name: keyof typeof emulatorsLack): Promise<string> =>
   installed({ ministack, dynamo }[name]);
 
-/** Installs once, also when two processes begin at the same time. */
-async function installed(kind: EmulatorKind): Promise<string> {
+/** Installs once, also when two processes begin at the same time. @returns its folder */
+export async function installed(kind: Installable): Promise<string> {
   const folder = join(cache, kind.name);
   const done = join(folder, ".installed");
   const lock = join(cache, `${kind.name}.lock`);

@@ -9,6 +9,7 @@ import { dropLane, headsOf, readLanes } from "./match/shared.ts";
 import type { Item, Ports } from "./port/index.ts";
 import { agentKey, indexPartitions, indexShards, reconcileKey, taskKey, tenantKey } from "./rows.ts";
 import { type Scope, systemScope } from "./scope.ts";
+import { catchUp } from "./task/dependency.ts";
 import { timeUp as taskTimeUp } from "./task/end.ts";
 import type { Row as Task } from "./task/row.ts";
 import type { Status } from "./task/schema.ts";
@@ -20,6 +21,8 @@ export interface Reconciled {
   readonly orphaned: number;
   /** Assignments a connected agent had not begun for long: pushed again. */
   readonly undelivered: number;
+  /** Tasks that still waited for others which had ended. */
+  readonly unmet: number;
   /** Tasks whose deadline had passed, and whose timer was lost. */
   readonly expired: number;
   /** Agents that were due: their lease had run out, they had tasks and were lost, or were to be stopped. */
@@ -32,7 +35,13 @@ export interface Reconciled {
   readonly dropped: number;
 }
 
-const graceMs = { queued: 30_000, undelivered: 30_000, due: 5_000 } as const;
+const graceMs = {
+  queued: 30_000,
+  undelivered: 30_000,
+  due: 5_000,
+  /** After that its dependencies are not looked at any more: a task may wait for days, and the read of each would be paid each minute. */
+  unmet: 3_600_000,
+} as const;
 /** Read for one tenant in one run; the next run goes on from there. */
 const limits = { queued: 200, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
 const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
@@ -44,7 +53,16 @@ type Counts = { -readonly [Name in Exclude<keyof Reconciled, "tenants">]: number
  * an engine of one process knows all that is waiting when it starts. Reads a bounded number of rows by key.
  */
 export async function reconcile(ports: Ports, onError: (error: unknown) => void): Promise<Reconciled> {
-  const counts: Counts = { orphaned: 0, undelivered: 0, expired: 0, overdue: 0, drifted: 0, waiting: 0, dropped: 0 };
+  const counts: Counts = {
+    orphaned: 0,
+    undelivered: 0,
+    unmet: 0,
+    expired: 0,
+    overdue: 0,
+    drifted: 0,
+    waiting: 0,
+    dropped: 0,
+  };
   const { store } = ports;
   const key = reconcileKey("");
   const begun = (await store.get(key))?.tenant as string | undefined;
@@ -147,6 +165,12 @@ async function tasks(
               if ((item.queuedAt ?? item.createdAt) > now - graceMs.queued) return;
               await dispatch(scope, item.id);
               counts.orphaned++;
+            } else if (
+              item.unmet &&
+              waitsSince(item) < now - graceMs.queued &&
+              waitsSince(item) > now - graceMs.unmet
+            ) {
+              if (await catchUp(scope, item)) counts.unmet++;
             } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
           });
         }
@@ -155,6 +179,8 @@ async function tasks(
   }
   for (const gate of gates) await attempt(() => serveGate(scope, gate));
 }
+
+const waitsSince = ({ history, createdAt }: Task): number => history.at(-1)?.[0] ?? createdAt;
 
 async function agents(
   scope: Scope,

@@ -55,7 +55,11 @@ export async function create(
     if (await store(scope, [row], { remembered: remember?.(seed), keyFirst }))
       return { task: infoOf(row, input), replayed: false };
     const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
-    if (taken) return { task: infoOf(sameAsked(taken, row), input), replayed: true };
+    if (taken) {
+      const same = sameAsked(taken, row);
+      await catchUp(scope, same);
+      return { task: infoOf(same, input), replayed: true };
+    }
     // The same key was used meanwhile: what it made is the answer.
   }
 }

@@ -1,5 +1,4 @@
 import { isError } from "../error.ts";
-import { readTask } from "../match/dispatch.ts";
 import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
@@ -29,18 +28,20 @@ export async function link(
   }
 }
 
-/** What a task waits for may have ended before it was linked, and then told it nothing. */
+/** What a task waits for may have ended before it was linked, and then told it nothing. @returns whether some had */
 export async function catchUp(
   scope: Scope,
   { id, unmet = [] }: Pick<Row, "id" | "unmet">,
   own: ReadonlySet<string> = new Set(),
-): Promise<void> {
-  for (const on of unmet) {
-    const dependency = own.has(on) ? undefined : await readTask(scope, on);
-    if (!dependency || !terminal.has(dependency.status)) continue;
-    await dependencyEnded(scope, id, on, dependency.status);
-    await scope.ports.store.batchWrite([{ delete: { pk: dependantPartition(scope.tenant, on), sk: id } }]);
-  }
+): Promise<boolean> {
+  const others = unmet.filter((on) => !own.has(on));
+  if (others.length === 0) return false;
+  const { store } = scope.ports;
+  const found = (await store.batchGet(others.map((on) => taskKey(scope.tenant, on)))) as (Row | undefined)[];
+  const ended = found.flatMap((row) => (row && terminal.has(row.status) ? [row] : []));
+  for (const dependency of ended) await dependencyEnded(scope, id, dependency.id, dependency.status);
+  await store.batchWrite(ended.map((row) => ({ delete: { pk: dependantPartition(scope.tenant, row.id), sk: id } })));
+  return ended.length > 0;
 }
 
 /** One dependency of a waiting task has ended: the task is nearer its start, or will never have one. */
