@@ -1,5 +1,6 @@
 import type { Agent, Client, Limit, Task, WaggleEvent } from "@waggle/sdk";
-import { type Input, type Kind, limitKey, resultOf } from "./plan.ts";
+import { type Disturbance, historyFaults } from "./history.ts";
+import { type Input, type Kind, limits, resultOf } from "./plan.ts";
 
 /** A task the server acknowledged. */
 export interface Entry {
@@ -67,25 +68,46 @@ function eventFaults(events: readonly WaggleEvent[], tasks: ReadonlyMap<string, 
   return faults;
 }
 
-function slotFaults(agents: readonly Agent[], limit: Limit): string[] {
+function slotFaults(agents: readonly Agent[], used: readonly Limit[]): string[] {
   const leaked = agents.filter(({ running }) => running !== 0);
   return [
     ...leaked.map(({ name, running, status }) => `agent ${name} (${status}) still counts ${running} slots in use`),
-    ...(limit.running !== 0 ? [`the limit ${limitKey} still counts ${limit.running} running`] : []),
-    ...(limit.waiting !== 0 ? [`the limit ${limitKey} still counts ${limit.waiting} waiting`] : []),
+    ...used
+      .filter(({ running, waiting }) => running !== 0 || waiting !== 0)
+      .map(({ key, running, waiting }) => `the limit ${key} still counts ${running} running, ${waiting} waiting`),
+  ];
+}
+
+/** What `waggle doctor --deep` finds. */
+export async function auditFaults(client: Client): Promise<string[]> {
+  const { findings, found, unsettled } = await client.status.audit();
+  return [
+    ...findings.map(({ code, subject, problem, row }) => `doctor: ${code} ${subject} ${problem} (${row})`),
+    ...(found > findings.length ? [`doctor: ${found} findings in all`] : []),
+    ...(unsettled > 0 ? [`doctor: ${unsettled} rows still change`] : []),
   ];
 }
 
 export interface Books {
   readonly faults: readonly string[];
+  /** Acknowledged, and not there. */
+  readonly lost: number;
+  /** Tasks of which more than one success was recorded. */
+  readonly twice: number;
   readonly byStatus: Readonly<Record<string, number>>;
   readonly events: number;
   /** Attempts that were begun and whose outcome was not the one recorded. */
   readonly repeated: number;
 }
 
+const repeats = (list: readonly unknown[]): number => list.length - new Set(list).size;
+
 /** Reads everything back and compares it with what was promised. Call it when nothing is left to do. */
-export async function checkBooks(client: Client, entries: readonly Entry[]): Promise<Books> {
+export async function checkBooks(
+  client: Client,
+  entries: readonly Entry[],
+  disturbed?: readonly Disturbance[],
+): Promise<Books> {
   const tasks = new Map((await all(client.tasks.all())).map((task) => [task.id, task]));
   const full = new Map<string, Task>();
   for (const { id } of entries) {
@@ -111,8 +133,14 @@ export async function checkBooks(client: Client, entries: readonly Entry[]): Pro
         (status) => `the status counts ${counted[status] ?? 0} ${status}, there are ${byStatus[status] ?? 0}`,
       ),
       ...eventFaults(events, full),
-      ...slotFaults(await all(client.agents.all()), await client.limits.get(limitKey)),
+      ...slotFaults(
+        await all(client.agents.all()),
+        await Promise.all(Object.keys(limits).map((key) => client.limits.get(key))),
+      ),
+      ...historyFaults(events, full, disturbed),
     ],
+    lost: entries.filter(({ id }) => !full.has(id)).length,
+    twice: repeats(events.flatMap(({ type, taskId }) => (type === "task.completed" ? [taskId] : []))),
     byStatus,
     events: events.length,
     repeated: [...full.values()].reduce(

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
 import { Audit, type Report } from "@waggle/core/audit";
 import { projection } from "@waggle/edge";
-import { openEmbedded } from "@waggle/engine-embedded";
+import { type EmbeddedOptions, openEmbedded } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
 import { type Served, serve } from "./serve.ts";
 
@@ -21,6 +21,8 @@ export interface LocalOptions {
   readonly log?: (line: string) => void;
   /** Settings of deliveries (`outboundFromEnv`) and of AWS. Default `process.env`. */
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Of the engine: a clock of one's own, how it writes. */
+  readonly engine?: Pick<EmbeddedOptions, "clock" | "flush">;
 }
 
 export interface Local {
@@ -48,7 +50,7 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     allowLoopbackTargets: isLoopback(host),
     ...outboundFromEnv(options.env ?? process.env),
   });
-  const engine = await openEmbedded({ dataDir, outbound });
+  const engine = await openEmbedded({ ...options.engine, dataDir, outbound });
   engine.onReset(() => forget(engine.ports));
   wasAway(engine.ports);
   let adminKey: string;

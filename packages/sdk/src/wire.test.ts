@@ -140,3 +140,23 @@ test("a header can carry no second one", async () => {
   await wire.send({ ...ask, method: "POST", headers: { "x-a": "1" }, body: "ü" });
   expect(heard).toEqual([expect.stringMatching(/^POST \/ HTTP\/1\.1\r\n[\s\S]*x-a: 1\r\ncontent-length: 2\r\n\r\nü$/)]);
 });
+
+test("a call made just as a connection that rested is lost is answered or refused, whichever moment it is", async () => {
+  const answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+  const server = net.createServer((socket) => {
+    socket.on("error", () => {});
+    socket.on("data", () => socket.write(answer, () => setImmediate(() => socket.resetAndDestroy())));
+  });
+  const wire = wireTo(await listen(server), 64);
+  const called = () => wire.send(ask).catch((error) => expect(error.code).toBe("client.unreachable"));
+  for (let round = 0; round < 200; round++) {
+    await called();
+    const calls: Promise<unknown>[] = [];
+    // One in each turn: among these is the one between the loss of the connection and the end of its socket.
+    for (let turns = 0; turns < 4; turns++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      calls.push(called());
+    }
+    await Promise.all(calls);
+  }
+});

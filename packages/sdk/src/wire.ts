@@ -160,6 +160,8 @@ function serve(socket: net.Socket, { head, url, free, gone }: Serving) {
     over = true;
     finish()?.reject(error);
     socket.destroy();
+    // Its socket closes in a later turn; until then nobody may take it for one that rests.
+    gone();
   }
   function take(done: Done): void {
     reader = undefined;
@@ -189,7 +191,7 @@ function serve(socket: net.Socket, { head, url, free, gone }: Serving) {
   socket.on("error", (error) => fail(unreachable(url, error)));
   socket.on("close", () => {
     if (!over) fail(unreachable(url, Object.assign(new Error("the connection closed"), { code: "ECONNRESET" })));
-    gone();
+    else gone();
   });
   return connection;
 }

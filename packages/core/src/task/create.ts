@@ -45,8 +45,8 @@ export async function create(
     if (known) {
       const stored = await readTask(scope, row.id);
       // Whoever stored it may have died before the look at its dependencies that has to follow.
-      if (stored) await catchUp(scope, stored);
-      else await store(scope, [row], { again: true });
+      if (stored?.unmet) await catchUp(scope, stored, await link(scope, [stored]));
+      else if (!stored) await store(scope, [row], { again: true });
       return { task: infoOf(row, input), replayed: true };
     }
     await checkDependencies(scope, row);
@@ -310,10 +310,9 @@ export async function store(
 ): Promise<boolean> {
   const { store } = scope.ports;
   const waiting = rows.filter((row) => row.unmet !== undefined);
-  const own = new Set(rows.map((row) => row.id));
-  if (waiting.length > 0) {
-    await link(scope, waiting, own);
-  }
+  // Those of a call that comes again may have ended long ago.
+  const own = new Set(again ? [] : rows.map((row) => row.id));
+  const ended = waiting.length > 0 ? await link(scope, waiting, own) : own;
   if (again) {
     await announce(scope, rows);
     for (const row of rows) await store.write({ put: row, if: { exists: false } });
@@ -327,7 +326,7 @@ export async function store(
     if (atomic) await storeTogether(scope, rows, []);
     else await storeEach(scope, rows);
   }
-  for (const row of waiting) await catchUp(scope, row, again ? undefined : own);
+  for (const row of waiting) await catchUp(scope, row, ended, own);
   return true;
 }
 

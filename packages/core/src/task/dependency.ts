@@ -1,47 +1,68 @@
 import { isError } from "../error.ts";
+import { readTask } from "../match/dispatch.ts";
 import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
 import { notFound, outcome } from "./error.ts";
 import { type Row, terminal } from "./row.ts";
-import type { Status } from "./schema.ts";
+import { type Status, statuses } from "./schema.ts";
 
 /**
  * Sees to it that those tasks are told when the ones they wait for end. Comes before their rows are written, and `catchUp` after.
  * @param own written together with them, and saying themselves that somebody waits
+ * @returns those that have ended and tell nobody any more: a row to be told by would stay for ever, were its task never stored
  */
 export async function link(
   scope: Scope,
   waiting: readonly Pick<Row, "id" | "unmet">[],
   own: ReadonlySet<string> = new Set(),
-): Promise<void> {
+): Promise<ReadonlySet<string>> {
   const { store } = scope.ports;
-  await store.batchWrite(
-    waiting.flatMap(({ id, unmet = [] }) =>
-      unmet.map((on) => ({ put: { pk: dependantPartition(scope.tenant, on), sk: id, kind: "dependant" } })),
-    ),
-  );
-  const others = new Set(waiting.flatMap(({ unmet = [] }) => unmet).filter((on) => !own.has(on)));
+  const others = [...new Set(waiting.flatMap(({ unmet = [] }) => unmet).filter((on) => !own.has(on)))];
+  const ended = new Set<string>();
   for (const on of others) {
     const update = taskKey(scope.tenant, on);
-    await store.write({ update, kind: "task", set: { dependants: true }, if: { exists: true } });
+    const open = { exists: true, oneOf: { status: [...openStatuses] } };
+    const { ok } = await store.write({ update, kind: "task", set: { dependants: true }, if: open });
+    if (!ok) ended.add(on);
   }
+  await store.batchWrite(
+    waiting.flatMap(({ id, unmet = [] }) =>
+      unmet
+        .filter((on) => !ended.has(on))
+        .map((on) => ({ put: { pk: dependantPartition(scope.tenant, on), sk: id, kind: "dependant" } })),
+    ),
+  );
+  return ended;
 }
 
-/** What a task waits for may have ended before it was linked, and then told it nothing. @returns whether some had */
+const openStatuses = statuses.filter((status) => !terminal.has(status));
+
+/**
+ * What a task waits for may have ended before it was linked, and then told it nothing.
+ * @param ended as `link` said
+ * @returns whether some had
+ */
 export async function catchUp(
   scope: Scope,
   { id, unmet = [] }: Pick<Row, "id" | "unmet">,
+  ended: ReadonlySet<string> = new Set(),
   own: ReadonlySet<string> = new Set(),
 ): Promise<boolean> {
-  const others = unmet.filter((on) => !own.has(on));
-  if (others.length === 0) return false;
-  const { store } = scope.ports;
-  const found = (await store.batchGet(others.map((on) => taskKey(scope.tenant, on)))) as (Row | undefined)[];
-  const ended = found.flatMap((row) => (row && terminal.has(row.status) ? [row] : []));
-  for (const dependency of ended) await dependencyEnded(scope, id, dependency.id, dependency.status);
-  await store.batchWrite(ended.map((row) => ({ delete: { pk: dependantPartition(scope.tenant, row.id), sk: id } })));
-  return ended.length > 0;
+  let some = false;
+  for (const on of unmet) {
+    let dependency = own.has(on) ? undefined : await readTask(scope, on);
+    if (dependency && !terminal.has(dependency.status) && ended.has(on)) {
+      // It was tried again meanwhile.
+      await link(scope, [{ id, unmet: [on] }]);
+      dependency = await readTask(scope, on);
+    }
+    if (!dependency || !terminal.has(dependency.status)) continue;
+    await dependencyEnded(scope, id, on, dependency.status);
+    await scope.ports.store.batchWrite([{ delete: { pk: dependantPartition(scope.tenant, on), sk: id } }]);
+    some = true;
+  }
+  return some;
 }
 
 /** One dependency of a waiting task has ended: the task is nearer its start, or will never have one. */

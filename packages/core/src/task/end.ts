@@ -64,7 +64,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
           dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
         )
       : [];
-  if (unmet.length > 0) await link(scope, [{ id, unmet }]);
+  const ended = await link(scope, unmet.length > 0 ? [{ id, unmet }] : []);
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
@@ -97,7 +97,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
     return { changes: { ...fresh, status: "queued", queuedAt: now }, note: "retried by hand" };
   });
   if (unmet.length === 0) return toInfo(row);
-  await catchUp(scope, row);
+  await catchUp(scope, row, ended);
   return toInfo((await readTask(scope, id)) ?? row);
 }
 
