@@ -131,6 +131,7 @@ async function run(
       const known = bearer === undefined ? undefined : await Key.authenticate(ports, bearer);
       return known?.actor.id === scope?.actor.id;
     },
+    onRevoked: (listener) => (bearer === undefined ? () => {} : Key.onRevoked(ports, bearer, listener)),
     idempotency: undefined,
   };
   const key = route.idempotent === undefined ? undefined : idempotency.keyOf(request.header("idempotency-key"));

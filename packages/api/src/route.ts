@@ -49,6 +49,8 @@ export interface Call<Q = unknown, B = unknown> {
   readonly request: Inbound;
   /** Whether the caller's key or token is still good; for streams that outlive their first check. */
   readonly stillAllowed: () => Promise<boolean>;
+  /** Calls back once the caller's key or token is revoked. @returns ends it */
+  readonly onRevoked: (listener: () => void) => () => void;
   readonly idempotency: Idempotency | undefined;
 }
 

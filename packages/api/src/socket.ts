@@ -306,7 +306,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   ws.on("message", (data: RawData, binary: boolean) => {
     beats = 0;
-    if (over) return;
+    if (over || revoked) return;
     if (binary) return ws.close(close.unsupported, "send text");
     let values: readonly unknown[];
     try {
@@ -321,6 +321,13 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
   });
 
   // Life.
+  let revoked = false;
+  const offRevoked = Key.onRevoked(ports, bearer, () => {
+    revoked = true;
+    // An agent that was removed or replaced has been told why.
+    ending ??= { code: close.policy, reason: "the token is no longer valid" };
+    closeWhenIdle();
+  });
   let beats = 0;
   ws.on("pong", () => {
     beats = 0;
@@ -346,6 +353,7 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
     over = true;
     ended ??= (async () => {
       cancelTimer();
+      offRevoked();
       counts.open--;
       await (await connection?.catch(() => undefined))?.disconnect();
     })().catch((error) => app.onError?.(error, scope.requestId));

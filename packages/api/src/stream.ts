@@ -36,6 +36,14 @@ export function eventStream(call: Call, query: { after: number; types?: string |
   const end = () => stop.abort();
   if (outer.aborted) end();
   else outer.addEventListener("abort", end, { once: true });
+  const off = call.onRevoked(end);
+  /** A key revoked by another process shows when it is looked at. */
+  let checkedAt = clock.now();
+  const check = async () => {
+    if (clock.now() - checkedAt < heartbeatMs) return;
+    checkedAt = clock.now();
+    if (!(await call.stillAllowed())) end();
+  };
   const events = EventLog.follow(call.scope, { ...query, signal: stop.signal });
   let next: Promise<IteratorResult<EventLog.Info>> | undefined;
   let closed = false;
@@ -43,6 +51,7 @@ export function eventStream(call: Call, query: { after: number; types?: string |
     if (closed) return;
     closed = true;
     metrics.streams.open--;
+    off();
     outer.removeEventListener("abort", end);
     end();
     void next?.catch(() => {});
@@ -62,7 +71,7 @@ export function eventStream(call: Call, query: { after: number; types?: string |
             cancel = clock.after(heartbeatMs, () => resolve(undefined));
           });
           const result = await Promise.race([next, silence]).finally(() => cancel());
-          if (result === undefined && !(await call.stillAllowed())) end();
+          await check();
           if (result === undefined) return controller.enqueue(encoder.encode(":\n\n"));
           next = undefined;
           if (!result.done) return controller.enqueue(encoder.encode(eventText(result.value)));

@@ -21,6 +21,7 @@ export { type Problem, parse, problemType, toError, toProblem } from "./problem.
 export { type Reconciled, reconcile } from "./reconcile.ts";
 export { idempotencyKey } from "./rows.ts";
 export * from "./scope.ts";
+export { withoutSecrets } from "./secret.ts";
 export { Status } from "./status/index.ts";
 export { invalid } from "./task/create.ts";
 export { Task } from "./task/index.ts";

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import { isError, requestErrors, type WaggleError } from "./error.ts";
+import { withoutSecrets } from "./secret.ts";
 
 /** An error as callers meet it, over HTTP and in frames alike (RFC 9457). */
 export interface Problem {
@@ -14,6 +15,11 @@ export const problemType = "application/problem+json";
 export const toError = (thrown: unknown): WaggleError =>
   isError(thrown) ? thrown : requestErrors.internal("something went wrong inside; try again", { cause: thrown });
 
+const shown = ({ path, message }: { readonly path: string; readonly message: string }) => ({
+  path: withoutSecrets(path),
+  message: withoutSecrets(message),
+});
+
 /** @param requestId of the call; left out in answers that several calls share */
 export function toProblem(thrown: unknown, requestId: string | undefined): Problem {
   const error = toError(thrown);
@@ -24,8 +30,8 @@ export function toProblem(thrown: unknown, requestId: string | undefined): Probl
     title: kind.title,
     status: kind.status,
     code: kind.code,
-    detail: error.message,
-    ...(extra.errors && { errors: extra.errors }),
+    detail: withoutSecrets(error.message),
+    ...(extra.errors && { errors: extra.errors.map(shown) }),
     requestId,
   });
   const later = kind.status === 429 || kind.status === 503 ? (extra.retryAfterSeconds ?? 1) : extra.retryAfterSeconds;

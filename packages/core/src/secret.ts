@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
+import type { Ports } from "./port/index.ts";
 
 const hashes = new Map<string, string>();
 const hashesKept = 10_000;
@@ -14,5 +15,18 @@ export function hashOf(bearer: string): string {
   return hash;
 }
 
+/** Text that may repeat what a caller sent, or what was thrown, with keys, tokens and secrets we made cut to their beginning. */
+export const withoutSecrets = (text: string): string =>
+  text.replace(/\b(wg[ak]_|whsec_)[A-Za-z0-9_+/-]{27,}={0,2}/g, "$1…");
+
 /** `prefix_` + 160 bits of randomness. */
 export const newSecret = (prefix: string): string => `${prefix}_${randomBytes(20).toString("base64url")}`;
+
+const revokedChannel = (hash: string) => `revoked/${hash}`;
+
+/** Tells whoever still acts by the text of this hash that it bears nothing any more. In other processes they find out when they look. */
+export const tellRevoked = ({ live }: Ports, hash: string): void => live.publish(revokedChannel(hash), null);
+
+/** @returns ends it */
+export const onRevoked = ({ live }: Ports, bearer: string, listener: () => void): (() => void) =>
+  live.subscribe(revokedChannel(hashOf(bearer)), listener);

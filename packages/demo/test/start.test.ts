@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -109,7 +109,7 @@ const pidsIn = (out: string) =>
   );
 
 describe("npm start", { timeout: 60_000 }, () => {
-  it("with --once writes both reports, says who did what, and exits 0", async () => {
+  it("with --once writes both reports without a key in them, says who did what, and exits 0", async () => {
     const data = folder();
     const run = start(["--once", "--data", join(data, "d"), "--out", data, "--port", "0"]);
     expect(await run.exit, run.out + run.err).toBe(0);
@@ -119,6 +119,11 @@ describe("npm start", { timeout: 60_000 }, () => {
     expect(run.out).toMatch(/WAITED p50 \/ max +RAN p50 \/ max +BY/);
     expect(run.out).toMatch(/\n {2}ownership +\d+ .*historian-/);
     for (const [name, pid] of pidsIn(run.out)) expect(alive(pid), name).toBe(false);
+    const written = readdirSync(data, { recursive: true, withFileTypes: true }).filter(
+      (entry) => entry.isFile() && entry.name !== "admin.key",
+    );
+    const texts = written.map((entry) => readFileSync(join(entry.parentPath, entry.name), "latin1"));
+    for (const text of [run.out, run.err, ...texts]) expect(text).not.toMatch(/wg[ak]_[A-Za-z0-9_-]{27}/);
   });
 
   it("heals when an agent is killed in the middle of its work, and says so", async () => {

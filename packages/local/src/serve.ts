@@ -1,5 +1,5 @@
 import { createServer } from "@waggle/api";
-import { type Engine, outboxKinds, tenantOf } from "@waggle/core";
+import { type Engine, outboxKinds, tenantOf, withoutSecrets } from "@waggle/core";
 import {
   deliverHandler,
   dispatchHandler,
@@ -40,7 +40,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
   const { host = "127.0.0.1", port = 0, version, log = () => {}, deliveries = 256 } = options;
   const { ports } = engine;
   const onError = (component: string, error: unknown) =>
-    log(`${component}: ${error instanceof Error ? error.message : String(error)}`);
+    log(withoutSecrets(`${component}: ${error instanceof Error ? error.message : String(error)}`));
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
     engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),

@@ -1,4 +1,5 @@
-import { Agent, Task } from "@waggle/core";
+import { Agent, type Scope, Task } from "@waggle/core";
+import type * as z from "zod";
 import {
   AgentAnswer,
   AgentList,
@@ -7,7 +8,8 @@ import {
   RegisteredAnswer,
   UpdatedAnswer,
 } from "../answers.ts";
-import { agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
+import { type Answer, agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
+import { whileAllowed } from "../wait.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
 const notFound = declared("agent.not_found");
@@ -24,6 +26,20 @@ const agentJson = (agent: Agent.Info, more: { token?: string; secret?: string } 
     .join("")}}`;
 export const assignmentsJson = (assignments: readonly Task.Assignment[]) =>
   `[${assignments.map(Task.assignmentJson).join(",")}]`;
+
+async function leased(
+  scope: Scope,
+  id: string,
+  body: z.output<typeof Agent.Lease>,
+  signal: AbortSignal,
+): Promise<Answer> {
+  const assignments = await Agent.lease(scope, id, body, signal);
+  if (!signal.aborted) return json(`{"assignments":${assignmentsJson(assignments)}}`);
+  // Nobody is there to take it: others should not have to wait for the lease to run out.
+  for (const { task, fence } of assignments)
+    await Task.release(scope, task.id, { fence, reason: "the agent left before it was told" });
+  return json('{"assignments":[]}');
+}
 
 const state = (
   verb: "drain" | "pause" | "resume",
@@ -127,17 +143,9 @@ export const agentRoutes: readonly Route[] = [
     bodyOptional: true,
     responses: { 200: { description: "The work given", schema: AssignmentsAnswer } },
     errors: [notFound, stopped, delivered],
-    async handler({ scope, params, body, request }) {
-      const { signal } = request;
-      const assignments = await Agent.lease(scope, params.id as string, body, signal);
-      // Nobody is there to take it: others should not have to wait for the lease to run out.
-      if (signal.aborted) {
-        for (const { task, fence } of assignments) {
-          await Task.release(scope, task.id, { fence, reason: "the agent left before it was told" });
-        }
-        return json('{"assignments":[]}');
-      }
-      return json(`{"assignments":${assignmentsJson(assignments)}}`);
+    handler(call) {
+      const lease = (signal: AbortSignal) => leased(call.scope, call.params.id as string, call.body, signal);
+      return call.body.waitSeconds > 0 ? whileAllowed(call, lease) : lease(call.request.signal);
     },
   }),
   route({

@@ -4,6 +4,7 @@ import { BatchAnswer, CommandsAnswer, EndedAnswer, EventList, Explanation, TaskA
 import { toProblem } from "../problem.ts";
 import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
+import { whileAllowed } from "../wait.ts";
 import { assignmentsJson } from "./agent.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
@@ -149,12 +150,13 @@ export const taskRoutes: readonly Route[] = [
     query: WaitQuery,
     responses: { 200: { description: "The task", schema: TaskAnswer } },
     errors: [notFound],
-    async handler({ scope, params, query, request }) {
-      const id = params.id as string;
+    async handler(call) {
+      const { scope } = call;
+      const id = call.params.id as string;
       await checkReadable(scope, id);
-      const { waitSeconds } = query;
-      const options = waitSeconds > 0 ? { waitSeconds, signal: request.signal } : {};
-      return json(taskJson(await Task.get(scope, id, options)));
+      const { waitSeconds } = call.query;
+      const get = (signal?: AbortSignal) => Task.get(scope, id, signal && { waitSeconds, signal });
+      return json(taskJson(await (waitSeconds > 0 ? whileAllowed(call, get) : get())));
     },
   }),
   route({

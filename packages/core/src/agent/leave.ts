@@ -1,6 +1,7 @@
 import type { Directory, Member } from "../match/directory.ts";
 import { agentKey, agentNameKey, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { tellRevoked } from "../secret.ts";
 import { advance, type Row } from "./row.ts";
 
 /** A draining agent holds nothing any more: it is drained, and stopped when it was to be removed. */
@@ -8,7 +9,7 @@ export async function emptied(scope: Scope, directory: Directory, member: Member
   const row = (await scope.ports.store.get(agentKey(scope.tenant, member.id))) as Row | undefined;
   if (row?.state !== "draining" || row.used > 0) return;
   if (row.stopAt !== undefined) {
-    await stop(scope, directory, row);
+    if (await stop(scope, directory, row)) tellRevoked(scope.ports, row.tokenHash);
     return;
   }
   if (row.drainedAt !== undefined) return;

@@ -10,7 +10,7 @@ import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, Write } from "../port/index.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { hashOf, newSecret } from "../secret.ts";
+import { hashOf, newSecret, tellRevoked } from "../secret.ts";
 import { whereIs } from "../task/change.ts";
 import { takeBack } from "../task/end.ts";
 import { conflict, exists, notFound, stopped } from "./error.ts";
@@ -139,6 +139,7 @@ export async function register(scope: Scope, input: Register): Promise<Registere
       directory.set(next);
       await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
       tell(scope, old, { stop: true, reason: "another process registered under this name" });
+      tellRevoked(scope.ports, old.tokenHash);
       await takeBack(scope, old.id, "released", "its agent was replaced");
       return { agent: toInfo(await read(scope, old.id)), token, ...secret };
     }
@@ -307,6 +308,7 @@ export async function finish(scope: Scope, directory: Awaited<ReturnType<typeof 
     const next = await stop(scope, directory, row);
     if (!next) continue;
     tell(scope, row, { stop: true, reason: "the agent was removed" });
+    tellRevoked(scope.ports, row.tokenHash);
     return next;
   }
   throw conflict(`agent ${id} is being changed by others; try again`);

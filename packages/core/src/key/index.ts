@@ -1,5 +1,5 @@
 export type { Actor } from "../scope.ts";
-export { hashOf } from "../secret.ts";
+export { hashOf, onRevoked } from "../secret.ts";
 export * as Key from "./index.ts";
 export { adopt, authenticate, bootstrap, create, firstTenant, list, revoke } from "./key.ts";
 export * from "./schema.ts";

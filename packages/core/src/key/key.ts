@@ -4,7 +4,7 @@ import { decodeCursor, encodeCursor } from "../page.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { adoptedKey, bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
-import { hashOf, newSecret } from "../secret.ts";
+import { hashOf, newSecret, tellRevoked } from "../secret.ts";
 import type { Create, Info } from "./schema.ts";
 
 export const notFound = defineError("key.not_found", { status: 404, title: "Key not found", retry: "never" });
@@ -140,7 +140,7 @@ export async function list(
   };
 }
 
-/** Voids a key at once. The last admin key of a tenant stays: without it nobody could make another. */
+/** Voids a key at once, and ends what still goes on by it. The last admin key of a tenant stays: without it nobody could make another. */
 export async function revoke(scope: Scope, id: string): Promise<void> {
   const { store } = scope.ports;
   const row = (await store.get({ pk: keyListPartition(scope.tenant), sk: id })) as Row | undefined;
@@ -151,4 +151,5 @@ export async function revoke(scope: Scope, id: string): Promise<void> {
       throw lastAdmin("this is the tenant's last admin key; make another first");
   }
   await store.transact([{ delete: { pk: row.pk, sk: row.sk } }, { delete: bearerKey(row.hash) }]);
+  tellRevoked(scope.ports, row.hash);
 }
