@@ -169,7 +169,7 @@ export const workloads: Readonly<Record<string, Workload>> = {
     shapes: pool,
     run: async (setting) =>
       sequential(setting, setting.sizes.W2, async (n) => {
-        check(n, await setting.client.wait(await setting.client.submit(payload(n))));
+        check(n, await setting.client.run(payload(n)));
       }),
   },
   W3: { shapes: pool, run: (setting) => throughput(setting, pool, setting.sizes.W3) },
