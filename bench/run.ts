@@ -23,7 +23,7 @@ import {
   writeJson,
 } from "./results.ts";
 import { scale } from "./scale.ts";
-import { allSizes, methodOf, type SizeName } from "./sizes.ts";
+import { allSizes, fixed, methodOf, type SizeName } from "./sizes.ts";
 import { soak } from "./soak.ts";
 import { systems } from "./systems/index.ts";
 import { nodeOf } from "./systems/peers.ts";
@@ -47,7 +47,7 @@ How, and what each peer does less: docs/benchmarks.md
   open    the same with a million stored tasks; on request only
 
   workloads        some of the above, separated by commas (default: all but those on request)
-  --reps N         measures of each (default 5; quick 1)
+  --reps N         measures of each (default 5; quick 1), of W5 at most 3
   --quick          less of everything, in about five minutes: to see that it works, not to publish
   --peers NAMES    of those that --list shows, or all or none; bullmq stands for both of its kind (default all)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
@@ -188,16 +188,20 @@ function taking(workload: string, measured: readonly System[], { fairnessOfAll }
   return alone ? measured.filter(ours).slice(0, 1) : [...measured];
 }
 
+const repsOf = (workload: string, { reps }: Options) => (workload === "W5" ? Math.min(reps, fixed.crashReps) : reps);
+
 /** Every measure in turn; one that fails is told and the others go on. */
 async function measureAll(settings: Options, measured: readonly System[], after: (values: Values) => void) {
   const values: Values = new Map();
-  const count = settings.workloads.reduce((sum, name) => sum + taking(name, measured, settings).length, 0);
-  const total = count * settings.reps;
+  const total = settings.workloads.reduce(
+    (sum, name) => sum + taking(name, measured, settings).length * repsOf(name, settings),
+    0,
+  );
   const began = performance.now();
   let done = 0;
   for (const workload of settings.workloads) {
     const present = taking(workload, measured, settings);
-    for (let rep = 0; rep < settings.reps; rep++) {
+    for (let rep = 0; rep < repsOf(workload, settings); rep++) {
       for (const system of rep % 2 === 0 ? present : [...present].reverse()) {
         const at = `${++done}/${total} ${workload} ${system.id}`;
         try {

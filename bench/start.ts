@@ -60,7 +60,7 @@ export async function measureOpen(dataDir: string, { storedTasks }: Sizes): Prom
   const filling = launchScript("bench/fill.ts", [dataDir, String(storedTasks)]);
   const [, signal] = await once(filling.child, "exit");
   if (signal !== "SIGKILL") throw new Error(`the tasks could not be stored:\n${filling.output()}`);
-  return { killedMs: await waggle(dataDir), againMs: await waggle(dataDir) };
+  return { tasks: storedTasks, killedMs: await waggle(dataDir), againMs: await waggle(dataDir) };
 }
 
 /** A new server, the same one again with its data, and a Node server that does nothing. */

@@ -100,14 +100,9 @@ export const bullmq = (appendfsync: "always" | "everysec"): System => ({
       part.on("error", complain);
       await part.waitUntilReady();
     }
-    const jobs = new Map<string, Job>();
     return {
-      async submit(payload) {
-        const job = await queue.add("bench", payload);
-        jobs.set(job.id, job);
-        return job.id;
-      },
-      wait: async (id) => jobs.get(id)?.waitUntilFinished(events, 30_000),
+      submit: async (payload) => (await queue.add("bench", payload)).id,
+      run: async (payload) => (await queue.add("bench", payload)).waitUntilFinished(events, 30_000),
       read: async (id) => (await Job.fromId(queue, id))?.returnvalue,
       completed: () => queue.getCompletedCount(),
       close: async () => {

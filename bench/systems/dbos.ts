@@ -71,14 +71,10 @@ export const dbos: System = {
     await DBOS.shutdown();
     const settings = { systemDatabaseUrl: url, applicationName: "bench", systemDatabasePoolSize: 32, logger };
     const client = await DBOSClient.create(settings);
-    const handles = new Map<string, Handle>();
+    const enqueue = (payload: Payload) => client.enqueue({ queueName, workflowName: "task" }, payload);
     return {
-      async submit(payload) {
-        const handle = await client.enqueue({ queueName, workflowName: "task" }, payload);
-        handles.set(handle.workflowID, handle);
-        return handle.workflowID;
-      },
-      wait: async (id) => handles.get(id)?.getResult({ pollingIntervalMs: 2 }),
+      submit: async (payload) => (await enqueue(payload)).workflowID,
+      run: async (payload) => (await enqueue(payload)).getResult({ pollingIntervalMs: 2 }),
       async read(id) {
         const handle = client.retrieveWorkflow(id);
         return (await handle.getStatus())?.status === "SUCCESS" ? handle.getResult() : undefined;

@@ -1,6 +1,5 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { loadPeer, peerVersion } from "./peers.ts";
-import { openPool, preparePostgres, startPostgres } from "./postgres.ts";
+import { openPool, pollFor, preparePostgres, startPostgres } from "./postgres.ts";
 import type { Payload, Result, System } from "./system.ts";
 
 /** The part of graphile-worker that is measured. */
@@ -64,15 +63,10 @@ export const graphileWorker: System = {
     await pool.query("create table results (id bigint primary key, result json not null)");
     const read = async (id: string) =>
       (await pool.query<{ result: Result }>("select result from results where id = $1", [id])).rows[0]?.result;
+    const submit = async (payload: Payload) => (await utils.addJob("bench", payload, { maxAttempts: 4 })).id;
     return {
-      submit: async (payload) => (await utils.addJob("bench", payload, { maxAttempts: 4 })).id,
-      async wait(id) {
-        for (;;) {
-          const result = await read(id);
-          if (result !== undefined) return result;
-          await sleep(2);
-        }
-      },
+      submit,
+      run: async (payload) => pollFor(read, await submit(payload)),
       read,
       async completed() {
         // Its result is stored and its job is gone.

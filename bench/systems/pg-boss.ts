@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { loadPeer, peerVersion } from "./peers.ts";
-import { openPool, preparePostgres, startPostgres } from "./postgres.ts";
+import { openPool, pollFor, preparePostgres, startPostgres } from "./postgres.ts";
 import type { AgentShape, Connection, Payload, Result, System } from "./system.ts";
 
 /** The part of pg-boss that is measured. */
@@ -78,19 +78,14 @@ export const pgBoss: System = {
       const job = await boss.getJobById(queue, id);
       return job?.state === "completed" ? job.output : undefined;
     };
+    const submit = async (payload: Payload) => {
+      const id = await boss.send(queue, payload);
+      if (id === null) throw new Error("pg-boss took no job");
+      return id;
+    };
     return {
-      async submit(payload) {
-        const id = await boss.send(queue, payload);
-        if (id === null) throw new Error("pg-boss took no job");
-        return id;
-      },
-      async wait(id) {
-        for (;;) {
-          const result = await read(id);
-          if (result !== undefined) return result;
-          await sleep(2);
-        }
-      },
+      submit,
+      run: async (payload) => pollFor(read, await submit(payload)),
       read,
       async completed() {
         const text = `select count(*)::int as n from pgboss.job where name = '${queue}' and state = 'completed'`;

@@ -1,6 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { eventually } from "../../test/support/eventually.ts";
 import { freePort, launch } from "../../test/support/process.ts";
 import { root } from "../../test/support/root.ts";
@@ -66,6 +67,15 @@ export async function openPool(url: string): Promise<Pool> {
   const pool = new pg.default.Pool({ connectionString: url, max: 4 });
   pool.on("error", () => {});
   return pool;
+}
+
+/** For those that cannot wait for a result: reads by id every 2 ms until there is one. */
+export async function pollFor<Result>(read: (id: string) => Promise<Result | undefined>, id: string): Promise<Result> {
+  for (;;) {
+    const result = await read(id);
+    if (result !== undefined) return result;
+    await sleep(2);
+  }
 }
 
 export async function startPostgres(dataDir: string): Promise<RunningServer> {

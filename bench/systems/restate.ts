@@ -33,7 +33,7 @@ export const restate: System = {
   label: `Restate ${peerVersion("@restatedev/restate-server")}`,
   durability: "on disk",
   notes: [
-    "over HTTP, by node:http",
+    "over HTTP, by node:http; W2: submit and wait in one request",
     "an idempotency key on each submit, without which it keeps no result",
     "W4: 100 keys of virtual objects; a task is addressed to one of them when it is submitted",
     "W5: the new agents have the dead ones' address; 100 invocations a partition, so that all 200 run at once",
@@ -83,13 +83,11 @@ export const restate: System = {
   async connect(connection, shapes) {
     const [caller, admin, paths] = [httpCaller(connection.url), adminOf(connection), pathsOf(shapes)];
     let next = 0;
+    const invoke = <Answer>(payload: Payload, how: string) =>
+      caller.call<Answer>("POST", paths[next++ % paths.length] + how, payload, { "idempotency-key": randomUUID() });
     return {
-      async submit(payload) {
-        const path = `${paths[next++ % paths.length]}/send`;
-        const headers = { "idempotency-key": randomUUID() };
-        return (await caller.call<{ invocationId: string }>("POST", path, payload, headers)).invocationId;
-      },
-      wait: (id) => caller.call<Result>("GET", `/restate/invocation/${id}/attach`),
+      submit: async (payload) => (await invoke<{ invocationId: string }>(payload, "/send")).invocationId,
+      run: (payload) => invoke<Result>(payload, ""),
       read: (id) =>
         caller.call<Result>("GET", `/restate/invocation/${id}/output`).catch((error: { status?: number }) => {
           // Not there yet, or never heard of.

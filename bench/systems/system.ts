@@ -32,8 +32,8 @@ export interface Client {
    * @param fairKey who submits; a system without fair shares takes no notice
    */
   submit(payload: Payload, fairKey?: string): Promise<string>;
-  /** Resolves with the result once there is one. */
-  wait(id: string): Promise<Result | undefined>;
+  /** Submits and resolves with the result once it is stored, in one request where the system has such. */
+  run(payload: Payload): Promise<Result | undefined>;
   /** The stored result, read by id. */
   read(id: string): Promise<Result | undefined>;
   /** Tasks recorded as completed so far. */

@@ -17,14 +17,9 @@ const sdk = () => import("@waggle/sdk");
 async function sdkClient({ url, key = "" }: Connection): Promise<Client> {
   const { createClient } = await sdk();
   const client = createClient({ url, key });
-  const handles = new Map<string, { result(): Promise<unknown> }>();
   return {
-    async submit(payload, fairKey) {
-      const handle = await client.tasks.delegate(body(payload, fairKey));
-      handles.set(handle.id, handle);
-      return handle.id;
-    },
-    wait: async (id) => (await handles.get(id)?.result()) as Result | undefined,
+    submit: async (payload, fairKey) => (await client.tasks.create(body(payload, fairKey))).id,
+    run: (payload) => client.tasks.run<Result>(body(payload)),
     read: async (id) => (await client.tasks.get(id)).result as Result | undefined,
     completed: async () => completedOf(await client.status.get()),
     close: async () => client.close(),
@@ -40,7 +35,7 @@ function httpClient({ url, key = "" }: Connection): Client {
   type Answer = { task: { id: string; result?: Result } };
   return {
     submit: async (payload, fairKey) => (await call<Answer>("POST", "/v1/tasks", body(payload, fairKey))).task.id,
-    wait: async (id) => (await call<Answer>("GET", `/v1/tasks/${id}?waitSeconds=20`)).task.result,
+    run: async (payload) => (await call<Answer>("POST", "/v1/tasks?waitSeconds=20", body(payload))).task.result,
     read: async (id) => (await call<Answer>("GET", `/v1/tasks/${id}`)).task.result,
     completed: async () => completedOf(await call("GET", "/v1/status")),
     close: async () => close(),
@@ -52,7 +47,7 @@ export const waggle = (client: "sdk" | "http"): System => ({
   id: client === "sdk" ? "waggle" : "waggle-http",
   label: client === "sdk" ? "Waggle, over HTTP by the SDK" : "Waggle, over HTTP by node:http",
   durability: "on disk",
-  notes: ["W5: leaseSeconds 5 instead of 60"],
+  notes: ["W2: submit and wait in one request", "W5: leaseSeconds 5 instead of 60"],
   prepare: async () => (existsSync(serverProgram) ? undefined : "it is not built (npm run build)"),
   async start(dataDir) {
     const server = await startServer({ dataDir });
