@@ -87,7 +87,7 @@ const engineAws = () => {
       onLoad({ filter: /.*/, namespace: "idle" }, ({ path }) => ({ contents: idle[path] }));
     },
   };
-  const parts = ["index", "open", "resources", "sdk/events", "sdk/s3", "sdk/sockets", "sdk/streams"];
+  const parts = ["index", "open", "resources", "sdk/events", "sdk/queues", "sdk/s3", "sdk/sockets", "sdk/streams"];
   return [...parts.map((entry) => part(entry, true)), part("sdk/credentials", false)];
 };
 

@@ -61,9 +61,8 @@ export function ways(steps: readonly Step[]): Way[] {
     if (found === undefined) throw new Error(`there is no step ${name}`);
     return found.units;
   };
-  const unpushed = of("dispatch, called");
   const [single, batched] = [of("submit"), of("submit, batch")].map((submit) =>
-    sum(submit, unpushed, of("complete")),
+    sum(unpushed(submit), of("complete")),
   ) as [Units, Units];
   return [
     { name: "submit, dispatch, complete", units: single, goal: 4 },
@@ -71,12 +70,19 @@ export function ways(steps: readonly Step[]): Way[] {
     { name: "… with events, lists and counters", units: sum(single, of("follow")), goal: 4 },
     { name: "… the same, submitted by tens, quick tasks", units: sum(batched, of("follow, quick")), goal: 2.5 },
     {
-      name: "all of it, agent on a WebSocket",
-      units: sum(of("submit"), of("dispatch"), of("complete, socket"), of("follow")),
+      name: "submit, dispatch, complete, where tasks wait",
+      units: sum(of("submit, nobody free"), of("dispatch, parked"), unpushed(of("complete, next"))),
     },
-    { name: "all of it, webhook", units: sum(of("submit"), unpushed, of("deliver"), of("follow, called")) },
+    {
+      name: "all of it, agent on a WebSocket",
+      units: sum(of("submit"), of("complete, socket"), of("follow")),
+    },
+    { name: "all of it, webhook", units: sum(unpushed(of("submit")), of("deliver"), of("follow, called")) },
   ];
 }
+
+/** The same for an agent that is called, or asks: nothing is pushed. */
+const unpushed = (units: Units): Units => ({ ...units, socketMessages: 0 });
 
 const perConnectedThousand = (1000 * assumed.daysPerMonth * 1440 * prices.socketMinutes.dollars) / 1e6;
 const fleetGoal = ({ name, agents }: Fleet): number | undefined =>

@@ -37,6 +37,8 @@ export type Metered = keyof typeof prices;
 export const assumed = {
   /** One request to the API, or one message of a WebSocket. */
   requestMs: 20,
+  /** One that submits: it looks for an agent, takes its slots and sends it the task, too. */
+  submitMs: 30,
   /** One message of a batch of a queue, worked on one after the other. */
   messageMs: 15,
   /** A batch of the change stream, and each change in it. */

@@ -29,14 +29,14 @@ function taskKeys(): { count: number; fullest: number } {
 /** Which limits a load meets, the tightest first. Every need comes from a counted step, or from the manifest. */
 export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSecond: number, agents: number): Limit[] {
   const of = (name: string): Units => (steps.find((step) => step.name === name) as Step).units;
-  const way = sum(of("submit"), of("dispatch"), of("complete, socket"), of("follow"));
+  const way = sum(of("submit"), of("complete, socket"), of("follow"));
   const beating = fleets.find((fleet) => fleet.agents === agents && fleet.what.includes("900 s")) as Fleet;
   const seconds = assumed.daysPerMonth * 86_400;
   const beats = beating.units.socketMessages / 2 / seconds;
   const calls = (name: string, ms: number) => (of(name).lambdaCalls * perSecond * ms) / 1000;
-  const { batch, messageMs, requestMs } = { batch: functions.dispatch.trigger.batch, ...assumed };
+  const { batch, messageMs, requestMs, submitMs } = { batch: functions.dispatch.trigger.batch, ...assumed };
   /** Changes of a task that are worked on: it and its agent, when it is submitted, given and ended. */
-  const changes = 5 * perSecond;
+  const changes = 4 * perSecond;
   const outboxMs = assumed.batchMs + assumed.changeMs * functions.outbox.trigger.batch;
   const shardReads = (1000 / outboxMs) * functions.outbox.trigger.batch;
   const keys = taskKeys();
@@ -49,7 +49,7 @@ export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSe
       raise: "more tenants; not yet: counters and log in shards",
     },
     {
-      name: "dispatch function, reserved concurrency",
+      name: "dispatch function, reserved concurrency, if nobody is free at first",
       allows: functions.dispatch.trigger.concurrency,
       needs: (perSecond / batch) * ((messageMs * batch) / 1000),
       unit: "at once",
@@ -58,7 +58,7 @@ export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSe
     {
       name: "API function, reserved concurrency",
       allows: functions.api.reserved,
-      needs: calls("submit", requestMs),
+      needs: calls("submit", submitMs),
       unit: "at once",
       raise: "batches of ten need a tenth; `reserved` in infra/manifest.ts",
     },
@@ -93,8 +93,8 @@ export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSe
     {
       name: "one partition key of tasks",
       allows: 1000,
-      // Submitted 1, given 2 in a transaction, ended 1.
-      needs: 4 * perSecond * keys.fullest,
+      // Submitted and given 1, ended 1.
+      needs: 2 * perSecond * keys.fullest,
       unit: `W/s on the fullest of ${keys.count} keys a tenant`,
       raise: "more keys a tenant (`taskShards`)",
     },

@@ -74,27 +74,22 @@ async function rounded(
   on: Deployment,
   rounds: number,
   how: How,
-  batch: number,
   act: (held: readonly Held[]) => Promise<readonly Units[]>,
-): Promise<{ submit: Units; dispatch: Units; acts: Units[]; phases: Change[][] }> {
-  const phases: [Change[], Change[], Change[]] = [[], [], []];
+): Promise<{ submit: Units; acts: Units[]; phases: Change[][] }> {
+  const phases: [Change[], Change[]] = [[], []];
   const all: Units[][] = [];
   for (let i = 0; i < rounds; i++) {
     on.clock.advance(100);
     const submitted = await on.count(round, () => submit(on, how));
-    phases[0].push(...(await on.changes()));
-    const dispatched = await on.count(round, () => on.drain("dispatch", batch));
     const changes = await on.changes();
-    phases[1].push(...changes);
+    phases[0].push(...changes);
     const held = assignedIn(changes);
     if (held.length !== round) throw new Error(`${held.length} of ${round} tasks were assigned`);
-    all.push([submitted, dispatched, ...(await act(held))]);
-    phases[2].push(...(await on.changes()));
+    all.push([submitted, ...(await act(held))]);
+    phases[1].push(...(await on.changes()));
   }
-  const [submitted, dispatched, ...acts] = (all[0] as Units[]).map((_, at) =>
-    mean(all.map((each) => each[at] as Units)),
-  );
-  return { submit: submitted as Units, dispatch: dispatched as Units, acts, phases };
+  const [submitted, ...acts] = (all[0] as Units[]).map((_, at) => mean(all.map((each) => each[at] as Units)));
+  return { submit: submitted as Units, acts, phases };
 }
 
 const inOrder = (phases: readonly (readonly Change[])[]): Change[] =>
@@ -118,20 +113,20 @@ async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
 
   // The first fill what processes remember: who the agents are, and where a projection stands.
   await on.follow(await on.changes());
-  await on.follow(inOrder((await rounded(on, rounds, "single", queueBatch, onlyComplete)).phases));
+  await on.follow(inOrder((await rounded(on, rounds, "single", onlyComplete)).phases));
 
-  const single = await rounded(on, rounds, "single", queueBatch, onlyComplete);
+  const single = await rounded(on, rounds, "single", onlyComplete);
   const apart = await on.count(tasks, async () => {
     for (const phase of single.phases) await on.follow(phase);
   });
-  const withId = await rounded(on, rounds, "id", 1, onlyComplete);
+  const withId = await rounded(on, rounds, "id", onlyComplete);
   const together = await on.count(tasks, () => on.follow(inOrder(withId.phases)));
-  const withKey = await rounded(on, rounds, "key", queueBatch, onlyComplete);
+  const withKey = await rounded(on, rounds, "key", onlyComplete);
   const alone = await on.count(tasks, () => on.follow(inOrder(withKey.phases), 1));
-  const batched = await rounded(on, rounds, "batch", queueBatch, onlyComplete);
+  const batched = await rounded(on, rounds, "batch", onlyComplete);
   await on.follow(inOrder(batched.phases));
 
-  const long = await rounded(on, rounds, "single", queueBatch, async (held) => [
+  const long = await rounded(on, rounds, "single", async (held) => [
     await on.count(round, () => each(held, "start")),
     await on.count(round, () => each(held, "heartbeat")),
     await on.count(round, () => each(held, "heartbeat", { progress: { percent: 50 } })),
@@ -140,7 +135,7 @@ async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
   await on.follow(inOrder(long.phases));
   const [start, heartbeat, progress] = long.acts as [Units, Units, Units];
 
-  const spoken = await rounded(on, rounds, "single", queueBatch, async (held) => [
+  const spoken = await rounded(on, rounds, "single", async (held) => [
     await on.count(round, async () => {
       for (const { id, fence } of held)
         await on.say("connection-1", { op: "complete", re: 2, taskId: id, fence, result });
@@ -148,7 +143,7 @@ async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
   ]);
   await on.follow(inOrder(spoken.phases));
 
-  const retried = await rounded(on, rounds, "single", queueBatch, async (held) => {
+  const retried = await rounded(on, rounds, "single", async (held) => {
     const error = { code: "tool.broken", message: "out of reach" };
     const failing = await on.count(round, () => each(held, "fail", { error }));
     await on.follow(await on.changes());
@@ -159,6 +154,39 @@ async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
     await each(assignedIn(await on.changes()), "complete", { result });
     return [failing, again];
   });
+
+  // Scheduled ones are not given to anybody by whoever submits them.
+  const queued = async (batch: number): Promise<Units> => {
+    const all: Units[] = [];
+    for (let i = 0; i < rounds; i++) {
+      for (let n = 0; n < round; n++) await on.call("POST", "/v1/tasks", on.key, { ...wanted, delaySeconds: 1 });
+      await on.follow(await on.changes());
+      on.clock.advance(1_100);
+      await on.drain("timers", queueBatch);
+      await on.changes();
+      all.push(await on.count(round, () => on.drain("dispatch", batch)));
+      await each(assignedIn(await on.changes()), "complete", { result });
+      await on.changes();
+    }
+    return mean(all);
+  };
+  const [dispatched, dispatchedAlone] = [await queued(queueBatch), await queued(1)];
+
+  // Twice as many as the agent has slots: half of them wait.
+  const waits: Units[][] = [];
+  for (let i = 0; i < rounds; i++) {
+    on.clock.advance(100);
+    await submit(on, "single");
+    const first = assignedIn(await on.changes());
+    const behind = await on.count(round, () => submit(on, "single"));
+    const parked = await on.count(round, () => on.drain("dispatch", queueBatch));
+    await on.changes();
+    const relieved = await on.count(round, () => each(first, "complete", { result }));
+    await each(assignedIn(await on.changes()), "complete", { result });
+    await on.changes();
+    waits.push([behind, parked, relieved]);
+  }
+  const [behind, parked, relieved] = [0, 1, 2].map((at) => mean(waits.map((all) => all[at] as Units)));
 
   // Each is due by itself: those due within 100 ms of one another share a message.
   const firings: Units[] = [];
@@ -177,16 +205,19 @@ async function ofConnected(on: Deployment, rounds: number): Promise<Step[]> {
   }
 
   return [
-    { name: "submit", what: "one task a request", units: single.submit },
+    { name: "submit", what: "one task a request, given to an agent that is free", units: single.submit },
     { name: "submit, id", what: "… with an id of the caller's own", units: withId.submit },
     { name: "submit, key", what: "… with an Idempotency-Key", units: withKey.submit },
     { name: "submit, batch", what: "ten tasks a request", units: batched.submit },
-    { name: "dispatch", what: "ten messages a batch", units: single.dispatch },
-    { name: "dispatch, alone", what: "one message a batch", units: withId.dispatch },
+    { name: "submit, nobody free", what: "… left to the queue", units: behind as Units },
+    { name: "dispatch", what: "from the queue, ten messages a batch", units: dispatched },
+    { name: "dispatch, alone", what: "one message a batch", units: dispatchedAlone },
+    { name: "dispatch, parked", what: "nobody is free still", units: parked as Units },
     { name: "start", what: "said by itself; complete implies it", units: start },
     { name: "heartbeat", what: "with nothing to note", units: heartbeat },
     { name: "progress", what: "a heartbeat with progress", units: progress },
     { name: "complete", what: "over HTTP", units: single.acts[0] as Units },
+    { name: "complete, next", what: "… and the agent is given one that waits", units: relieved as Units },
     { name: "complete, socket", what: "over the agent's WebSocket", units: spoken.acts[0] as Units },
     { name: "retry", what: "an attempt fails, and is dispatched anew", units: sum(...retried.acts) },
     { name: "timer", what: "set, fired alone, and the task is queued", units: mean(firings) },
@@ -209,25 +240,20 @@ async function ofCalled(on: Deployment, rounds: number): Promise<Step[]> {
   for (let i = 0; i <= rounds; i++) {
     on.clock.advance(100);
     await submit(on, "single");
-    const created = await on.changes();
-    const dispatched = await on.count(round, () => on.drain("dispatch", queueBatch));
-    const assigned = await on.changes();
-    const ordered = await on.count(round, () => on.follow([...created, ...assigned]));
+    const given = await on.changes();
+    const ordered = await on.count(round, () => on.follow(given));
     const delivered = await on.count(round, () => on.drain("deliver", queueBatch));
     const ended = await on.changes();
     if (!ended.some((change) => change.new?.status === "completed")) throw new Error("no task was completed");
-    passes.push([dispatched, ordered, delivered, await on.count(round, () => on.follow(ended))]);
+    passes.push([ordered, delivered, await on.count(round, () => on.follow(ended))]);
   }
   // The first fills what processes remember.
-  const [dispatched, ordered, delivered, followed] = [0, 1, 2, 3].map((at) =>
-    mean(passes.slice(1).map((pass) => pass[at] as Units)),
-  );
+  const [ordered, delivered, followed] = [0, 1, 2].map((at) => mean(passes.slice(1).map((pass) => pass[at] as Units)));
   return [
-    { name: "dispatch, called", what: "to an agent that is called: nothing is pushed", units: dispatched as Units },
     { name: "deliver", what: "a webhook is called, and its answer is the result", units: delivered as Units },
     {
       name: "follow, called",
-      what: "events, lists, counters, orders to deliver: batches of 30 and 20 changes",
+      what: "events, lists, counters, orders to deliver: batches of 20 changes",
       units: sum(ordered as Units, followed as Units),
     },
   ];

@@ -1,4 +1,4 @@
-import { Agent, createId, Key, type Ports, systemScope, Task } from "@waggle/core";
+import { Agent, createId, dispatch, Key, type Ports, systemScope, Task } from "@waggle/core";
 import { minuteHandler, scalingHandler } from "@waggle/edge";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
@@ -18,9 +18,9 @@ const minute = async () => {
   await fleet.quiet();
   return did;
 };
-const agent = async (connectionId?: string) => {
+const agent = async (connectionId?: string, maxConcurrency = 1) => {
   const scope = fleet.process().scope();
-  const input = Agent.Register.parse({ name: "a", capabilities: [{ name: "x" }], leaseSeconds: 30 });
+  const input = Agent.Register.parse({ name: "a", capabilities: [{ name: "x" }], leaseSeconds: 30, maxConcurrency });
   const { agent } = await Agent.register(scope, input);
   if (connectionId !== undefined) await Agent.attach(fleet.process().scope(), agent.id, { connectionId });
   return agent.id;
@@ -139,6 +139,102 @@ test("slots that were left behind by an attempt do not keep its agent from the n
   const again = await Task.get(fleet.process().scope(), work);
   expect(again).toMatchObject({ status: "assigned", attempt: 2 });
   expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 0 });
+});
+
+/** A process that dies when it comes to write a task. */
+const dyingAtTask = () => {
+  const dying = fleet.process();
+  const { store } = dying.ports;
+  const { write } = store;
+  (store as { write: typeof write }).write = async (each) => {
+    const isTask = "put" in each ? each.put.kind === "task" : "update" in each && each.kind === "task";
+    if (!isTask) return write(each);
+    throw new Error("the process has died");
+  };
+  return dying;
+};
+const asked = Task.Create.parse({ type: "t", requires: [{ capability: "x" }] });
+
+test("a slot taken for a task that never came is free again, once nobody can be about to bring it", async () => {
+  const id = await agent("one");
+  await expect(Task.create(dyingAtTask().scope(), asked)).rejects.toThrow("died");
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ freeSlots: 0 });
+  expect(await minute()).toMatchObject({ drifted: 0 });
+  await fleet.pass(20, 20);
+  expect(await minute()).toMatchObject({ drifted: 0 });
+  await Agent.seen(fleet.process().scope({ role: "agent", id }), id);
+  await fleet.pass(20, 20);
+  await Agent.seen(fleet.process().scope({ role: "agent", id }), id);
+  await fleet.pass(20, 20);
+  expect(await minute()).toMatchObject({ drifted: 1 });
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 0, freeSlots: 1 });
+});
+
+test("a slot that is being taken for a task is not taken away in between", async () => {
+  const id = await agent("one");
+  const slow = fleet.process();
+  const { store } = slow.ports;
+  const { write } = store;
+  (store as { write: typeof write }).write = async (each) => {
+    if ("put" in each && each.put.kind === "task") expect(await minute()).toMatchObject({ drifted: 0 });
+    return write(each);
+  };
+  const { task } = await Task.create(slow.scope(), asked);
+  expect((await get(task.id)).agentId).toBe(id);
+  expect(await minute()).toMatchObject({ drifted: 0 });
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 0 });
+});
+
+test("a slot taken for a queued task by a process that died is the task's, whoever gives it to its agent", async () => {
+  const id = await agent("one", 2);
+  const later = await task({ delaySeconds: 600 });
+  const key = await rowOf("task", later);
+  const set = { status: "queued", queuedAt: fleet.clock.now() };
+  await fleet.engine.ports.store.write({ update: key, kind: "task", set, remove: ["deadlineAt", "scheduledAt"] });
+  await expect(dispatch(dyingAtTask().scope(), later)).rejects.toThrow("died");
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 1 });
+  expect(await dispatch(fleet.process().scope(), later)).toBe(true);
+  expect(await get(later)).toMatchObject({ status: "assigned", agentId: id, attempt: 1 });
+  await fleet.quiet();
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 1 });
+  expect(await minute()).toMatchObject({ drifted: 0 });
+});
+
+test("a task that was cancelled while its slot was taken gives it back", async () => {
+  const id = await agent("one");
+  const later = await task({ delaySeconds: 600 });
+  const key = await rowOf("task", later);
+  const set = { status: "queued", queuedAt: fleet.clock.now() };
+  await fleet.engine.ports.store.write({ update: key, kind: "task", set, remove: ["deadlineAt", "scheduledAt"] });
+  const slow = fleet.process();
+  const { store } = slow.ports;
+  const { write } = store;
+  (store as { write: typeof write }).write = async (each) => {
+    if ("update" in each && each.kind === "task") await Task.cancel(fleet.process().scope(), later, {});
+    return write(each);
+  };
+  expect(await dispatch(slow.scope(), later)).toBe(true);
+  expect((await get(later)).status).toBe("cancelled");
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 0, freeSlots: 1 });
+});
+
+test("a task whose agent was stopped while it was given to it goes on", async () => {
+  const id = await agent("one");
+  const slow = fleet.process();
+  const { store } = slow.ports;
+  const { write } = store;
+  (store as { write: typeof write }).write = async (each) => {
+    if ("put" in each && each.put.kind === "task")
+      await Agent.remove(fleet.process().scope(), id, { mode: "force", graceSeconds: 0 });
+    return write(each);
+  };
+  const { task } = await Task.create(slow.scope(), asked);
+  await fleet.quiet();
+  expect((await get(task.id)).agentId).toBe(id);
+  expect(await minute()).toMatchObject({ stranded: 1 });
+  const after = await get(task.id);
+  expect(after).toMatchObject({ status: "queued", attempt: 0 });
+  expect(after.agentId).toBeUndefined();
 });
 
 test("an agent whose timer was lost is found lost, and its work goes on", async () => {

@@ -19,7 +19,9 @@ export async function vanishes({ cloud, call, submit, register, remove, open, sa
   const byDispatch = await alone("byDispatch");
   await open("byDispatch", byDispatch);
   cloud.gone.add("byDispatch");
-  await submit({ requires: [{ capability: "byDispatch" }], input });
+  // What is free at once is given by who takes it; this comes by the queue.
+  await submit({ requires: [{ capability: "byDispatch" }], input, delaySeconds: 5 });
+  await cloud.pass(6);
   await remove(byDispatch);
 
   const byTimers = await alone("byTimers", { maxConcurrency: 3 });
@@ -106,6 +108,9 @@ export async function repairs({ cloud, call, submit, register, open, end }: Tool
   await set("agent", found.id, { state: "draining", stopAt: now() - 100_000 });
   cloud.cold("minute");
   await cloud.minute();
+
+  // A message that came before its task.
+  await cloud.take("dispatch", { tenant: "default", id: "tsk_0000000000000000000000" });
 
   // Who was to stop an agent that has nothing left died before it did.
   const idle = await lasting("idle-leaves");

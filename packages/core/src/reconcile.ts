@@ -10,8 +10,8 @@ import type { Item, Ports } from "./port/index.ts";
 import { agentKey, indexPartitions, indexShards, reconcileKey, taskKey, tenantKey } from "./rows.ts";
 import { type Scope, systemScope } from "./scope.ts";
 import { catchUp } from "./task/dependency.ts";
-import { timeUp as taskTimeUp } from "./task/end.ts";
-import type { Row as Task } from "./task/row.ts";
+import { takeBack, timeUp as taskTimeUp } from "./task/end.ts";
+import { held, type Row as Task } from "./task/row.ts";
 import type { Status } from "./task/schema.ts";
 
 /** What was put right, by what was wrong. */
@@ -29,6 +29,8 @@ export interface Reconciled {
   readonly overdue: number;
   /** Agents whose slots in use were not those of the tasks they held. */
   readonly drifted: number;
+  /** Tasks with an agent that was stopped in the moment it was given them. */
+  readonly stranded: number;
   /** Tasks that waited beside an agent that was free for them. */
   readonly waiting: number;
   /** Lanes that were empty for long: forgotten. */
@@ -60,6 +62,7 @@ export async function reconcile(ports: Ports, onError: (error: unknown) => void)
     expired: 0,
     overdue: 0,
     drifted: 0,
+    stranded: 0,
     waiting: 0,
     dropped: 0,
   };
@@ -118,7 +121,7 @@ async function ofTenant(scope: Scope, counts: Counts, onError: (error: unknown) 
       onError(error);
     }
   };
-  await attempt(() => tasks(scope, cursor, next, counts, attempt));
+  await attempt(() => tasks(scope, directory, cursor, next, counts, attempt));
   await attempt(() => agents(scope, directory, cursor, next, counts, attempt));
   await attempt(() => lanes(scope, directory, cursor, next, counts, attempt));
   const kept = Object.entries(cursor).filter(([name]) => !["pk", "sk", "kind"].includes(name));
@@ -133,6 +136,7 @@ type Cursor = Readonly<Record<string, string | undefined>>;
 
 async function tasks(
   scope: Scope,
+  directory: Directory,
   cursor: Cursor,
   next: Record<string, string>,
   counts: Counts,
@@ -171,6 +175,8 @@ async function tasks(
               waitsSince(item) > now - graceMs.unmet
             ) {
               if (await catchUp(scope, item)) counts.unmet++;
+            } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {
+              counts.stranded += await leftBehind(scope, item.agentId);
             } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
           });
         }
@@ -181,6 +187,12 @@ async function tasks(
 }
 
 const waitsSince = ({ history, createdAt }: Task): number => history.at(-1)?.[0] ?? createdAt;
+
+/** An agent may be stopped in the moment between the two writes that give it a task. @returns how many tasks it had */
+async function leftBehind(scope: Scope, agentId: string): Promise<number> {
+  const row = (await scope.ports.store.get(agentKey(scope.tenant, agentId))) as AgentRow | undefined;
+  return row?.state === "stopped" ? takeBack(scope, agentId, "released", "its agent was removed") : 0;
+}
 
 async function agents(
   scope: Scope,
@@ -210,17 +222,30 @@ async function agents(
   const due = holders.sort().filter((id) => id > after);
   const part = due.slice(0, limits.agents);
   if (due.length > part.length) next.agents = part.at(-1) as string;
-  for (const id of part) await attempt(() => agent(scope, id, counts));
+  for (const id of part) await attempt(() => agent(scope, id, cursor, next, counts));
+  // Those it did not come to: what was noted of them is of use when it does.
+  for (const [name, at] of Object.entries(cursor)) {
+    const id = agentOfNote(name);
+    if (id !== undefined && at !== undefined && holders.includes(id) && !part.includes(id)) next[name] = at;
+  }
 }
 
+/**
+ * A mark that no task answers to yet may be of one that is just being given. Whoever does that has done it, or given up, long
+ * before this time is over: a call of the store is tried for ten seconds at most.
+ */
+const strayMs = 50_000;
+const noteOf = (agentId: string, taskId: string, fence: number): string => `stray.${agentId}.${taskId}.${fence}`;
+const agentOfNote = (name: string): string | undefined => /^stray\.([^.]+)\./.exec(name)?.[1];
+
 /** Its slots and what it holds have to agree, and what it was given it has to know of. */
-async function agent(scope: Scope, id: string, counts: Counts): Promise<void> {
+async function agent(scope: Scope, id: string, cursor: Cursor, next: Record<string, string>, counts: Counts) {
   const { store, clock } = scope.ports;
   const key = agentKey(scope.tenant, id);
   const row = (await store.get(key)) as AgentRow | undefined;
   if (!row || row.state === "stopped") return;
-  const held = await heldTasks(scope, id);
-  const late = held.filter(
+  const own = await heldTasks(scope, id);
+  const late = own.filter(
     ({ status, assignedAt }) => status === "assigned" && (assignedAt ?? 0) < clock.now() - graceMs.undelivered,
   );
   if (row.connectionId !== undefined && row.state !== "lost" && late.length > 0) {
@@ -228,17 +253,18 @@ async function agent(scope: Scope, id: string, counts: Counts): Promise<void> {
     send(scope.ports, row.connectionId, { assign });
     counts.undelivered += late.length;
   }
-  const used = held.reduce((sum, task) => sum + task.slots, 0);
+  const used = own.reduce((sum, task) => sum + task.slots, 0);
   if (used === row.used) return;
   // Read before and after what it holds, and the same: nothing was given or ended meanwhile.
   if (!same((await store.get(key)) as Item, row)) return;
-  const own = new Set(held.map((task) => task.id));
-  const stray = heldMarks(row).filter((taskId) => !own.has(taskId));
-  const ended = await endedBy(scope, row, stray);
+  const ids = new Set(own.map((task) => task.id));
+  const stray = heldMarks(row).filter((taskId) => !ids.has(taskId));
+  const tasks = await tasksOf(scope, stray);
+  if (areGiven(row, stray, tasks, cursor, next, clock.now())) return;
   const result = await store.write({
     update: key,
     kind: "agent",
-    set: { used, ...ended },
+    set: { used, ...endedBy(row, tasks) },
     ...(stray.length > 0 && { remove: stray.map(heldMark) }),
     if: {
       equals: {
@@ -257,19 +283,52 @@ async function agent(scope: Scope, id: string, counts: Counts): Promise<void> {
 }
 
 /**
+ * Whether one of these marks may be of a task that is just being given to the agent, and not of one that went. It is noted then,
+ * for a later run to tell.
+ */
+function areGiven(
+  row: AgentRow,
+  stray: readonly string[],
+  tasks: ReadonlyMap<string, Task>,
+  cursor: Cursor,
+  next: Record<string, string>,
+  now: number,
+): boolean {
+  let given = false;
+  for (const taskId of stray) {
+    const fence = markOf(row, taskId);
+    if ((tasks.get(taskId)?.fence ?? 0) >= fence) continue;
+    const name = noteOf(row.id, taskId, fence);
+    const since = cursor[name] ?? String(now);
+    if (Number(since) > now - strayMs) {
+      next[name] = since;
+      given = true;
+    }
+  }
+  return given;
+}
+
+async function tasksOf(scope: Scope, ids: readonly string[]): Promise<ReadonlyMap<string, Task>> {
+  const found = new Map<string, Task>();
+  for (let i = 0; i < ids.length; i += 100) {
+    const keys = ids.slice(i, i + 100).map((id) => taskKey(scope.tenant, id));
+    for (const task of (await scope.ports.store.batchGet(keys)) as (Task | undefined)[])
+      if (task) found.set(task.id, task);
+  }
+  return found;
+}
+
+/**
  * The agent's record, with the tasks whose marks were left: whoever ended them died before it was noted. Of an attempt that
  * failed and was tried anew nothing is left to tell of it.
  */
-async function endedBy(scope: Scope, row: AgentRow, stray: readonly string[]): Promise<Record<string, number>> {
+function endedBy(row: AgentRow, tasks: ReadonlyMap<string, Task>): Record<string, number> {
   const record = { completed: row.completed, failed: row.failed, busyMs: row.busyMs };
-  for (let i = 0; i < stray.length; i += 100) {
-    const keys = stray.slice(i, i + 100).map((taskId) => taskKey(scope.tenant, taskId));
-    for (const task of (await scope.ports.store.batchGet(keys)) as (Task | undefined)[]) {
-      if (task?.agentId !== row.id || markOf(row, task.id) !== task.fence) continue;
-      if (task.status !== "completed" && task.status !== "failed") continue;
-      record[task.status]++;
-      record.busyMs += (task.finishedAt ?? 0) - (task.startedAt ?? task.assignedAt ?? task.finishedAt ?? 0);
-    }
+  for (const task of tasks.values()) {
+    if (task.agentId !== row.id || markOf(row, task.id) !== task.fence) continue;
+    if (task.status !== "completed" && task.status !== "failed") continue;
+    record[task.status]++;
+    record.busyMs += (task.finishedAt ?? 0) - (task.startedAt ?? task.assignedAt ?? task.finishedAt ?? 0);
   }
   return record;
 }

@@ -13,9 +13,9 @@ import { createBlobs } from "./blobs.ts";
 import { createBus } from "./bus.ts";
 import { type Clients, createClients, type OnClient } from "./clients.ts";
 import { type AwsConfig, forQueues } from "./config.ts";
+import { lazyQueue } from "./lazy.ts";
 import { type AwsLive, createLive } from "./live.ts";
 import { type AwsMeter, createCounts } from "./meter.ts";
-import { createQueue } from "./queue.ts";
 import { type Caller, createCaller, defaultPolicy, type RetryPolicy, within } from "./retry.ts";
 import { createStore } from "./store.ts";
 
@@ -98,7 +98,7 @@ export function assemble(
       shared: true,
       store: createStore({ ...parts, table: config.table }),
       queues: forQueues((name) =>
-        createQueue({ ...parts, url: config.queues[name], deadLetters: config.deadLetters[name] }),
+        lazyQueue({ ...parts, url: config.queues[name], deadLetters: config.deadLetters[name] }),
       ),
       bus: createBus({ ...parts, bus: config.bus, ...(rules !== undefined && { rules }) }),
       blobs: createBlobs({ ...parts, bucket: config.bucket }),

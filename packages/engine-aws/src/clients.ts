@@ -3,7 +3,7 @@ import { DynamoDBClient } from "@aws-sdk/client-dynamodb";
 import type { DynamoDBStreamsClient } from "@aws-sdk/client-dynamodb-streams";
 import type { EventBridgeClient } from "@aws-sdk/client-eventbridge";
 import type { S3Client } from "@aws-sdk/client-s3";
-import { SQSClient } from "@aws-sdk/client-sqs";
+import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { AwsConfig } from "./config.ts";
 import { credentials } from "./credentials.ts";
 
@@ -13,8 +13,8 @@ export type OnClient = (client: { readonly middlewareStack: unknown }) => void;
 /** The SDK's clients, each made when it is first asked for: a function pays only for those it uses. */
 export interface Clients {
   dynamo(): DynamoDBClient;
-  sqs(): SQSClient;
   /** These are files of their own in a split bundle: few calls need them. */
+  sqs(): Promise<SQSClient>;
   bus(): Promise<EventBridgeClient>;
   s3(): Promise<S3Client>;
   streams(): Promise<DynamoDBStreamsClient>;
@@ -56,7 +56,10 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
   });
   return {
     dynamo: once(() => keep(new DynamoDBClient(common(config.storeEndpoint ?? config.endpoint)))),
-    sqs: once(() => keep(new SQSClient(common(config.endpoint)))),
+    sqs: loaded(async () => {
+      const { SQSClient } = await import("@waggle/engine-aws/sdk/queues");
+      return keep(new SQSClient(common(config.endpoint)));
+    }),
     bus: loaded(async () => {
       const { EventBridgeClient } = await import("@waggle/engine-aws/sdk/events");
       return keep(new EventBridgeClient(common(config.endpoint)));

@@ -9,7 +9,7 @@ export { type AwsConfig, configFromEnv } from "./config.ts";
 export type { AwsMeter } from "./meter.ts";
 export type { OpenAwsOptions } from "./open.ts";
 export { applyProjection, projectRecords } from "./project.ts";
-export { fromSqs, type SqsRecord, toSqsResponse } from "./queue.ts";
+export { fromSqs, type SqsRecord, toSqsResponse } from "./record.ts";
 export type { ResourceOptions } from "./resources.ts";
 export type { RetryPolicy } from "./retry.ts";
 export { fromStream, type StreamRecord } from "./stream.ts";

@@ -76,7 +76,7 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
             QueueUrl: queueUrl,
             Entries: rest.map(({ bytes, ...entry }) => entry),
           });
-          const { Failed = [] } = await clients.sqs().send(command, { abortSignal: signal });
+          const { Failed = [] } = await (await clients.sqs()).send(command, { abortSignal: signal });
           const failed = new Set(Failed.map((each) => each.Id));
           const [first] = Failed;
           return {
@@ -98,7 +98,7 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
     });
     const { Messages = [] } = await caller.call(
       "queue",
-      ({ signal }) => clients.sqs().send(command, { abortSignal: signal }),
+      async ({ signal }) => (await clients.sqs()).send(command, { abortSignal: signal }),
       { attemptMs: 3_000 + waitSeconds * 1000 },
     );
     const bytes = Messages.reduce((sum, each) => sum + Buffer.byteLength(each.Body ?? ""), 0);
@@ -131,15 +131,17 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
   }
 
   const remove = (queueUrl: string, receipts: readonly string[]) =>
-    inTens(receipts, (Entries, signal) =>
-      clients.sqs().send(new DeleteMessageBatchCommand({ QueueUrl: queueUrl, Entries }), { abortSignal: signal }),
+    inTens(receipts, async (Entries, signal) =>
+      (await clients.sqs()).send(new DeleteMessageBatchCommand({ QueueUrl: queueUrl, Entries }), {
+        abortSignal: signal,
+      }),
     );
 
   const attributes = async (queueUrl: string) => {
     counts.queueRequests++;
     const command = new GetQueueAttributesCommand({ QueueUrl: queueUrl, AttributeNames: ["All"] });
-    const { Attributes = {} } = await caller.call("queue", ({ signal }) =>
-      clients.sqs().send(command, { abortSignal: signal }),
+    const { Attributes = {} } = await caller.call("queue", async ({ signal }) =>
+      (await clients.sqs()).send(command, { abortSignal: signal }),
     );
     return Attributes;
   };
@@ -186,7 +188,7 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
         VisibilityTimeout: Math.ceil(delaySeconds),
       });
       await caller
-        .call("queue", ({ signal }) => clients.sqs().send(command, { abortSignal: signal }))
+        .call("queue", async ({ signal }) => (await clients.sqs()).send(command, { abortSignal: signal }))
         .catch((error: unknown) => {
           // A void receipt: the message is somebody else's by now.
           if (!/ReceiptHandle|MessageNotInflight|InvalidParameterValue/.test((error as Error).name)) throw error;
@@ -203,10 +205,10 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
         // All are looked at before the first is given back: SQS gives any, and so would give the same again.
         await inTens(
           found.map((each) => each.receipt),
-          (entries, signal) => {
+          async (entries, signal) => {
             const Entries = entries.map((each) => ({ ...each, VisibilityTimeout: 0 }));
             const command = new ChangeMessageVisibilityBatchCommand({ QueueUrl: deadLetters, Entries });
-            return clients.sqs().send(command, { abortSignal: signal });
+            return (await clients.sqs()).send(command, { abortSignal: signal });
           },
         );
         return found;
@@ -252,41 +254,4 @@ const toMessage = ({ MessageId, Body, ReceiptHandle, Attributes }: SqsMessage): 
   body: JSON.parse(Body as string) as Value,
   receives: Number(Attributes?.ApproximateReceiveCount ?? 1),
   receipt: ReceiptHandle as string,
-});
-
-/** A record of the event that Lambda makes of messages: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html */
-export interface SqsRecord {
-  readonly messageId: string;
-  readonly receiptHandle: string;
-  readonly body: string;
-  readonly attributes: { readonly ApproximateReceiveCount: string };
-}
-
-/**
- * The messages of an SQS event. A body that is no JSON is given as its text, for the handler to refuse.
- * @example const { failed } = await handler(fromSqs(event.Records))
- */
-export const fromSqs = (records: readonly SqsRecord[]): Message[] =>
-  records.map(({ messageId, receiptHandle, body, attributes }) => ({
-    id: messageId,
-    body: parsed(body),
-    receives: Number(attributes.ApproximateReceiveCount),
-    receipt: receiptHandle,
-  }));
-
-function parsed(text: string): Value {
-  try {
-    return JSON.parse(text) as Value;
-  } catch {
-    return text;
-  }
-}
-
-/** What a handler answers to Lambda: these come again, the others are done (`ReportBatchItemFailures`). */
-export const toSqsResponse = ({
-  failed,
-}: {
-  readonly failed: readonly string[];
-}): { batchItemFailures: { itemIdentifier: string }[] } => ({
-  batchItemFailures: failed.map((itemIdentifier) => ({ itemIdentifier })),
 });

@@ -79,14 +79,15 @@ export async function create(options: ResourceOptions): Promise<AwsConfig> {
 
   async function queue(name: QueueName): Promise<{ url: string; dead: string }> {
     const create = async (QueueName: string, Attributes: Record<string, string>) => {
-      const { QueueUrl } = await clients.sqs().send(new CreateQueueCommand({ QueueName, Attributes }));
+      const { QueueUrl } = await (await clients.sqs()).send(new CreateQueueCommand({ QueueName, Attributes }));
       return QueueUrl as string;
     };
     const MaximumMessageSize = String(queueLimits.messageBytes);
     const dead = await create(`${prefix}-${name}-dead`, { MaximumMessageSize, MessageRetentionPeriod: "1209600" });
-    const { Attributes } = await clients
-      .sqs()
-      .send(new GetQueueAttributesCommand({ QueueUrl: dead, AttributeNames: ["QueueArn"] }));
+    const sqs = await clients.sqs();
+    const { Attributes } = await sqs.send(
+      new GetQueueAttributesCommand({ QueueUrl: dead, AttributeNames: ["QueueArn"] }),
+    );
     const url = await create(`${prefix}-${name}`, {
       MaximumMessageSize,
       VisibilityTimeout: String(visibilitySeconds),
@@ -132,7 +133,7 @@ export async function remove(config: AwsConfig): Promise<void> {
   try {
     await Promise.all([
       clients.dynamo().send(new DeleteTableCommand({ TableName: config.table })),
-      ...urls.map((QueueUrl) => clients.sqs().send(new DeleteQueueCommand({ QueueUrl }))),
+      ...urls.map(async (QueueUrl) => (await clients.sqs()).send(new DeleteQueueCommand({ QueueUrl }))),
       clients.bus().then((bus) => bus.send(new DeleteEventBusCommand({ Name: config.bus }))),
       clients
         .s3()

@@ -61,7 +61,7 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
       QueueName: queueName,
       Attributes: { VisibilityTimeout: String(visibilitySeconds) },
     });
-    const { QueueUrl = "" } = await sqs((abortSignal) => clients.sqs().send(command, { abortSignal }));
+    const { QueueUrl = "" } = await sqs(async (abortSignal) => (await clients.sqs()).send(command, { abortSignal }));
     return QueueUrl;
   }
 
@@ -104,7 +104,7 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
         ],
       };
       const allow = new SetQueueAttributesCommand({ QueueUrl: url, Attributes: { Policy: JSON.stringify(policy) } });
-      await sqs((abortSignal) => clients.sqs().send(allow, { abortSignal }));
+      await sqs(async (abortSignal) => (await clients.sqs()).send(allow, { abortSignal }));
       const targets = new PutTargetsCommand({
         EventBusName: bus,
         Rule: called(name),
@@ -129,10 +129,12 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
         await events(async (abortSignal) => (await clients.bus()).send(remove, { abortSignal }));
         await events(async (abortSignal) => (await clients.bus()).send(drop, { abortSignal }));
         if (queueName === undefined) return;
-        const { QueueUrl } = await sqs((abortSignal) =>
-          clients.sqs().send(new GetQueueUrlCommand({ QueueName: queueName }), { abortSignal }),
+        const { QueueUrl } = await sqs(async (abortSignal) =>
+          (await clients.sqs()).send(new GetQueueUrlCommand({ QueueName: queueName }), { abortSignal }),
         );
-        await sqs((abortSignal) => clients.sqs().send(new DeleteQueueCommand({ QueueUrl }), { abortSignal }));
+        await sqs(async (abortSignal) =>
+          (await clients.sqs()).send(new DeleteQueueCommand({ QueueUrl }), { abortSignal }),
+        );
       } catch (error) {
         if (!isGone(error)) throw error;
       }

@@ -26,6 +26,8 @@ export interface Member extends Candidate {
   asked: number;
   /** Of those, being assigned now. */
   reserved: number;
+  /** Slots of what is being assigned now. */
+  pending: number;
   /** Given to an agent that asks, until a call of it takes them along: a call that just ends must not lose them. */
   mailbox: TaskRow.Row[];
   /** Waiting lease calls, to be woken when the mailbox has something. */
@@ -63,8 +65,12 @@ export interface Directory {
   /** Remembers the pass given to a fair key; those the virtual time has passed are forgotten. */
   setPass(key: string, pass: number): void;
   assignments: number;
-  /** On a shared store: when the agents were last read, at which version the lanes, and the virtual time last written. */
+  /** On a shared store: when the agents were last read, all and at least some of them, and those that came since. */
   readAt: number;
+  sampledAt: number;
+  offersAt: number;
+  /** On a shared store: when, and at which version, the lanes were last read, and the virtual time last written. */
+  lanesAt: number;
   reading: Promise<void> | undefined;
   lanesVersion: number | undefined;
   virtualTimeStored: number;
@@ -123,8 +129,9 @@ export const wasAway = (ports: Ports): void => void starts.set(ports, ports.cloc
 /** Where others share the store, a process that starts says nothing about whether anybody was away. */
 export const backSince = (ports: Ports): number => (ports.shared ? 0 : (starts.get(ports) ?? 0));
 
-export function open(ports: Ports, tenant: string): Promise<Directory> {
-  if (ports.shared) return openCache(ports, tenant);
+/** @param ageMs on a shared store: the agents may have been read so long ago */
+export function open(ports: Ports, tenant: string, ageMs?: number): Promise<Directory> {
+  if (ports.shared) return openCache(ports, tenant, ageMs);
   const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
   directories.set(ports, tenants);
   let directory = tenants.get(tenant);
@@ -182,17 +189,47 @@ export function cacheOf(ports: Ports, tenant: string): Directory {
   return directory;
 }
 
-/** How old the directory of a shared store may be: reading a large fleet costs more, so it is read less often. */
-const maxAgeMs = (members: number): number => Math.min(300_000, Math.max(2_000, members * 20));
+/**
+ * How old the directory of a shared store may be: reading a large fleet costs more, so it is read less often. It proposes and does
+ * not decide, and those that come are read apart.
+ */
+const maxAgeMs = (members: number): number => Math.min(300_000, Math.max(10_000, members * 100));
 
-async function openCache(ports: Ports, tenant: string): Promise<Directory> {
+async function openCache(ports: Ports, tenant: string, ageMs?: number): Promise<Directory> {
   const directory = cacheOf(ports, tenant);
-  if (ports.clock.now() - directory.readAt < maxAgeMs(directory.members.size)) return directory;
-  directory.reading ??= readAgain(ports, tenant, directory).finally(() => {
+  if (ports.clock.now() - directory.readAt < (ageMs ?? maxAgeMs(directory.members.size))) return directory;
+  return readOnce(directory, () => readAgain(ports, tenant, directory));
+}
+
+/** Agents of each shard that a sample has: the newest, as among the oldest most have gone. */
+const sampledPerShard = 64;
+
+/** The directory of a shared store with a part of a large fleet: for who waits while it is read, and needs only somebody. */
+export async function openSample(ports: Ports, tenant: string): Promise<Directory> {
+  const directory = cacheOf(ports, tenant);
+  const readAt = Math.max(directory.readAt, directory.sampledAt);
+  if (ports.clock.now() - readAt < maxAgeMs(directory.members.size)) return directory;
+  return readOnce(directory, () => readSample(ports, tenant, directory));
+}
+
+async function readOnce(directory: Directory, read: () => Promise<void>): Promise<Directory> {
+  directory.reading ??= read().finally(() => {
     directory.reading = undefined;
   });
   await directory.reading;
   return directory;
+}
+
+async function readSample(ports: Ports, tenant: string, directory: Directory): Promise<void> {
+  const at = ports.clock.now();
+  const pages = await Promise.all(
+    Array.from({ length: agentShards }, (_, shard) =>
+      ports.store.query({ pk: agentPartition(tenant, shard), reverse: true, limit: sampledPerShard }),
+    ),
+  );
+  for (const { items } of pages) for (const item of items) learn(directory, item.sk, item);
+  directory.sampledAt = at;
+  if (pages.every(({ last }) => last === undefined)) directory.readAt = at;
 }
 
 async function readAgain(ports: Ports, tenant: string, directory: Directory): Promise<void> {
@@ -337,6 +374,9 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
     },
     assignments: 0,
     readAt: Number.NEGATIVE_INFINITY,
+    sampledAt: Number.NEGATIVE_INFINITY,
+    offersAt: Number.NEGATIVE_INFINITY,
+    lanesAt: Number.NEGATIVE_INFINITY,
     reading: undefined,
     lanesVersion: undefined,
     virtualTimeStored: 0,
@@ -376,6 +416,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
           connected: isConnected(row.id),
           asked: 0,
           reserved: 0,
+          pending: 0,
           mailbox: [],
           waiters: new Set(),
           serving: false,
@@ -386,7 +427,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
       if (shared) {
         member.connected = row.connectionId !== undefined;
         // While it is being given something here, its row is a moment behind.
-        if (member.reserved === 0) member.used = row.used;
+        member.used = row.used + member.pending;
         member.completed = row.completed;
         member.failed = row.failed;
         member.busyMs = row.busyMs;

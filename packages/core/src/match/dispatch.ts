@@ -3,10 +3,10 @@ import { tell } from "../agent/message.ts";
 import { cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
-import type { Item, Ports, Put, Refusal, Write } from "../port/index.ts";
+import type { Item, Ports, Put, Refusal, TransactResult, Update, Write, WriteResult } from "../port/index.ts";
 import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { advance, type Row, toInfo } from "../task/row.ts";
+import { advance, held, type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import {
   type Directory,
@@ -17,6 +17,7 @@ import {
   needOf,
   open,
   openFor,
+  openSample,
   parkedKey,
   taken,
 } from "./directory.ts";
@@ -116,6 +117,7 @@ export async function admit(
   row: Row,
   others: readonly Write[] = [],
 ): Promise<"stored" | "refused" | undefined> {
+  if (scope.ports.shared) return others.length > 0 ? undefined : admitShared(scope, row);
   const directory = await open(scope.ports, scope.tenant);
   const lane = directory.lane(row.lane, needOf(row));
   const fresh: Fresh = { others };
@@ -135,9 +137,85 @@ export async function admit(
   return fresh.refused && "refused";
 }
 
-/** Not with limits, which have to be asked first, and not where knowing the agents would cost whoever submits their reading. */
+/** `admit` where others take too. It gives the task to somebody who is free, and leaves all else to `dispatch`. */
+async function admitShared(scope: Scope, row: Row): Promise<"stored" | "refused" | undefined> {
+  const directory = await openSample(scope.ports, scope.tenant);
+  if (await Shared.isWaitedIn(scope, directory, row.lane)) return undefined;
+  const fresh: Fresh = { others: [] };
+  for (let attempt = 0; attempt < admitTries; attempt++) {
+    const choice = await pickShared(scope, directory, row);
+    if (!choice) return undefined;
+    const next = await assign(scope, directory, row, choice, [], fresh, choice.member.row.connectionId);
+    if (fresh.refused) return "refused";
+    if (!next) continue;
+    await push(scope, choice.member, [next]);
+    return "stored";
+  }
+  return undefined;
+}
+
+/** Somebody waits for the answer meanwhile, and `dispatch` has more patience. */
+const admitTries = 3;
+
+/**
+ * `admit` of many new tasks whose ids nobody else has, on a shared store: an agent is given all that are its in one write.
+ * @returns those that are still to be stored
+ */
+export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<readonly Row[]> {
+  if (!rows.some((row) => admissible(scope.ports, row))) return rows;
+  const directory = await openSample(scope.ports, scope.tenant);
+  const left: Row[] = [];
+  const given = new Map<Member, { row: Row; choice: Choice }[]>();
+  /** Lanes whose tasks have to wait. */
+  const full = new Map<string, boolean>();
+  for (const row of rows) {
+    if (!full.has(row.lane)) full.set(row.lane, await Shared.isWaitedIn(scope, directory, row.lane));
+    if (full.get(row.lane) || !admissible(scope.ports, row)) {
+      left.push(row);
+      continue;
+    }
+    const choice = await pickShared(scope, directory, row);
+    if (choice) {
+      hold(directory, choice.member, row.slots);
+      given.set(choice.member, [...(given.get(choice.member) ?? []), { row, choice }]);
+    } else {
+      full.set(row.lane, true);
+      left.push(row);
+    }
+  }
+  const groups = [...given].flatMap(([member, all]) => chunks(all).map((group) => ({ member, group })));
+  const stored = await Promise.all(
+    groups.map(async ({ member, group }) => {
+      const tasks = group.map(({ row, choice }) => assigned(scope, row, choice).next);
+      const slots = await reserve(scope, member, tasks, member.row.connectionId);
+      for (const task of tasks) unhold(directory, member, task.slots, slots.ok);
+      if (slots.ok) {
+        if (slots.item) directory.set(slots.item as unknown as Member["row"]);
+        return { member, tasks };
+      }
+      learn(directory, member, slots);
+      left.push(...group.map(({ row }) => row));
+      return { member, tasks: [] };
+    }),
+  );
+  await scope.ports.store.batchWrite(stored.flatMap(({ tasks }) => tasks.map((put) => ({ put }))));
+  for (const { member, tasks } of stored) await push(scope, member, tasks);
+  return left;
+}
+
+/** Tasks one write takes the slots for: its expressions have a limit. */
+const reservedAtOnce = 25;
+const chunks = <T>(list: readonly T[]): T[][] =>
+  Array.from({ length: Math.ceil(list.length / reservedAtOnce) }, (_, i) =>
+    list.slice(i * reservedAtOnce, (i + 1) * reservedAtOnce),
+  );
+
+/**
+ * Not with limits, which have to be asked first. On a shared store neither with a key to stick to, which would make it a
+ * transaction.
+ */
 export const admissible = (ports: Ports, row: Row): boolean =>
-  row.status === "queued" && !Gate.gated(row) && !ports.shared;
+  row.status === "queued" && !Gate.gated(row) && !(ports.shared && row.stickyKey !== undefined);
 
 interface Choice {
   readonly member: Member;
@@ -192,8 +270,80 @@ interface Fresh {
   refused?: true;
 }
 
+/** The task as it is once it has its agent, and the write that makes it so. */
+function assigned(scope: Scope, row: Row, { member, decision }: Choice): { next: Row; write: Update } {
+  const now = scope.ports.clock.now();
+  return advance(
+    row,
+    {
+      status: "assigned",
+      agentId: member.id,
+      fence: row.fence + 1,
+      attempt: row.attempt + 1,
+      assignedAt: now,
+      startedAt: undefined,
+      beatAt: undefined,
+      decision,
+      waitingReason: undefined,
+      waitingSince: undefined,
+      parked: undefined,
+      silenceSeconds: isCalled(member.row) ? member.row.leaseSeconds : undefined,
+    },
+    { at: now },
+  );
+}
+
+/** Taken in memory first, so that nobody else in this process proposes the same slot. */
+function hold(directory: Directory, member: Member, slots: number): void {
+  member.reserved++;
+  member.pending += slots;
+  member.used += slots;
+  member.lastAssigned = ++directory.assignments;
+  member.assigned++;
+  directory.refresh(member);
+}
+
+function unhold(directory: Directory, member: Member, slots: number, taken: boolean): void {
+  member.reserved--;
+  member.pending -= slots;
+  if (taken) return;
+  member.used -= slots;
+  member.assigned--;
+  directory.refresh(member);
+}
+
+/** The write that takes an agent's slots for tasks, if it has them and is there to be given them. */
+function slotsWrite(
+  scope: Scope,
+  member: Member,
+  tasks: readonly Pick<Row, "id" | "slots" | "fence">[],
+  connectionId?: string,
+): Update {
+  const slots = tasks.reduce((sum, task) => sum + task.slots, 0);
+  const { shared } = scope.ports;
+  const marks = tasks.map((task) => [heldMark(task.id), task.fence] as const);
+  return {
+    update: agentKey(scope.tenant, member.id),
+    kind: "agent",
+    add: { used: slots },
+    ...(shared && { set: Object.fromEntries(marks) }),
+    if: {
+      equals: { state: "active", ...(connectionId !== undefined && { connectionId }) },
+      // An earlier attempt of the task may have ended, and not given its slots back yet.
+      ...(shared && { missing: marks.map(([mark]) => mark) }),
+      lessThan: { used: member.maxConcurrency - slots + 1 },
+    },
+  };
+}
+
+async function reserve(...asked: Parameters<typeof slotsWrite>): Promise<WriteResult> {
+  const [scope] = asked;
+  return scope.ports.store.write(slotsWrite(...asked));
+}
+
 /**
- * One transaction: the agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled.
+ * The agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled: one transaction, or
+ * on a shared store two writes, where the task and its agent are all there is to change.
  * @param connectionId on a shared store: it will be pushed there, so the agent must still have this connection
  */
 async function assign(
@@ -206,65 +356,63 @@ async function assign(
   connectionId?: string,
 ): Promise<Row | undefined> {
   const { member } = choice;
-  const { store, clock } = scope.ports;
-  const now = clock.now();
-  const { next, write } = advance(
-    row,
-    {
-      status: "assigned",
-      agentId: member.id,
-      fence: row.fence + 1,
-      attempt: row.attempt + 1,
-      assignedAt: now,
-      startedAt: undefined,
-      beatAt: undefined,
-      decision: choice.decision,
-      waitingReason: undefined,
-      waitingSince: undefined,
-      parked: undefined,
-      silenceSeconds: isCalled(member.row) ? member.row.leaseSeconds : undefined,
-    },
-    { at: now },
-  );
-  const writes: Write[] = [
-    fresh ? { put: next, if: { exists: false } } : write,
-    {
-      update: agentKey(scope.tenant, member.id),
-      kind: "agent",
-      add: { used: row.slots },
-      ...(scope.ports.shared && { set: { [heldMark(row.id)]: next.fence } }),
-      if: {
-        equals: { state: "active", ...(connectionId !== undefined && { connectionId }) },
-        // An earlier attempt of the task may have ended, and not given its slots back yet.
-        ...(scope.ports.shared && { missing: [heldMark(row.id)] }),
-        lessThan: { used: member.maxConcurrency - row.slots + 1 },
-      },
-    },
-    ...gateWrites,
-  ];
-  if (row.parked !== undefined) writes.push({ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } });
+  const { next, write } = assigned(scope, row, choice);
+  const task: Put | Update = fresh ? { put: next, if: { exists: false } } : write;
+  const others: Write[] = [...gateWrites];
+  if (row.parked !== undefined) others.push({ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } });
   if (row.stickyKey !== undefined && choice.stickyAgentId !== member.id) {
-    writes.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
+    others.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
   }
-  if (fresh) writes.push(...fresh.others);
-  // Taken in memory first, so that nobody else in this process proposes the same slot.
-  member.reserved++;
-  member.used += row.slots;
-  member.lastAssigned = ++directory.assignments;
-  member.assigned++;
-  directory.refresh(member);
-  const result = await store.transact(writes);
-  member.reserved--;
+  if (fresh) others.push(...fresh.others);
+  hold(directory, member, row.slots);
+  const result: TransactResult & { readonly agent?: Item } =
+    scope.ports.shared && others.length === 0
+      ? await assignApart(scope, member, next, task, connectionId)
+      : await scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]);
+  unhold(directory, member, row.slots, result.ok);
+  if (result.agent) directory.set(result.agent as unknown as Member["row"]);
   if (result.ok) return next;
-  member.used -= row.slots;
-  member.assigned--;
-  const agentRefusal = result.reasons[1];
+  const [, agentRefusal] = result.reasons;
   if (agentRefusal) learn(directory, member, agentRefusal);
   const left = agentRefusal?.winner?.[heldMark(row.id)];
   if (typeof left === "number" && left < next.fence) await giveSlotsBack(scope, member, row, left);
   directory.refresh(member);
   if (fresh) noteRefusal(fresh, result.reasons);
   return undefined;
+}
+
+/**
+ * By themselves, one after the other, the two writes cost half of a transaction. The agent's comes first: what it cannot take
+ * leaves no trace on the task. The mark it makes is for this task and fence alone, so that after a crash between the two
+ * whoever gives the task to the same agent goes on from there; if nobody does, the reconciler takes it for stray.
+ */
+async function assignApart(
+  scope: Scope,
+  member: Member,
+  next: Row,
+  task: Put | Update,
+  connectionId: string | undefined,
+): Promise<TransactResult & { readonly agent?: Item }> {
+  const { store } = scope.ports;
+  const slots = await reserve(scope, member, [next], connectionId);
+  if (!slots.ok) {
+    const there = slots.winner as Member["row"] | undefined;
+    const begun =
+      slots.winner?.[heldMark(next.id)] === next.fence &&
+      there?.state === "active" &&
+      (connectionId === undefined || there.connectionId === connectionId);
+    if (!begun) return { ok: false, reasons: [undefined, slots] };
+  }
+  const written = await store.write(task);
+  if (written.ok) return { ok: true, ...(slots.ok && slots.item && { agent: slots.item }) };
+  const now = (written.winner ?? (await store.get(taskKey(scope.tenant, next.id)))) as Row | undefined;
+  // Whoever else gave it to the same agent has it by the same mark.
+  const shares = now?.agentId === member.id && now.fence === next.fence && held.has(now.status);
+  if (slots.ok && !shares) {
+    await giveSlotsBack(scope, member, next, next.fence);
+    await serveAgent(scope, member.id);
+  }
+  return { ok: false, reasons: [written, undefined] };
 }
 
 /** For whoever ended that attempt of the task and died, or has not come to it yet. */
@@ -545,6 +693,21 @@ export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
   }
 }
 
+/** `pick` where others change the agents: first among those known to be free, then among those that may be by now. */
+async function pickShared(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
+  const lane = directory.lane(row.lane, needOf(row));
+  await Shared.meetNewcomers(scope, directory);
+  await Shared.freshenFew(scope, directory, lane);
+  const known = await pick(scope, directory, row);
+  const now = scope.ports.clock.now();
+  if (known || lane.noneAt + Shared.knownMs >= now) return known;
+  const since = Shared.sampledSince(directory);
+  await Shared.freshen(scope, directory, lane.need, Shared.agentsRead.before, { since });
+  const found = await pick(scope, directory, row);
+  if (!found) lane.noneAt = now;
+  return found;
+}
+
 /** `dispatch` where others dispatch too: see `shared.ts`. */
 async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
   const directory = await open(scope.ports, scope.tenant);
@@ -553,8 +716,7 @@ async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
     const row = await readTask(scope, id);
     if (!row) return false;
     if (row.status !== "queued") return true;
-    const need = needOf(row);
-    const lane = directory.lane(row.lane, need);
+    const lane = directory.lane(row.lane, needOf(row));
     if (row.parked !== undefined) {
       // Whoever parked it may have died before the look that has to follow.
       if (row.gate === undefined) await serveLaneShared(scope, directory, lane, row.parked);
@@ -566,12 +728,7 @@ async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
     if (gate === "again") continue;
     const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
     if (head === undefined) {
-      await Shared.freshenFew(scope, directory, need);
-      let choice = await pick(scope, directory, row);
-      if (!choice) {
-        await Shared.freshen(scope, directory, need, Shared.agentsRead.before);
-        choice = await pick(scope, directory, row);
-      }
+      const choice = await pickShared(scope, directory, row);
       if (choice) {
         const next = await assign(scope, directory, row, choice, gate, undefined, choice.member.row.connectionId);
         if (next) {

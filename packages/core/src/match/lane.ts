@@ -18,6 +18,10 @@ export interface Lane {
   registered: boolean;
   /** On a shared store: when the registry row was last confirmed; an old one may be gone. */
   confirmedAt: number;
+  /** On a shared store: when those that could serve it, if they are few, were last read. */
+  fewReadAt: number;
+  /** On a shared store: when nobody was last found free for it, though looked for. */
+  noneAt: number;
   /** Why tasks wait in it, as last worked out. */
   reason: { readonly text: string; readonly at: number } | undefined;
 }
@@ -34,6 +38,8 @@ export const createLane = (id: string, need: Need): Lane => ({
   taking: new Set(),
   registered: false,
   confirmedAt: 0,
+  fewReadAt: Number.NEGATIVE_INFINITY,
+  noneAt: Number.NEGATIVE_INFINITY,
   reason: undefined,
 });
 

@@ -74,8 +74,10 @@ export const offersMore = (before: AgentRow.Row, after: AgentRow.Row): boolean =
 
 /** Reads the registry of lanes again, if any was added. */
 export async function readLanes(scope: Scope, directory: Directory): Promise<void> {
-  const { store } = scope.ports;
+  const { store, clock } = scope.ports;
+  const at = clock.now();
   const version = ((await store.get(lanesVersionKey(scope.tenant)))?.version as number | undefined) ?? 0;
+  directory.lanesAt = at;
   if (directory.lanesVersion === version) return;
   const { pk } = laneKey(scope.tenant, "");
   const there = new Set<string>();
@@ -91,6 +93,19 @@ export async function readLanes(scope: Scope, directory: Directory): Promise<voi
   }
   directory.keepLanes((lane) => there.has(lane.id));
   directory.lanesVersion = version;
+}
+
+/**
+ * What a process read so long ago is good enough to choose by. What is missed by it puts nothing in the wrong: agents that came
+ * are given work a moment later, and a task that comes may pass one that was parked in a new lane just before.
+ */
+export const knownMs = 1_000;
+
+/** Whether tasks wait in the lane, so that one that comes has to wait behind them. */
+export async function isWaitedIn(scope: Scope, directory: Directory, id: string): Promise<boolean> {
+  if (directory.lanesAt + knownMs < scope.ports.clock.now()) await readLanes(scope, directory);
+  const lane = directory.lanes.get(id);
+  return lane !== undefined && lane.confirmedAt > 0 && (await headsOf(scope, lane, 1)).keys.length > 0;
 }
 
 /** Before a task is parked in the lane: agents must find it. */
@@ -135,38 +150,34 @@ const fits = (need: Need, member: Member): boolean => reachable(member) && refus
 
 /**
  * Where a few could serve the need, reads those strongly: a strategy then decides by what they are, and not by what this process
- * knew of them. Of many the best is good enough among those known to be free.
+ * knew of them, if that is older than a moment. Of many the best is good enough among those known to be free.
  */
-export async function freshenFew(scope: Scope, directory: Directory, need: Need): Promise<void> {
-  if (need.agentId !== undefined || directory.members.size > probeLimit) return;
+export async function freshenFew(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
+  const { need } = lane;
+  const now = scope.ports.clock.now();
+  if (need.agentId !== undefined || directory.members.size > probeLimit || lane.fewReadAt + knownMs >= now) return;
   let few = 0;
   for (const member of directory.members.values()) if (fits(need, member) && ++few > agentsRead.before) return;
-  if (few > 1) await freshen(scope, directory, need, few, true);
+  if (few > 1) await freshen(scope, directory, need, few, { free: true, since: sampledSince(directory) });
+  lane.fewReadAt = now;
 }
 
 /**
  * Reads strongly what may be out of date among the agents that could serve the need: those thought to have no room, up to
  * `limit`, and those that came or offer more since all were read.
- * @param free those thought to have room, too
+ * @param options `free`: those thought to have room, too; `since`: those that came or offer more since then will do
  */
 export async function freshen(
   scope: Scope,
   directory: Directory,
   need: Need,
   limit: number,
-  free = false,
+  { free = false, since = directory.readAt } = {},
 ): Promise<void> {
-  const { store } = scope.ports;
   const ids = new Set<string>();
   if (need.agentId !== undefined) ids.add(need.agentId);
   else {
-    const pk = offerPartition(scope.tenant);
-    for (let from = sequenceKey(Math.max(0, directory.readAt - skewMs)); ; ) {
-      const page = await store.query({ pk, from, limit: 1000 });
-      for (const { agentId } of page.items) ids.add(agentId as string);
-      if (page.last === undefined) break;
-      from = `${page.last}!`;
-    }
+    for (const id of await offered(scope, since)) ids.add(id);
     const { size } = directory.members;
     let skip = size > probeLimit ? Math.floor(Math.random() * (size - probeLimit)) : 0;
     let looked = 0;
@@ -179,12 +190,43 @@ export async function freshen(
       wanted--;
     }
   }
-  const list = [...ids];
-  for (let i = 0; i < list.length; i += 100) {
-    const part = list.slice(i, i + 100);
-    const rows = await store.batchGet(part.map((id) => agentKey(scope.tenant, id)));
+  await readThese(scope, directory, [...ids]);
+}
+
+/** Agents that came, or offer more, since then. */
+async function offered(scope: Scope, since: number): Promise<string[]> {
+  const pk = offerPartition(scope.tenant);
+  const ids = new Set<string>();
+  for (let from = sequenceKey(Math.max(0, since - skewMs)); ; ) {
+    const page = await scope.ports.store.query({ pk, from, limit: 1000 });
+    for (const { agentId } of page.items) ids.add(agentId as string);
+    if (page.last === undefined) return [...ids];
+    from = `${page.last}!`;
+  }
+}
+
+async function readThese(scope: Scope, directory: Directory, ids: readonly string[]): Promise<void> {
+  for (let i = 0; i < ids.length; i += 100) {
+    const part = ids.slice(i, i + 100);
+    const rows = await scope.ports.store.batchGet(part.map((id) => agentKey(scope.tenant, id)));
     for (const [at, id] of part.entries()) learn(directory, id, rows[at]);
   }
+}
+
+/** When the agents were last read, or some of them. */
+export const sampledSince = ({ readAt, sampledAt }: Directory): number => Math.max(readAt, sampledAt);
+
+/** Reads the agents that came, unless that was done a moment ago. Those that are known are not read: they are as they were then. */
+export async function meetNewcomers(scope: Scope, directory: Directory): Promise<void> {
+  const now = scope.ports.clock.now();
+  if (directory.offersAt + knownMs >= now) return;
+  const came = await offered(scope, sampledSince(directory));
+  await readThese(
+    scope,
+    directory,
+    came.filter((id) => !directory.members.has(id)),
+  );
+  directory.offersAt = now;
 }
 
 /** Many come free together and want the first: those who lost try one a little behind it, of the same priority. */

@@ -37,10 +37,13 @@ const family = (counts: Record<string, number>, prefix: string): Record<string, 
 /** Lanes looked at for the age of their first task. */
 const laneLimit = 200;
 
+/** How old the agents may be that are told of. */
+const agentsMs = 2_000;
+
 /** The fleet and the work at a glance. */
 export async function read(scope: Scope) {
   const counts = await counters(scope);
-  const directory = await open(scope.ports, scope.tenant);
+  const directory = await open(scope.ports, scope.tenant, agentsMs);
   const now = scope.ports.clock.now();
   const byStatus: Record<string, number> = Object.fromEntries(Agent.statuses.map((status) => [status, 0]));
   const byRole: Record<string, number> = {};

@@ -4,7 +4,7 @@ import { isError, requestErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
 import { isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
-import { admissible, admit, laneOf, readTask } from "../match/dispatch.ts";
+import { admissible, admit, admitEach, laneOf, readTask } from "../match/dispatch.ts";
 import type { Write } from "../port/index.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -346,12 +346,21 @@ async function storeTogether(scope: Scope, rows: readonly Row[], others: readonl
 async function storeEach(scope: Scope, rows: readonly Row[]): Promise<void> {
   const put = (row: Row) => ({ put: row });
   await scope.ports.store.batchWrite(rows.filter((row) => row.status !== "queued").map(put));
-  const left: Row[] = [];
-  // One after the other: they are served in the order they came.
-  for (const row of rows)
-    if (row.status === "queued" && !(admissible(scope.ports, row) && (await admit(scope, row)))) left.push(row);
+  const left = await admitted(
+    scope,
+    rows.filter((row) => row.status === "queued"),
+  );
   await announce(scope, left);
   await scope.ports.store.batchWrite(left.map(put));
+}
+
+/** @returns those that are still to be stored */
+async function admitted(scope: Scope, rows: readonly Row[]): Promise<readonly Row[]> {
+  if (scope.ports.shared) return admitEach(scope, rows);
+  const left: Row[] = [];
+  // One after the other: they are served in the order they came.
+  for (const row of rows) if (!(admissible(scope.ports, row) && (await admit(scope, row)))) left.push(row);
+  return left;
 }
 
 /** Messages go before rows: one that finds no task is dropped, a task without a message would wait for ever. */

@@ -23,8 +23,9 @@ export async function link(
   for (const on of others) {
     const update = taskKey(scope.tenant, on);
     const open = { exists: true, oneOf: { status: [...openStatuses] } };
-    const { ok } = await store.write({ update, kind: "task", set: { dependants: true }, if: open });
-    if (!ok) ended.add(on);
+    const result = await store.write({ update, kind: "task", set: { dependants: true }, if: open });
+    // One that is not there yet comes with a later page of an import.
+    if (!result.ok && result.winner) ended.add(on);
   }
   await store.batchWrite(
     waiting.flatMap(({ id, unmet = [] }) =>

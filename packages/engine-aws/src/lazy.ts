@@ -1,0 +1,22 @@
+import type { Queue } from "@waggle/core";
+import type { QueueParts } from "./queue.ts";
+
+/** The queue, whose code and client are loaded with its first call: most calls of the API send nothing. */
+export function lazyQueue(parts: QueueParts): Queue {
+  let loaded: Promise<Queue> | undefined;
+  const queue = () => {
+    loaded ??= import("@waggle/engine-aws/sdk/queues").then(({ createQueue }) => createQueue(parts));
+    return loaded;
+  };
+  return {
+    send: async (messages) => (await queue()).send(messages),
+    receive: async (options) => (await queue()).receive(options),
+    ack: async (receipts) => (await queue()).ack(receipts),
+    retry: async (receipt, delaySeconds) => (await queue()).retry(receipt, delaySeconds),
+    deadLetters: {
+      list: async (options) => (await queue()).deadLetters.list(options),
+      redrive: async (options) => (await queue()).deadLetters.redrive(options),
+    },
+    depth: async () => (await queue()).depth(),
+  };
+}
