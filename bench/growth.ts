@@ -1,12 +1,13 @@
 import { type Client, createClient } from "@waggle/sdk";
 import { eventually } from "../test/support/eventually.ts";
-import { cpuMs, memoryMiB } from "../test/support/process.ts";
+import { memoryMiB } from "../test/support/process.ts";
 import { startServer } from "../test/support/server.ts";
 import { startFleet } from "./fleet.ts";
 import type { Sizes } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
 import { waggle } from "./systems/waggle.ts";
+import { cpuMs } from "./usage.ts";
 import type { Figures } from "./workloads.ts";
 
 /* What a task takes with few agents registered, tasks stored or tasks waiting, and with many. */

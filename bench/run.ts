@@ -53,7 +53,8 @@ How, and what each peer does less: docs/benchmarks.md
   --peers NAMES    of those that --list shows, or all or none; bullmq stands for both of its kind (default all)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
   --json           one JSON line a figure on stdout; the table goes to stderr
-  --out FILE       where the raw values go (default bench/results/latest.json for a whole run, last.json for any other)
+  --out FILE       where the raw values go (default bench/results/latest.json of all
+                   with 5 repetitions or more, last.json for any other run)
   --list           the workloads and systems
   --help
 
@@ -94,7 +95,7 @@ function options(args: readonly string[]) {
   const reps = Number(values.reps ?? (values.quick ? 1 : 5));
   if (!Number.isInteger(reps) || reps < 1) throw new Error("--reps takes a whole number from 1");
   const sizes: SizeName = values.quick ? "quick" : "full";
-  const whole = names.length === 0 && !values.quick && values.peers === "all";
+  const whole = names.length === 0 && values.peers === "all" && !values.quick && reps >= 5;
   const out = values.out ?? resultsFile(whole ? "latest" : "last");
   const workloads = all.filter((name) => wanted.includes(name));
   return { ...values, reps, sizes, out, workloads, fairnessOfAll: names.includes("W7") };

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type Client, createClient } from "@waggle/sdk";
 import { eventually } from "../test/support/eventually.ts";
-import { cpuMs, memoryMiB } from "../test/support/process.ts";
+import { memoryMiB } from "../test/support/process.ts";
 import { type Server, startServer } from "../test/support/server.ts";
 import type { AgentsConfig } from "./agents.ts";
 import type { CrowdConfig } from "./crowd.ts";
@@ -15,6 +15,7 @@ import { machineFacts, resultsFile, show, writeJson } from "./results.ts";
 import { loopLagMs } from "./soak.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
+import { cpuMs } from "./usage.ts";
 
 const help = `npm run bench -- scale [options]
 

@@ -7,7 +7,7 @@ import { type Fleet, startFleet } from "./fleet.ts";
 import { fixed, type Phase, type Sizes } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { type AgentShape, type Client, payload, type RunningServer, type System } from "./systems/system.ts";
-import { cpuMs, watchPeak } from "./usage.ts";
+import { cpuMs, ownCpuMs, watchPeak } from "./usage.ts";
 
 /** The figures of one measure, by name; every workload names its own. */
 export type Figures = Readonly<Record<string, number>>;
@@ -120,7 +120,7 @@ async function throughput(setting: Setting, shapes: readonly AgentShape[], phase
     return { ids, submitsPerSecond: perSecond(submitted), perSecond: perSecond(performance.now()) };
   };
   const agentsCpu = () => fleet.processes.reduce((sum, agents) => sum + cpuMs(agents.pid), 0);
-  const cpu = () => ({ server: cpuMs(server.process.pid), client: cpuMs(process.pid), agents: agentsCpu() });
+  const cpu = () => ({ server: cpuMs(server.process.pid), client: ownCpuMs(), agents: agentsCpu() });
 
   const cold = await round(phase.warmup, sizes.warmupSeconds);
   const cpuBefore = cpu();
