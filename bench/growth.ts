@@ -3,6 +3,7 @@ import { eventually } from "../test/support/eventually.ts";
 import { memoryMiB } from "../test/support/process.ts";
 import { startServer } from "../test/support/server.ts";
 import { startFleet } from "./fleet.ts";
+import { inLanes } from "./lanes.ts";
 import type { Sizes } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
@@ -11,14 +12,6 @@ import { cpuMs } from "./usage.ts";
 import type { Figures } from "./workloads.ts";
 
 /* What a task takes with few agents registered, tasks stored or tasks waiting, and with many. */
-
-export async function inLanes(count: number, lanes: number, call: (n: number) => Promise<unknown>): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    for (let n = next++; n < count; n = next++) await call(n);
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
-}
 
 export async function completedTasks(client: Client): Promise<number> {
   const status = (await client.status.get()) as { tasks: { byStatus: Record<string, number> } };

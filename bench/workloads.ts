@@ -4,6 +4,7 @@ import { memoryMiB } from "../test/support/process.ts";
 import { crashes, crashPool } from "./crash.ts";
 import { fairness, fairPool } from "./fairness.ts";
 import { type Fleet, startFleet } from "./fleet.ts";
+import { submitMany } from "./lanes.ts";
 import { fixed, type Phase, type Sizes } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { type AgentShape, type Client, payload, type RunningServer, type System } from "./systems/system.ts";
@@ -25,35 +26,6 @@ interface Workload {
   /** The agents it will have, one entry a process. */
   readonly shapes: readonly AgentShape[];
   run(setting: Setting): Promise<Figures>;
-}
-
-interface Batch {
-  /** The number of the first task. Default 0. */
-  readonly from?: number;
-  /** Submits no more after that. */
-  readonly seconds?: number;
-  readonly fairKey?: string;
-}
-
-/** Submits `count` tasks with so many calls in flight and answers their ids. */
-export async function submitMany(
-  client: Client,
-  count: number,
-  inFlight: number,
-  batch: Batch = {},
-): Promise<string[]> {
-  const { from = 0, seconds = Number.POSITIVE_INFINITY, fairKey } = batch;
-  const ids: string[] = [];
-  const end = performance.now() + seconds * 1000;
-  let next = 0;
-  const lane = async () => {
-    while (next < count && performance.now() < end) {
-      const at = next++;
-      ids[at] = await client.submit(payload(from + at), fairKey);
-    }
-  };
-  await Promise.all(Array.from({ length: inFlight }, lane));
-  return ids;
 }
 
 async function allCompleted(client: Client, fleet: Fleet, total: number): Promise<void> {
