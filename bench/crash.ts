@@ -2,9 +2,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { eventually } from "../test/support/eventually.ts";
 import { type Fleet, startFleet } from "./fleet.ts";
+import { inLanes } from "./lanes.ts";
 import { fixed } from "./sizes.ts";
-import type { AgentShape, Client } from "./systems/system.ts";
-import { payload } from "./systems/system.ts";
+import { type AgentShape, type Client, payload } from "./systems/system.ts";
 import type { Figures, Setting } from "./workloads.ts";
 
 /* W5: what is lost, what is done twice, and how long it takes, when the agents or the server are killed at work. */
@@ -22,11 +22,9 @@ const submitted = (client: Client, n: number) =>
 
 async function submitAll(client: Client): Promise<string[]> {
   const ids: string[] = [];
-  let next = 0;
-  const lane = async () => {
-    for (let n = next++; n < fixed.crashTasks; n = next++) ids[n] = await submitted(client, n);
-  };
-  await Promise.all(Array.from({ length: fixed.inFlight }, lane));
+  await inLanes(fixed.crashTasks, fixed.inFlight, async (n) => {
+    ids[n] = await submitted(client, n);
+  });
   return ids;
 }
 

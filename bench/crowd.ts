@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freePort } from "../test/support/process.ts";
 import type { AgentsMessage } from "./agents.ts";
-import { inLanes } from "./growth.ts";
+import { inLanes } from "./lanes.ts";
 import { httpCaller } from "./systems/http.ts";
 import type { Payload } from "./systems/system.ts";
 

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { measureGrowth } from "./growth.ts";
+import { measureGrowth, measureWaiting } from "./growth.ts";
 import { allSizes, type SizeName } from "./sizes.ts";
 import { measureOpen, measureStart } from "./start.ts";
 import { systemOf } from "./systems/index.ts";
@@ -15,7 +15,7 @@ async function measure(systemId: string, workload: string, sizeName: SizeName): 
   const sizes = allSizes[sizeName];
   const dir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-bench-"));
   try {
-    const alone = { start: measureStart, open: measureOpen, W6: measureGrowth }[workload];
+    const alone = { start: measureStart, open: measureOpen, W6: measureGrowth, waiting: measureWaiting }[workload];
     if (alone !== undefined) return await alone(dir, sizes);
     const found = workloads[workload];
     if (found === undefined) throw new Error(`no workload ${workload}`);

@@ -2,10 +2,11 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { eventually } from "../test/support/eventually.ts";
 import { startFleet } from "./fleet.ts";
+import { submitMany } from "./lanes.ts";
 import { fixed } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { type AgentShape, payload } from "./systems/system.ts";
-import { type Figures, type Setting, submitMany } from "./workloads.ts";
+import type { Figures, Setting } from "./workloads.ts";
 
 /* W7: how long ten small submitters wait for a slot, alone and beside one that floods. */
 

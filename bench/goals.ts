@@ -3,7 +3,7 @@ export interface FigureKind {
   readonly workload: string;
   readonly figure: string;
   readonly what: string;
-  readonly unit: "ms" | "/s" | "MiB" | "s" | "tasks" | "agents" | "×";
+  readonly unit: "ms" | "/s" | "MiB" | "s" | "tasks" | "agents" | "lanes" | "×";
   readonly goal?: Goal;
 }
 export type Goal =
@@ -102,6 +102,14 @@ export const figureKinds: readonly FigureKind[] = [
   },
   { workload: "open", figure: "againMs", what: "… after a stop", unit: "ms", goal: { atMost: 1000 } },
   { workload: "start", figure: "nodeMs", what: "… of an empty Node server", unit: "ms" },
+  { workload: "waiting", figure: "tasks", what: "waiting", unit: "tasks" },
+  { workload: "waiting", figure: "lanes", what: "… in", unit: "lanes" },
+  { workload: "waiting", figure: "submitP99", what: "submit beside them, p99", unit: "ms" },
+  { workload: "waiting", figure: "submitRatio", what: "… against none waiting", unit: "×" },
+  { workload: "waiting", figure: "resultP50", what: "submit to result beside them, p50", unit: "ms" },
+  { workload: "waiting", figure: "resultRatio", what: "… against none waiting", unit: "×" },
+  { workload: "waiting", figure: "serverMiB", what: "server memory", unit: "MiB" },
+  { workload: "waiting", figure: "openMs", what: "from kill -9 to healthy again", unit: "ms" },
 ];
 
 export interface Verdict {

@@ -10,7 +10,7 @@ import type { SoakResults } from "./soak.ts";
 const help = `npm run bench -- render [--check]
 
 Writes what is made of the files in bench/results: the table of README.md, those of docs/benchmarks.md, docs/bench.svg and
-docs/soak.svg. From latest.json; from large.json what is measured on request (npm run bench -- W6,open --out
+docs/soak.svg. From latest.json; from large.json what is measured on request (npm run bench -- W6,open,waiting --out
 bench/results/large.json); from soak.json. With --check it writes nothing and fails when something would change.`;
 
 type Find = (workload: string, figure: string) => Line | undefined;
@@ -149,7 +149,9 @@ export function rendered(): { file: string; content: string }[] {
     ["notes", notes(latest)],
     [
       "large",
-      large ? `${longTable(large)}\n\n${about(large)}` : "Not measured yet: `npm run bench -- W6,open --reps 1`.",
+      large
+        ? `${longTable(large)}\n\n${about(large)}`
+        : "Not measured yet: `npm run bench -- W6,open,waiting --reps 1 --peers none --out bench/results/large.json`.",
     ],
     [
       "soak",

@@ -45,6 +45,7 @@ How, and what each peer does less: docs/benchmarks.md
   memory  of the server with 1,000 agents connected
   start   from the command to the first accepted task
   open    the same with a million stored tasks; on request only
+  waiting submits and results beside a million tasks that wait in a thousand lanes; on request only
 
   workloads        some of the above, separated by commas (default: all but those on request)
   --reps N         measures of each (default 5; quick 1), of W5 at most 3
@@ -52,8 +53,9 @@ How, and what each peer does less: docs/benchmarks.md
   --peers NAMES    of those that --list shows, or all or none; bullmq stands for both of its kind (default all)
   --client NAME    what submits to Waggle: sdk, http (bare node:http) or both (default sdk)
   --json           one JSON line a figure on stdout; the table goes to stderr
-  --out FILE       where the raw values go (default bench/results/latest.json; quick: quick.json)
-  --list           the workloads and systems, and whether each can run here
+  --out FILE       where the raw values go (default bench/results/latest.json of all
+                   with 5 repetitions or more, last.json for any other run)
+  --list           the workloads and systems
   --help
 
 By themselves, each with --help:
@@ -66,10 +68,10 @@ By themselves, each with --help:
 WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}).`;
 
 /** Only a server of ours can be asked. */
-const single = ["W6", "memory", "start", "open"];
-const all = ["W1", "W2", "W3", "W4", "W5", "W6", "W7", "memory", "start", "open"];
+const single = ["W6", "memory", "start", "open", "waiting"];
+const all = ["W1", "W2", "W3", "W4", "W5", "W6", "W7", "memory", "start", "open", "waiting"];
 /** Takes minutes. */
-const onRequest = ["W6", "open"];
+const onRequest = ["W6", "open", "waiting"];
 
 function options(args: readonly string[]) {
   const { values, positionals } = parseArgs({
@@ -93,7 +95,8 @@ function options(args: readonly string[]) {
   const reps = Number(values.reps ?? (values.quick ? 1 : 5));
   if (!Number.isInteger(reps) || reps < 1) throw new Error("--reps takes a whole number from 1");
   const sizes: SizeName = values.quick ? "quick" : "full";
-  const out = values.out ?? resultsFile(values.quick ? "quick" : "latest");
+  const whole = names.length === 0 && values.peers === "all" && !values.quick && reps >= 5;
+  const out = values.out ?? resultsFile(whole ? "latest" : "last");
   const workloads = all.filter((name) => wanted.includes(name));
   return { ...values, reps, sizes, out, workloads, fairnessOfAll: names.includes("W7") };
 }
@@ -114,14 +117,12 @@ function chosen(peers: string, client: string): System[] {
   );
 }
 
-async function list(): Promise<string> {
-  const lines = [`workloads: ${all.join(" ")} (on request only: ${onRequest.join(" ")})`, "systems:"];
-  for (const system of systems) {
-    const missing = await system.prepare();
-    lines.push(`  ${system.id.padEnd(16)} ${system.label}; ${missing ? `not here: ${missing}` : system.durability}`);
-  }
-  return lines.join("\n");
-}
+const list = (): string =>
+  [
+    `workloads: ${all.join(" ")} (on request only: ${onRequest.join(" ")})`,
+    "systems, and where a task is once it is acknowledged:",
+    ...systems.map(({ id, label, durability }) => `  ${id.padEnd(16)} ${label}: ${durability}`),
+  ].join("\n");
 
 async function measure(system: System, workload: string, sizes: SizeName): Promise<Figures> {
   const node = nodeOf(system.nodeAtLeast) ?? process.execPath;
@@ -227,7 +228,7 @@ async function measureAll(settings: Options, measured: readonly System[], after:
 async function compare(args: readonly string[]): Promise<void> {
   const settings = options(args);
   if (settings.help) return console.log(help);
-  if (settings.list) return console.log(await list());
+  if (settings.list) return console.log(list());
   const people = (text: string) => (settings.json ? console.error(text) : console.log(text));
   const wanted = chosen(settings.peers, settings.client);
   const before = {

@@ -10,11 +10,13 @@ import { type Server, startServer } from "../test/support/server.ts";
 import type { AgentsConfig } from "./agents.ts";
 import type { CrowdConfig } from "./crowd.ts";
 import { type Fleet, launchAgents } from "./fleet.ts";
-import { completedTasks, inLanes } from "./growth.ts";
+import { completedTasks } from "./growth.ts";
+import { inLanes } from "./lanes.ts";
 import { machineFacts, resultsFile, show, writeJson } from "./results.ts";
 import { loopLagMs } from "./soak.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
+import { cpuMs } from "./usage.ts";
 
 const help = `npm run bench -- scale [options]
 
@@ -37,8 +39,10 @@ interface Step {
   readonly agents: number;
   /** Until all are registered and connected. */
   readonly arrivalSeconds: number;
-  /** Idle, a lease's third after the last came. */
+  /** While all that have come so far wait for work. */
   readonly idleMiB: number;
+  /** Share of one core. */
+  readonly idleCpu: number;
   readonly p50: number;
   readonly p99: number;
   readonly perSecond: number;
@@ -89,8 +93,20 @@ async function work(kind: Kind, tasks: number, client: Client) {
   return { p50: percentile(times, 0.5), p99: percentile(times, 0.99), perSecond, submitP99: percentile(submits, 0.99) };
 }
 
+/** A third of the lease, and a long poll: each has shown a sign of life once. */
+const restMs = 20_000;
+
+async function rest({ process: { pid } }: Server): Promise<Pick<Step, "idleMiB" | "idleCpu">> {
+  const before = cpuMs(pid);
+  await sleep(restMs);
+  return { idleMiB: memoryMiB(pid).now, idleCpu: (cpuMs(pid) - before) / restMs };
+}
+
+const toldIdle = ({ idleMiB, idleCpu }: Pick<Step, "idleMiB" | "idleCpu">) =>
+  `${show(idleMiB)} MiB, ${(idleCpu * 100).toFixed(0)} % of a core`;
+
 const told = ({ kind, agents, ...step }: Step): string =>
-  `${agents.toLocaleString("en-US")} ${kind}: came in ${show(step.arrivalSeconds)} s, idle ${show(step.idleMiB)} MiB; submit to result ` +
+  `${agents.toLocaleString("en-US")} ${kind}: came in ${show(step.arrivalSeconds)} s, idle ${toldIdle(step)}; submit to result ` +
   `p50 ${show(step.p50)} p99 ${show(step.p99)} ms; ${Math.round(step.perSecond)} tasks/s, submit p99 ${show(step.submitP99)} ms, ` +
   `event loop p99 ${show(step.loopMs)} ms, server ${show(step.serverMiB)} MiB`;
 
@@ -130,14 +146,13 @@ export async function scale(args: readonly string[]): Promise<void> {
       console.error(`${counts[kind].toLocaleString("en-US")} agents (${kind}) come`);
       fleets.push(await arrive(kind, counts[kind], server));
       const arrivalSeconds = (performance.now() - began) / 1000;
-      // A third of the lease: each has shown a sign of life once.
-      await sleep(20_000);
-      const idleMiB = memoryMiB(server.process.pid).now;
+      const idle = await rest(server);
+      console.error(`${fleets.length === 1 ? "all" : "together with those before"} idle: ${toldIdle(idle)}`);
       await loopLagMs(server.url, server.key);
       const done = await work(kind, tasks, client);
       const loopMs = await loopLagMs(server.url, server.key);
       const serverMiB = memoryMiB(server.process.pid).now;
-      const step = { kind, agents: counts[kind], arrivalSeconds, idleMiB, ...done, loopMs, serverMiB };
+      const step = { kind, agents: counts[kind], arrivalSeconds, ...idle, ...done, loopMs, serverMiB };
       steps.push(step);
       console.error(told(step));
       if (values.json) console.log(JSON.stringify(step));

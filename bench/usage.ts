@@ -29,6 +29,12 @@ export function cpuMs(pid: number): number {
   return ticks.reduce((sum, each) => sum + each, 0) * 10;
 }
 
+/** Of this process alone, without those it has started, in ms. */
+export function ownCpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 /** In MiB: the private pages of each process, and once the largest that they share. */
 function treeMiB(tree: readonly number[]): number {
   const total = { own: 0, file: 0, shared: 0 };

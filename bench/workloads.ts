@@ -4,10 +4,11 @@ import { memoryMiB } from "../test/support/process.ts";
 import { crashes, crashPool } from "./crash.ts";
 import { fairness, fairPool } from "./fairness.ts";
 import { type Fleet, startFleet } from "./fleet.ts";
+import { submitMany } from "./lanes.ts";
 import { fixed, type Phase, type Sizes } from "./sizes.ts";
 import { percentile } from "./stats.ts";
 import { type AgentShape, type Client, payload, type RunningServer, type System } from "./systems/system.ts";
-import { cpuMs, watchPeak } from "./usage.ts";
+import { cpuMs, ownCpuMs, watchPeak } from "./usage.ts";
 
 /** The figures of one measure, by name; every workload names its own. */
 export type Figures = Readonly<Record<string, number>>;
@@ -25,35 +26,6 @@ interface Workload {
   /** The agents it will have, one entry a process. */
   readonly shapes: readonly AgentShape[];
   run(setting: Setting): Promise<Figures>;
-}
-
-interface Batch {
-  /** The number of the first task. Default 0. */
-  readonly from?: number;
-  /** Submits no more after that. */
-  readonly seconds?: number;
-  readonly fairKey?: string;
-}
-
-/** Submits `count` tasks with so many calls in flight and answers their ids. */
-export async function submitMany(
-  client: Client,
-  count: number,
-  inFlight: number,
-  batch: Batch = {},
-): Promise<string[]> {
-  const { from = 0, seconds = Number.POSITIVE_INFINITY, fairKey } = batch;
-  const ids: string[] = [];
-  const end = performance.now() + seconds * 1000;
-  let next = 0;
-  const lane = async () => {
-    while (next < count && performance.now() < end) {
-      const at = next++;
-      ids[at] = await client.submit(payload(from + at), fairKey);
-    }
-  };
-  await Promise.all(Array.from({ length: inFlight }, lane));
-  return ids;
 }
 
 async function allCompleted(client: Client, fleet: Fleet, total: number): Promise<void> {
@@ -120,7 +92,7 @@ async function throughput(setting: Setting, shapes: readonly AgentShape[], phase
     return { ids, submitsPerSecond: perSecond(submitted), perSecond: perSecond(performance.now()) };
   };
   const agentsCpu = () => fleet.processes.reduce((sum, agents) => sum + cpuMs(agents.pid), 0);
-  const cpu = () => ({ server: cpuMs(server.process.pid), client: cpuMs(process.pid), agents: agentsCpu() });
+  const cpu = () => ({ server: cpuMs(server.process.pid), client: ownCpuMs(), agents: agentsCpu() });
 
   const cold = await round(phase.warmup, sizes.warmupSeconds);
   const cpuBefore = cpu();

@@ -108,8 +108,15 @@ export async function startPostgres(dataDir: string): Promise<RunningServer> {
       return server;
     },
     async restart() {
-      for (const pid of treeOf(server.pid)) process.kill(pid, "SIGKILL");
+      const all = treeOf(server.pid);
       await server.end("SIGKILL");
+      for (const pid of all) {
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          // It has ended.
+        }
+      }
       await open();
     },
     async stop() {

@@ -86,13 +86,6 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
-/** Processor time of the process so far, user and system, in ms (Linux: steps of 10). */
-export function cpuMs(pid: number): number {
-  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-}
-
 /** Resident memory of the process in MiB, now and at its highest. */
 export function memoryMiB(pid: number): { now: number; peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
