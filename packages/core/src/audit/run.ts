@@ -1,11 +1,10 @@
-import { setImmediate as turn } from "node:timers/promises";
 import type { Ports } from "../port/index.ts";
 import { tenantKey, timerCursorKey } from "../rows.ts";
 import { readAgents } from "./agents.ts";
 import { readCommon, readPartition, readRest } from "./derived.ts";
 import { readEvents } from "./events.ts";
 import { readDeadLetters, readOwed, readTimerRows } from "./owed.ts";
-import { type Books, type Found, type Pass, pagesOf } from "./pass.ts";
+import { type Books, type Found, type Pass, pagesOf, turn } from "./pass.ts";
 import { type Finding, kinds, type Report } from "./schema.ts";
 import { readTasks } from "./tasks.ts";
 
