@@ -64,8 +64,6 @@ interface Seen {
   readonly fences: Map<number, string>;
 }
 
-export type Spec = ReturnType<typeof createSpec>;
-
 /** Writes down what callers do and are told, and says what of it the store contradicts. */
 export function createSpec() {
   const tasks = new Map<string, Seen>();
