@@ -14,6 +14,8 @@ export interface Found {
 /** What the event log tells of a task, as far as it was read. */
 export interface Told {
   status: Status | "created";
+  /** How it came to be, or a step of it, was told: what follows can be judged. */
+  known: boolean;
   fence: number;
   /** Rows of the log that speak of it, and notes of such rows. */
   rows: number;
@@ -25,6 +27,10 @@ export interface Told {
 /** What is known of one tenant after its tasks, agents and events were read. */
 export interface Books {
   readonly tenant: string;
+  /** Rows that are over expire: what the log no longer has, and tasks that ended, may be gone. */
+  forgets: boolean;
+  /** The first event there is. */
+  begins: number;
   readonly told: Map<string, Told>;
   /** By agent: the tasks it holds, as `id fence rev`, and their slots. */
   readonly held: Map<string, { slots: number; tasks: string[] }>;

@@ -88,6 +88,8 @@ async function tenantsOf(pass: Pass): Promise<string[]> {
 async function readTenant(pass: Pass, tenant: string, named: readonly string[]): Promise<void> {
   const books: Books = {
     tenant,
+    forgets: false,
+    begins: 1,
     told: new Map(),
     held: new Map(),
     limits: new Map(),
