@@ -1,6 +1,6 @@
 import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
 import type { Status } from "../task/schema.ts";
-import type { Code } from "./schema.ts";
+import type { Code } from "./kinds.ts";
 
 /** A finding, and all that it was judged by: what was seen twice alike, with a pause between, is so. */
 export interface Found {

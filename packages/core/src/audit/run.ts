@@ -3,9 +3,10 @@ import { tenantKey, timerCursorKey } from "../rows.ts";
 import { readAgents } from "./agents.ts";
 import { readCommon, readPartition, readRest } from "./derived.ts";
 import { readEvents } from "./events.ts";
+import { kinds } from "./kinds.ts";
 import { readDeadLetters, readOwed, readTimerRows } from "./owed.ts";
 import { type Books, type Found, type Pass, pagesOf, turn } from "./pass.ts";
-import { type Finding, kinds, type Report } from "./schema.ts";
+import type { Finding, Report } from "./schema.ts";
 import { readTasks } from "./tasks.ts";
 
 export interface Options {

@@ -111,7 +111,7 @@ function judgeAlone(pass: Pass, books: Books, row: Row): void {
     // There is no event for a task that waits for its caller.
     const says = status === "input_required" ? "running" : status;
     if (told.status !== says) report(pass, "event.status", row, id, `is ${status}, and ${told.status} in the log`);
-    if (held.has(status) && told.fence !== row.fence)
+    if (held.has(status) && told.fence !== row.fence && (told.fence > 0 || books.begins === 1))
       report(pass, "event.status", row, id, `has the fence ${row.fence}, and ${told.fence} in the log`);
   }
   if (row.deadlineAt !== deadlineOf(row))
