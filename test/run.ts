@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build emulators unit domain contract aws imports cost bench infra e2e fuzz crash
+Stages: types lint unused build emulators unit domain contract aws simulation imports cost bench infra e2e fuzz crash
 --all     of stage aws every end-to-end test
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
 
@@ -56,6 +56,7 @@ const dynamic: readonly Stage[] = [
     command: [process.execPath, "ts.mjs", "test/aws/run.ts", "--report", report("aws")],
     vitest: true,
   },
+  vitest("simulation", "crashes wherever they may be, on a simulated disk", "test/simulation"),
   vitest("imports", "who may import whom; what ships stays small", "test/imports"),
   vitest("cost", "no step takes more of AWS than it did", "test/cost"),
   vitest("bench", "the figures shown are those that were measured", "test/bench"),

@@ -266,3 +266,16 @@ test("a tenant's admin is told of its own rows alone", async () => {
   expect(await findings()).toMatchObject([{ code: "row.unknown", subject: "other#ZZ#1" }]);
   system.damaged.add("row.unknown");
 });
+
+test("rows that expire may be gone: events from the log's beginning on, and tasks that have ended", async () => {
+  const { done } = await populate();
+  const { store } = system.ports;
+  await store.projected();
+  const log = await row(({ kind, first }) => kind === "events" && first === 1);
+  const later = await row(({ kind, first }) => kind === "events" && first !== 1);
+  await store.write(change(later, { expiresAt: 5e12 }));
+  await store.write(drop(log));
+  await store.write(drop(await row(of("task", done))));
+  await system.quiet();
+  expect(await findings()).toEqual([]);
+});

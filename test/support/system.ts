@@ -90,6 +90,19 @@ export interface System {
   close(): Promise<void>;
 }
 
+/** All that a server does by itself, without its API. */
+export function drive(engine: Engine, ports: Ports, onError: (component: string, error: unknown) => void) {
+  engine.onReset(() => forget(ports));
+  wasAway(ports);
+  return [
+    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
+    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
+    engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
+    engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
+    engine.queueFeed.consume("deliver", { batch: 1, concurrency: 16 }, deliverHandler(ports, onError)),
+  ];
+}
+
 export async function openSystem(
   options: { dataDir?: string; clock?: ReturnType<typeof manualClock>; outbound?: Outbound } = {},
 ): Promise<System> {
@@ -100,15 +113,7 @@ export async function openSystem(
   const ports = mode.shared ? processOn(engine.ports) : engine.ports;
   const errors: unknown[] = [];
   const onError = (_: string, error: unknown) => errors.push(error);
-  engine.onReset(() => forget(ports));
-  wasAway(ports);
-  const feeds = [
-    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
-    engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
-    engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
-    engine.queueFeed.consume("deliver", { batch: 1, concurrency: 16 }, deliverHandler(ports, onError)),
-  ];
+  const feeds = drive(engine, ports, onError);
   const admin: Scope = { tenant: "acme", actor: { role: "admin", id: "key_test" }, ports, requestId: "test" };
   const stop = async () => {
     for (const end of feeds) await end();

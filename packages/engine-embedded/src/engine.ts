@@ -74,7 +74,7 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<EmbeddedEn
     unlock = lockFolder(dataDir);
     checkFormat(dataDir);
     rows = openRows(join(dataDir, "table"));
-    return start(options, dataDir, rows, unlock);
+    return openOn(options, dataDir, rows, unlock);
   } catch (cause) {
     await rows?.close().catch(() => {});
     unlock?.();
@@ -114,7 +114,8 @@ function checkFormat(dataDir: string): void {
   }
 }
 
-function start(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: () => void): EmbeddedEngine {
+/** On a folder that is locked, and rows that are open. Apart from `openEmbedded` so that a simulation can bring rows of its own. */
+export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: () => void): EmbeddedEngine {
   const clock = options.clock ?? systemClock;
   const counts = createCounts();
   const flush = options.flush ?? {};

@@ -34,12 +34,17 @@ export async function readEvents(pass: Pass, books: Books): Promise<void> {
   const headKey = eventHeadKey(tenant);
   const head = await pass.ports.store.get(headKey);
   const last = (head?.last as number | undefined) ?? 0;
-  let expected = 1;
+  let expected: number | undefined;
   for (let first = 0; first <= last; first += eventRowsPerPartition) {
     for await (const page of pagesOf(pass, eventPartition(tenant, first))) {
       for (const item of page) {
         const row = item as EventRow;
         if (row.sk !== sequenceKey(row.first)) report(pass, "row.misplaced", row, tenant, `begins at ${row.first}`);
+        if (expected === undefined) {
+          books.forgets = row.expiresAt !== undefined;
+          books.begins = books.forgets ? row.first : 1;
+          expected = books.begins;
+        }
         if (row.first !== expected)
           report(pass, "event.gap", row, tenant, `begins at ${row.first}; the one before it ends at ${expected - 1}`);
         expected = row.first + row.entries.length;
@@ -48,7 +53,11 @@ export async function readEvents(pass: Pass, books: Books): Promise<void> {
     }
   }
   // What was written while the log was read is told by nobody else.
-  if (expected - 1 < last) {
+  if (expected === undefined) {
+    // Of a tenant that was idle for long every event may be gone.
+    books.forgets = last > 0;
+    books.begins = last + 1;
+  } else if (expected - 1 < last) {
     const problem = `says that the last event is ${last}; the log ends at ${expected - 1}`;
     report(pass, "event.gap", headKey, tenant, problem, last);
   }
@@ -59,10 +68,10 @@ function readRow(pass: Pass, books: Books, row: EventRow): void {
   for (const [place, [type, , taskId, , data]] of row.entries.entries()) {
     const [family, step] = type.split(".") as [string, string];
     if (family !== "task" || !taskId) continue;
-    const told = at(books.told, taskId, (): Told => ({ status: "created", fence: 0, rows: 0, notes: 0, there: false }));
+    const told = at(books.told, taskId, () => newTold(books));
     if (!spoken.has(taskId)) told.rows++;
     spoken.add(taskId);
-    const wrong = stepFault(told, step, data, told.rows === 1 && isFirst(row, place, taskId));
+    const wrong = told.known ? stepFault(told, step, data, told.rows === 1 && isFirst(row, place, taskId)) : undefined;
     if (wrong) {
       const problem = `event ${row.first + place} says ${type} of ${taskId}, which ${wrong}`;
       report(pass, "event.order", row, taskId, problem, [row.first, place, type]);
@@ -70,10 +79,21 @@ function readRow(pass: Pass, books: Books, row: EventRow): void {
     const next = statusAfter[step];
     if (next === undefined) continue;
     told.status = next;
+    told.known = true;
     if (step === "assigned") told.fence = data.fence as number;
     if (terminal.has(next)) count(books.counts, `ended.${next}`);
   }
 }
+
+/** Where the log has forgotten how it began, the first that is heard of a task may be any step. */
+const newTold = ({ begins }: Books): Told => ({
+  status: "created",
+  known: begins === 1,
+  fence: 0,
+  rows: 0,
+  notes: 0,
+  there: false,
+});
 
 const isFirst = (row: EventRow, place: number, taskId: string): boolean =>
   row.entries.findIndex((entry) => entry[2] === taskId) === place;

@@ -1,7 +1,6 @@
-import { setImmediate as turn } from "node:timers/promises";
 import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
 import type { Status } from "../task/schema.ts";
-import type { Code } from "./schema.ts";
+import type { Code } from "./kinds.ts";
 
 /** A finding, and all that it was judged by: what was seen twice alike, with a pause between, is so. */
 export interface Found {
@@ -15,6 +14,8 @@ export interface Found {
 /** What the event log tells of a task, as far as it was read. */
 export interface Told {
   status: Status | "created";
+  /** How it came to be, or a step of it, was told: what follows can be judged. */
+  known: boolean;
   fence: number;
   /** Rows of the log that speak of it, and notes of such rows. */
   rows: number;
@@ -26,6 +27,10 @@ export interface Told {
 /** What is known of one tenant after its tasks, agents and events were read. */
 export interface Books {
   readonly tenant: string;
+  /** Rows that are over expire: what the log no longer has, and tasks that ended, may be gone. */
+  forgets: boolean;
+  /** The first event there is. */
+  begins: number;
   readonly told: Map<string, Told>;
   /** By agent: the tasks it holds, as `id fence rev`, and their slots. */
   readonly held: Map<string, { slots: number; tasks: string[] }>;
@@ -51,6 +56,9 @@ export interface Pass {
   /** Keys of rows with a change that the outbox has yet to act on. */
   readonly unhandled: ReadonlySet<string>;
 }
+
+/** Lets others go on: a store that answers from memory would keep them waiting. */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export const keyText = ({ pk, sk }: RowKey): string => `${pk} ${sk}`;
 

@@ -1,12 +1,12 @@
-import { setImmediate as turn } from "node:timers/promises";
 import type { Ports } from "../port/index.ts";
 import { tenantKey, timerCursorKey } from "../rows.ts";
 import { readAgents } from "./agents.ts";
 import { readCommon, readPartition, readRest } from "./derived.ts";
 import { readEvents } from "./events.ts";
+import { kinds } from "./kinds.ts";
 import { readDeadLetters, readOwed, readTimerRows } from "./owed.ts";
-import { type Books, type Found, type Pass, pagesOf } from "./pass.ts";
-import { type Finding, kinds, type Report } from "./schema.ts";
+import { type Books, type Found, type Pass, pagesOf, turn } from "./pass.ts";
+import type { Finding, Report } from "./schema.ts";
 import { readTasks } from "./tasks.ts";
 
 export interface Options {
@@ -89,6 +89,8 @@ async function tenantsOf(pass: Pass): Promise<string[]> {
 async function readTenant(pass: Pass, tenant: string, named: readonly string[]): Promise<void> {
   const books: Books = {
     tenant,
+    forgets: false,
+    begins: 1,
     told: new Map(),
     held: new Map(),
     limits: new Map(),

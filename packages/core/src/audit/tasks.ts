@@ -69,7 +69,7 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
     }
   }
   for (const [id, told] of books.told) {
-    if (told.there) continue;
+    if (told.there || (books.forgets && told.status !== "created" && terminal.has(told.status))) continue;
     const problem = `the log tells of it (${told.status}), and there is no such task`;
     report(pass, "task.lost", taskKey(books.tenant, id), id, problem, told);
   }
@@ -104,14 +104,15 @@ function addUp(books: Books, row: Row): void {
 function judgeAlone(pass: Pass, books: Books, row: Row): void {
   const { id, status } = row;
   const told = books.told.get(id);
-  if (told === undefined) report(pass, "event.status", row, id, `is ${status}, and the log does not tell of it`);
-  else {
+  if (told) told.there = true;
+  if (told === undefined || !told.known) {
+    if (books.begins === 1) report(pass, "event.status", row, id, `is ${status}, and the log does not tell of it`);
+  } else {
     // There is no event for a task that waits for its caller.
     const says = status === "input_required" ? "running" : status;
     if (told.status !== says) report(pass, "event.status", row, id, `is ${status}, and ${told.status} in the log`);
-    if (held.has(status) && told.fence !== row.fence)
+    if (held.has(status) && told.fence !== row.fence && (told.fence > 0 || books.begins === 1))
       report(pass, "event.status", row, id, `has the fence ${row.fence}, and ${told.fence} in the log`);
-    told.there = true;
   }
   if (row.deadlineAt !== deadlineOf(row))
     report(
