@@ -1,5 +1,5 @@
 import type { PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
-import { type Bus, type BusEvent, compilePattern, storeErrors, type Value } from "@waggle/core";
+import { type Bus, type BusEvent, storeErrors, type Value } from "@waggle/core";
 import type { Clients } from "./clients.ts";
 import { type Counts, units } from "./meter.ts";
 import type { Caller } from "./retry.ts";
@@ -70,7 +70,6 @@ export function createBus({ bus, clients, caller, counts, check, rules }: BusPar
     },
     async putRule(name, pattern, target) {
       check();
-      compilePattern(pattern);
       if (rules === undefined) throw storeErrors.busUnavailable("rules with targets in code need a running process");
       await rules.putRule(name, pattern, target);
     },

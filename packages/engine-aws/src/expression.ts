@@ -1,6 +1,6 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import type { Changes, Condition, Scalar, Value } from "@waggle/core";
-import { toAttribute, toName, writeMark } from "./marshal.ts";
+import { type Changes, type Condition, expiryOf, type Scalar, type Value } from "@waggle/core";
+import { toAttribute, toName, ttl, ttlAt, writeMark } from "./marshal.ts";
 
 /** Names and values of one call's expressions: any name may be a reserved word, so each goes by a number. */
 export function createExpression() {
@@ -85,6 +85,10 @@ export function updateText(
   const removes = [...gone].filter((each) => !isSet(each) && add[each] === undefined).map(name);
   if (gone.has("pk") || gone.has("sk") || (gone.has("kind") && !isSet("kind")))
     throw new TypeError("an update cannot change the key of a row or take its kind");
+  const ends = expiryOf({ pk: "", sk: "", kind, expiresAt: set.expiresAt });
+  if (ends !== undefined) sets.push(`${name(ttl)} = ${value(ttlAt(ends))}`);
+  else if (gone.has("expiresAt") && expiryOf({ pk: "", sk: "", kind, expiresAt: 0 }) !== undefined)
+    removes.push(name(ttl));
   if (!isSet("kind")) sets.push(`${name("kind")} = if_not_exists(${name("kind")}, ${value(kind)})`);
   if (mark === undefined) removes.push(name(writeMark));
   else if (mark !== "keep") sets.push(`${name(writeMark)} = ${value(mark)}`);

@@ -1,14 +1,15 @@
 import type { AttributeValue } from "@aws-sdk/client-dynamodb";
-import type { Item, Value } from "@waggle/core";
+import { expiryOf, type Item, type Value } from "@waggle/core";
 
 /**
  * Names the last plain write of a row: after a reply that was lost it tells our own write from another's. One byte of name
  * and six of value, so that a row that fits a write unit still does as a rule.
  */
 export const writeMark = "~";
-/** The table's TTL attribute, epoch seconds; hidden from readers. Rows of these kinds have it, by their `expiresAt`. */
-const ttl = "ttl";
-const passing = new Set(["idempotency", "projected"]);
+/** The table's TTL attribute, epoch seconds; hidden from readers. Rows that expire have it, by their `expiresAt`. */
+export const ttl = "ttl";
+/** Rounded up: DynamoDB counts in seconds, and must not be early. */
+export const ttlAt = (expiresAt: number): number => Math.ceil(expiresAt / 1000);
 
 export type Attributes = Record<string, AttributeValue>;
 
@@ -50,14 +51,9 @@ function toAttributes(map: { readonly [name: string]: Value | undefined }): Attr
 export function toRow(item: Item, mark?: string): Attributes {
   const row = toAttributes(item);
   if (mark !== undefined) row[writeMark] = { S: mark };
-  const ends = ttlOf(item);
-  if (ends !== undefined) row[ttl] = { N: String(ends) };
+  const ends = expiryOf(item);
+  if (ends !== undefined) row[ttl] = { N: String(ttlAt(ends)) };
   return row;
-}
-
-/** Deleted some time after that; until then readers judge by `expiresAt`, as DynamoDB may be days late. */
-function ttlOf({ kind, expiresAt }: Item): number | undefined {
-  return passing.has(kind) && typeof expiresAt === "number" ? Math.ceil(expiresAt / 1000) : undefined;
 }
 
 /** An attribute as the SDK gives it, or as JSON in a Lambda event, where bytes are base64. */
@@ -84,7 +80,7 @@ function fromAttributes(attributes: Readonly<Record<string, AttributeValue>>): {
 export function fromRow(row: Readonly<Record<string, AttributeValue>>): Item {
   const item = fromAttributes(row) as Record<string, Value>;
   delete item[writeMark];
-  if (passing.has(item.kind as string)) delete item[ttl];
+  if (expiryOf(item as unknown as Item) !== undefined) delete item[ttl];
   return item as unknown as Item;
 }
 

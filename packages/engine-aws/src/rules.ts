@@ -11,7 +11,7 @@ import {
   GetQueueUrlCommand,
   SetQueueAttributesCommand,
 } from "@aws-sdk/client-sqs";
-import { type Bus, type BusEvent, systemRandom, type Value } from "@waggle/core";
+import { type Bus, type BusEvent, compilePattern, systemRandom, type Value } from "@waggle/core";
 import type { Parts } from "./aws.ts";
 import { fromBus } from "./bus.ts";
 import { poll } from "./poll.ts";
@@ -73,6 +73,7 @@ export function createRules({ bus, visibilitySeconds, ...parts }: RuleParts) {
 
   const port: Pick<Bus, "putRule" | "deleteRule"> = {
     async putRule(name, pattern, target) {
+      compilePattern(pattern);
       const known = rules.get(name);
       if (known !== undefined) {
         const command = new PutRuleCommand({

@@ -1,4 +1,5 @@
 import type { Clock, Item } from "@waggle/core";
+import type { Expiry } from "./expiry.ts";
 import type { Feed } from "./feed.ts";
 import type { Log } from "./log.ts";
 import type { Queues } from "./queue.ts";
@@ -15,12 +16,13 @@ export function createCheckpoints(options: {
   readonly log: Log;
   readonly queues: Queues;
   readonly feed: Feed;
+  readonly expiry: Expiry;
   readonly clock: Clock;
   /** Changed bytes in memory or bytes of log after which a checkpoint is due. */
   readonly everyBytes: number;
   readonly everyMs: number;
 }) {
-  const { table, rows, log, queues, feed, clock, everyBytes, everyMs } = options;
+  const { table, rows, log, queues, feed, expiry, clock, everyBytes, everyMs } = options;
   let dirty: Entry[] = [];
   /** Bytes of changed rows and of log since the last snapshot. */
   let weight = 0;
@@ -49,28 +51,39 @@ export function createCheckpoints(options: {
     flyingWeight = weight;
     weight = 0;
     since = clock.now();
-    return { lsn, entries, images, queue: queues.snapshot(), changes: feed.snapshot(lsn) };
+    return { lsn, entries, images, queue: queues.snapshot(), changes: feed.snapshot(lsn), spent: expiry.snapshot() };
   }
 
   async function write(taken: ReturnType<typeof snapshot>): Promise<void> {
-    const { lsn, entries, images, queue, changes } = taken;
+    const { lsn, entries, images, queue, changes, spent } = taken;
     let written = false;
     try {
       const encoded: { key: Entry; bytes: Uint8Array | undefined }[] = [];
+      const expiring: { key: Entry; item: Item }[] = [];
       let sliceEnds = performance.now() + 2;
       for (let i = 0; i < entries.length; i++) {
         const item = images[i];
         const entry = entries[i] as Entry;
-        if (item !== undefined) encoded.push({ key: entry, bytes: rows.encode(item) });
-        else if (entry.stored) encoded.push({ key: entry, bytes: undefined });
+        if (item !== undefined) {
+          encoded.push({ key: entry, bytes: rows.encode(item) });
+          if (item.expiresAt !== undefined) expiring.push({ key: entry, item });
+        } else if (entry.stored) encoded.push({ key: entry, bytes: undefined });
         if ((i & 63) === 63 && performance.now() > sliceEnds) {
           await nextTurn();
           sliceEnds = performance.now() + 2;
         }
       }
       const marker = { lsn, consumers: changes.marks };
-      await rows.commit({ rows: encoded, messages: queue.messages, changes: changes.changes, marker });
+      const gone = spent.keys.map((key) => ({ key, record: undefined }));
+      await rows.commit({
+        rows: encoded,
+        messages: queue.messages,
+        changes: changes.changes,
+        expiry: [...expiry.records(expiring, lsn), ...gone],
+        marker,
+      });
       changes.written();
+      spent.written();
       written = true;
       failure = undefined;
     } catch (error) {
@@ -135,6 +148,8 @@ export function createCheckpoints(options: {
     force(): void {
       forced = true;
     },
+    /** Of changed rows and log that are not in LMDB yet. */
+    bytes: (): number => weight + flyingWeight,
     failure: (): unknown => failure,
     idle: (): Promise<void> | undefined => running,
     /** Memory is full until the checkpoint under way ends. */

@@ -16,6 +16,7 @@ import {
 import { createBlobs } from "./blobs.ts";
 import { createBus, deliveries, deliveryOptions } from "./bus.ts";
 import { type Checkpoints, createCheckpoints } from "./checkpoint.ts";
+import { createExpiry } from "./expiry.ts";
 import { createFeed } from "./feed.ts";
 import { createJournal, type Journal } from "./journal.ts";
 import { createLive } from "./live.ts";
@@ -154,6 +155,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     feed,
     counts,
   });
+  const expiry = createExpiry({ rows, clock, feed, expire: core.expire, busy: () => checkpoints.room() });
   const resetListeners = new Set<() => void>();
 
   /** Memory from the last checkpoint and the log after it. */
@@ -161,6 +163,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     const marker = rows.marker();
     table.clear();
     checkpoints.clear();
+    expiry.reset();
     feed.load(marker.consumers, rows.changes());
     queues.load(rows.messages());
     journal.lsn = marker.lsn;
@@ -225,6 +228,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     log,
     queues,
     feed,
+    expiry,
     clock,
     everyBytes: flush.checkpointBytes ?? 4 * 1024 * 1024,
     everyMs: (flush.checkpointSeconds ?? 30) * 1000,
@@ -232,6 +236,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
 
   load(Number.POSITIVE_INFINITY);
   journal.durable = journal.lsn;
+  expiry.start();
 
   const blobs = createBlobs(join(dataDir, "blobs"), counts, () => journal.check());
   let closing: Promise<void> | undefined;
@@ -255,6 +260,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
   }
 
   async function close(): Promise<void> {
+    await expiry.stop();
     await feed.projected();
     await feed.stop();
     await queues.stop();
@@ -287,6 +293,11 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
       outbound: options.outbound ?? noOutbound,
       clock,
       random: options.random ?? systemRandom,
+      backlog: () => ({ bytes: checkpoints.bytes(), changes: feed.backlog() }),
+      disk() {
+        const { fileBytes, freeBytes } = rows.size();
+        return { tableBytes: fileBytes, freeBytes, logBytes: log.bytes() };
+      },
       inspect: {
         *partitions() {
           const inMemory = new Set(table.partitions());

@@ -259,6 +259,12 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
         }
       }
     },
+    /** Changes that the consumer furthest behind has yet to handle. */
+    backlog(): number {
+      let most = 0;
+      for (const { pending, inHand } of consumers.values()) most = Math.max(most, pending.length + inHand.length);
+      return most;
+    },
     /** Nobody is behind: a checkpoint need not carry changes. Projections are, as a rule, by what came last. */
     caughtUp(): boolean {
       for (const consumer of consumers.values()) {

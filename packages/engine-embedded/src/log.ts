@@ -169,6 +169,8 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
   return {
     replay,
     lastLsn: () => lastLsn,
+    /** Of the segments in use and the one kept ready. */
+    bytes: () => segments.reduce((sum, { bytes }) => sum + bytes, spare === undefined ? 0 : segmentBytes),
 
     /**
      * Puts the payload of the next frame where it will be written from. @returns its bytes

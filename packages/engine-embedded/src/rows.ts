@@ -1,6 +1,7 @@
 import type { Item, RowKey as Key } from "@waggle/core";
 import { type Database, open, type RootDatabase } from "lmdb";
 import { Packr } from "msgpackr";
+import type { ExpiryRecord } from "./expiry.ts";
 import type { ChangeRecord } from "./feed.ts";
 import { type Place, rowKeys, sortForm } from "./key.ts";
 import type { QueueRecord } from "./queue.ts";
@@ -47,6 +48,7 @@ export function openRows(folder: string) {
   > & { getBinaryFast(key: Key): Buffer | undefined };
   const queue = root.openDB("queue", { encoding: "binary" }) as Database<Uint8Array, string>;
   const changes = root.openDB("changes", { encoding: "binary" }) as Database<Uint8Array, string>;
+  const expiry = root.openDB("expiry", { encoding: "binary" }) as Database<Uint8Array, string>;
   const meta = root as unknown as Database<Uint8Array, string>;
 
   // Rows of one shape share the list of their attribute names, kept under "shapes" and saved with the checkpoint that made it.
@@ -121,11 +123,48 @@ export function openRows(folder: string) {
     *changes(): Generator<ChangeRecord> {
       for (const { value } of changes.getRange()) yield plain.unpack(value) as ChangeRecord;
     },
+    /** Records of rows to look at, from times up to `until`, the oldest first. */
+    expiring(until: string, limit: number, without: ReadonlySet<string>): { key: string; record: ExpiryRecord }[] {
+      const found: { key: string; record: ExpiryRecord }[] = [];
+      for (const { key, value } of expiry.getRange({ end: until, limit: limit + without.size })) {
+        if (without.has(key)) continue;
+        found.push({ key, record: plain.unpack(value) as ExpiryRecord });
+        if (found.length === limit) break;
+      }
+      return found;
+    },
+    /** Bytes of the file, and of those the ones no row needs, which are used for the next ones. */
+    size(): { fileBytes: number; freeBytes: number } {
+      const pagesOf = (database: { getStats(): object }) => {
+        const stats = database.getStats() as {
+          treeBranchPageCount: number;
+          treeLeafPageCount: number;
+          overflowPages: number;
+        };
+        return stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages;
+      };
+      const {
+        root: top,
+        pageSize,
+        lastPageNumber,
+      } = root.getStats() as {
+        root: object;
+        pageSize: number;
+        lastPageNumber: number;
+      };
+      const used = [rows, queue, changes, expiry, { getStats: () => top }].reduce(
+        (sum, each) => sum + pagesOf(each),
+        2,
+      );
+      const fileBytes = (lastPageNumber + 1) * pageSize;
+      return { fileBytes, freeBytes: Math.max(0, fileBytes - used * pageSize) };
+    },
     /** All of it in one synced transaction, or none. */
     async commit(batch: {
       rows: readonly { key: Key; bytes: Uint8Array | undefined }[];
       messages: readonly { key: string; record: QueueRecord | undefined }[];
       changes: readonly { key: string; record: ChangeRecord | undefined }[];
+      expiry: readonly { key: string; record: ExpiryRecord | undefined }[];
       marker: Marker;
     }): Promise<void> {
       const savedShapes = shapesChanged ? Buffer.from(JSON.stringify(shapes)) : undefined;
@@ -144,6 +183,10 @@ export function openRows(folder: string) {
           for (const change of batch.changes) {
             if (change.record === undefined) changes.remove(change.key);
             else changes.put(change.key, pin(pinned, plain.pack(change.record)));
+          }
+          for (const each of batch.expiry) {
+            if (each.record === undefined) expiry.remove(each.key);
+            else expiry.put(each.key, pin(pinned, plain.pack(each.record)));
           }
           if (savedShapes !== undefined) meta.put("shapes", pin(pinned, savedShapes));
           meta.put("marker", pin(pinned, plain.pack(batch.marker)));

@@ -2,6 +2,7 @@ import {
   type Changes,
   checkKey,
   type Delete,
+  expiryOf,
   type Item,
   isTransactional,
   itemBytes,
@@ -339,6 +340,11 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
 
   return {
     store,
+    /** Deletes the row if its time is over by now. */
+    expire(key: Key, now: number): void {
+      const prepared = prepare({ delete: key });
+      if (prepared.old !== undefined && (expiryOf(prepared.old) ?? Number.POSITIVE_INFINITY) <= now) apply(prepared);
+    },
     /** Rows of a projection: visible at once, in LMDB with the next checkpoint, never in the log. */
     derive(writes: readonly Write[]): void {
       for (const write of writes) {

@@ -45,6 +45,26 @@ export interface Ports {
   readonly random: Random;
   /** Where the engine holds all it has in this process. */
   readonly inspect?: Inspect;
+  /** What the data takes on this machine, where it lies here. */
+  readonly disk?: () => Disk;
+  /** What was taken and is not yet worked off, where this process does that. */
+  readonly backlog?: () => Backlog;
+}
+
+export interface Backlog {
+  /** Changed rows in memory and their log, until a checkpoint has carried them to the table. */
+  readonly bytes: number;
+  /** Changes that one of their consumers has yet to handle. */
+  readonly changes: number;
+}
+
+/** Bytes on disk; payloads kept apart as blobs are not counted. */
+export interface Disk {
+  /** The file of the rows. It does not shrink … */
+  readonly tableBytes: number;
+  /** … but so much of it is free for new rows. */
+  readonly freeBytes: number;
+  readonly logBytes: number;
 }
 
 /** An opened engine: the ports, the feeds that drive handlers, and what it costs. */

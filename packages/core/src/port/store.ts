@@ -16,6 +16,15 @@ export interface Item extends RowKey {
   readonly [attribute: string]: Value | undefined;
 }
 
+/**
+ * Rows of these kinds that have `expiresAt`, in milliseconds since 1970, are deleted some time after it by the engine
+ * itself, at no cost, and the change stream tells of it. Until then readers find them and judge by the time.
+ */
+const expiring: ReadonlySet<string> = new Set(["idempotency", "projected", "task", "events", "task-events"]);
+/** When the engine may delete the row; undefined: never. */
+export const expiryOf = ({ kind, expiresAt }: Item): number | undefined =>
+  typeof expiresAt === "number" && expiring.has(kind) ? expiresAt : undefined;
+
 /** All given parts must hold. They read only the row they guard. */
 export interface Condition {
   /** true: the row is there; false: it is not. */
