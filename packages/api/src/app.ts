@@ -10,6 +10,7 @@ import {
   type Scope,
 } from "@waggle/core";
 import { type Context, Hono } from "hono";
+import type { Admission } from "./admission.ts";
 import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
@@ -29,6 +30,8 @@ export interface AppOptions {
   readonly closing?: AbortSignal;
   /** `wss://…` where agents connect, when this server takes no connections itself: they are sent there. */
   readonly socketUrl?: string | undefined;
+  /** How much is let in at once; all, unless given, as where each process has one request at a time. */
+  readonly admission?: Admission | undefined;
   /** Called with what was thrown and is not a declared error. */
   readonly onError?: (error: unknown, requestId: string) => void;
 }
@@ -53,6 +56,7 @@ export function createApp(options: AppOptions): App {
     startedAt: ports.clock.now(),
     metrics: createMetrics(),
     routes,
+    admission: options.admission,
     closing: options.closing ?? new AbortController().signal,
     socketUrl: options.socketUrl,
   };
@@ -84,15 +88,23 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
     let answer: Answer;
     const { store } = common.options.ports;
     const generation = store.generation();
+    const visit: Visit = { leave: () => {} };
     try {
-      answer = await run(route, readQuery, names, c, request, requestId, common);
+      answer = await run(route, readQuery, names, c, request, requestId, common, visit);
       // Nothing leaves before what it tells of is on disk, reads included.
       if (route.roles !== "public") await store.settled(generation);
     } catch (thrown) {
       answer = await failure(thrown, requestId, common);
+    } finally {
+      visit.leave();
     }
     return respond(answer, request, requestId, started, route.path, common);
   };
+}
+
+/** A request's stay among those being worked on. */
+interface Visit {
+  leave(): void;
 }
 
 async function run(
@@ -103,6 +115,7 @@ async function run(
   request: Inbound,
   requestId: string,
   common: Common,
+  visit: Visit,
 ): Promise<Answer> {
   const { ports } = common.options;
   if (common.shared.closing.aborted && route.path !== "/health") {
@@ -118,6 +131,8 @@ async function run(
   }
   if (scope?.actor.role === "agent") await checkAgent(scope, route, params);
   const query = readQuery(request.search);
+  if (route.body !== undefined && common.shared.admission)
+    visit.leave = common.shared.admission.enter(request.header, route.brings === "work");
   const body = route.body === undefined ? undefined : await readBody(route, request);
   const call: Call = {
     shared: common.shared,
@@ -127,6 +142,7 @@ async function run(
     query,
     body: body?.parsed,
     request,
+    done: () => visit.leave(),
     async stillAllowed() {
       const known = bearer === undefined ? undefined : await Key.authenticate(ports, bearer);
       return known?.actor.id === scope?.actor.id;

@@ -15,14 +15,14 @@ interface Series {
 /** Counts of this process; gauges are read when asked for. */
 export interface Metrics {
   request(method: string, route: string, status: number, seconds: number): void;
-  readonly sockets: { open: number; framesIn: number; framesOut: number };
+  readonly sockets: { open: number; framesIn: number; framesOut: number; slow: number };
   readonly streams: { open: number };
   render(): string;
 }
 
 export function createMetrics(): Metrics {
   const all = new Map<string, Series>();
-  const sockets = { open: 0, framesIn: 0, framesOut: 0 };
+  const sockets = { open: 0, framesIn: 0, framesOut: 0, slow: 0 };
   const streams = { open: 0 };
   const delay = monitorEventLoopDelay({ resolution: 20 });
   let watching = false;
@@ -72,6 +72,13 @@ export function createMetrics(): Metrics {
       family(lines, "waggle_agent_frames_total", "counter", "WebSocket frames of agents.");
       lines.push(`waggle_agent_frames_total{direction="in"} ${sockets.framesIn}`);
       lines.push(`waggle_agent_frames_total{direction="out"} ${sockets.framesOut}`);
+      family(
+        lines,
+        "waggle_agent_connections_slow_total",
+        "counter",
+        "Connections closed because their agents did not read.",
+      );
+      lines.push(`waggle_agent_connections_slow_total ${sockets.slow}`);
       const { user, system } = process.cpuUsage();
       family(lines, "process_cpu_seconds_total", "counter", "CPU time of the process.");
       lines.push(`process_cpu_seconds_total ${(user + system) / 1e6}`);
@@ -94,7 +101,7 @@ export function family(lines: string[], name: string, type: string, help: string
   lines.push(`# HELP ${name} ${help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")}`, `# TYPE ${name} ${type}`);
 }
 
-function gauge(lines: string[], name: string, help: string, value: number): void {
+export function gauge(lines: string[], name: string, help: string, value: number): void {
   family(lines, name, "gauge", help);
   lines.push(`${name} ${value}`);
 }

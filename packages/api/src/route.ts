@@ -1,5 +1,6 @@
 import type { ErrorKind, Ports, Role, Scope } from "@waggle/core";
 import type { z } from "zod";
+import type { Admission } from "./admission.ts";
 import type { Inbound } from "./inbound.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -34,6 +35,7 @@ export interface Shared {
   readonly startedAt: number;
   readonly metrics: Metrics;
   readonly routes: readonly Route[];
+  readonly admission: Admission | undefined;
   /** Aborts when the server stops; long polls and streams end with it. */
   readonly closing: AbortSignal;
   /** Where agents connect, when it is not here. */
@@ -47,6 +49,8 @@ export interface Call<Q = unknown, B = unknown> {
   readonly query: Q;
   readonly body: B;
   readonly request: Inbound;
+  /** The work is done, and what follows is waiting: it holds up nobody. */
+  readonly done: () => void;
   /** Whether the caller's key or token is still good; for streams that outlive their first check. */
   readonly stillAllowed: () => Promise<boolean>;
   /** Calls back once the caller's key or token is revoked. @returns ends it */
@@ -76,6 +80,8 @@ export interface Route<Q = unknown, B = unknown> {
   readonly params?: Readonly<Record<string, Param>>;
   readonly query?: z.ZodType<Q>;
   readonly body?: z.ZodType<B>;
+  /** New work, which is refused when there is too much already. */
+  readonly brings?: "work";
   /** An empty body counts as `{}`. */
   readonly bodyOptional?: boolean;
   /** Members of the body kept as the text they came in; see `readJson`. */

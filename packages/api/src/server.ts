@@ -8,10 +8,13 @@ import {
 } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { type ErrorKind, requestErrors } from "@waggle/core";
+import { type AdmissionLimits, createAdmission } from "./admission.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import { problemType, toProblem } from "./problem.ts";
 
-export interface ServerOptions extends Omit<AppOptions, "closing"> {
+export interface ServerOptions extends Omit<AppOptions, "closing" | "admission"> {
+  /** How much is let in at once, where it differs. */
+  readonly admission?: Partial<AdmissionLimits>;
   /** `127.0.0.1` unless given. */
   readonly host?: string;
   /** Any free one unless given. */
@@ -48,7 +51,11 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   const closing = new AbortController();
   // Every long poll and stream listens.
   setMaxListeners(0, closing.signal);
-  const app = createApp({ ...options, closing: closing.signal });
+  const app = createApp({
+    ...options,
+    closing: closing.signal,
+    admission: createAdmission(options.ports, options.admission),
+  });
   const { maxHeadersCount, maxConnections, ...timeouts } = limits;
   // Not loaded with this file: a function on AWS has no server of its own to listen with.
   const { getRequestListener } = await import("@hono/node-server");

@@ -30,8 +30,12 @@ const limits = {
   framesInFlight: 2000,
   /** Bytes the peer has not taken yet; above this no more is read … */
   bufferedBytes: 1024 * 1024,
-  /** … and above this the peer is given up: it has long stopped reading. */
+  /** … and above this the connection is closed: its peer has long stopped reading. */
   bufferedBytesMax: 32 * 1024 * 1024,
+  /** Of all connections. Above it, those that read nothing for long are closed sooner: at `bufferedBytes`. */
+  bufferedBytesOfAll: 256 * 1024 * 1024,
+  /** So long the peer may take to read on, and learn why, before the connection is cut. */
+  slowCloseMs: 5_000,
 } as const;
 
 const close = {
@@ -75,6 +79,13 @@ export function createSockets(app: SocketOptions): Sockets {
   });
   const open = new Map<WebSocket, () => Promise<void>>();
 
+  /** Bytes one connection may have unread now. */
+  function mostUnread(): number {
+    let all = 0;
+    for (const ws of open.keys()) all += ws.bufferedAmount;
+    return all > limits.bufferedBytesOfAll ? limits.bufferedBytes : limits.bufferedBytesMax;
+  }
+
   async function accept(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const header = headerOf(request);
     const requestId = requestIdOf({ header }, ports);
@@ -96,7 +107,7 @@ export function createSockets(app: SocketOptions): Sockets {
       await ports.store.settled();
       if (alive()) {
         server.handleUpgrade(request, socket, head, (ws) => {
-          const connection = serve(ws, scope, bearer as string, app);
+          const connection = serve(ws, scope, bearer as string, app, mostUnread);
           open.set(ws, connection.ended);
           ws.once("close", () => {
             open.delete(ws);
@@ -154,7 +165,13 @@ function refuse(socket: Duplex, thrown: unknown, requestId: string): void {
 }
 
 /** One connection, from its first frame to its end. */
-function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions): { ended: () => Promise<void> } {
+function serve(
+  ws: WebSocket,
+  scope: Scope,
+  bearer: string,
+  app: SocketOptions,
+  mostUnread: () => number,
+): { ended: () => Promise<void> } {
   const { ports, metrics } = app.shared;
   const id = scope.actor.id;
   const counts = metrics.sockets;
@@ -172,13 +189,22 @@ function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions):
 
   const send = () => {
     scheduled = false;
-    if (ready.length === 0 || ws.readyState !== WebSocket.OPEN) return;
+    // What a connection that is closing was to get, the agent gets with its next one.
+    if (ws.readyState !== WebSocket.OPEN) ready = [];
+    if (ready.length === 0) return;
     const text = ready.length === 1 ? (ready[0] as string) : `[${ready.join(",")}]`;
     counts.framesOut += ready.length;
     ready = [];
     ws.send(text, throttle);
-    if (ws.bufferedAmount > limits.bufferedBytesMax) ws.terminate();
+    if (ws.bufferedAmount > limits.bufferedBytes && ws.bufferedAmount > mostUnread()) return giveUp();
     throttle();
+  };
+  const giveUp = () => {
+    counts.slow++;
+    ws.resume();
+    ws.close(close.tryLater, "too much is unread: read faster, or take less at a time");
+    const cut = setTimeout(() => ws.terminate(), limits.slowCloseMs);
+    ws.once("close", () => clearTimeout(cut));
   };
   /** All that is ready within one turn of the event loop leaves as one message. */
   const push = (frame: string) => {

@@ -234,6 +234,30 @@ describe("an agent on its WebSocket", () => {
   });
 });
 
+test("one that does not read is closed, told why, and has all its work when it comes back", async () => {
+  const { key, agent } = await fleet({ maxConcurrency: 1000 });
+  const self = await join(agent);
+  self.ws.pause();
+  const slow = async () =>
+    /^waggle_agent_connections_slow_total (\d+)$/m.exec((await api.call("GET", "/metrics")).text)?.[1] === "1";
+  const task = { type: "a", input: "x".repeat(60_000) };
+  let count = 0;
+  // Above what it may leave unread and what the kernel holds for it.
+  while (!(await slow()) && count < 990) {
+    good(207, await api.call("POST", "/v1/tasks/batch", { key, body: { tasks: Array(16).fill(task) } }));
+    count += 16;
+  }
+  await eventually(async () => ((await slow()) ? true : undefined));
+  self.ws.resume();
+  expect(await self.closed).toMatchObject({ code: 1013, reason: expect.stringContaining("unread") });
+  const again = await join(agent);
+  const given = new Set<string>();
+  while (given.size < count) {
+    const { assignments } = await again.next(({ op }) => op === "assign");
+    for (const { task } of assignments) given.add(task.id);
+  }
+});
+
 describe("a WebSocket is refused", () => {
   const answered = (self: Peer) =>
     new Promise<{ status: number; code: string }>((resolve) => {
