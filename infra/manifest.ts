@@ -55,6 +55,8 @@ export const rows = {
   repairs: { keys: ["*#R"], read: ["GetItem"], write: ["PutItem"] },
   /** Which events go to the bus. */
   subscriptions: { keys: ["*#B"], read: ["GetItem"], write: ["PutItem"] },
+  /** Retention, quotas, and what was submitted of them. */
+  policies: { keys: ["*#Q"], read: ["GetItem"], write: ["PutItem", "UpdateItem"] },
   /** What the keys of a tenant are, without their secrets. */
   keys: { keys: ["*#K"], read: ["GetItem", "Query"], write: ["PutItem", "DeleteItem"] },
   /** Who bears a key or token, by its hash. */
@@ -66,8 +68,8 @@ export type Rows = keyof typeof rows;
 
 /** Rows that giving a task to an agent, or ending one, reads and writes; a connection found gone is forgotten. */
 const matching = ["tasks", "agents", "waiting", "limits", "shares", "connections"] as const;
-/** That, for who does nothing else. Whoever ends the last task of an agent that is to go voids its token. */
-const matches = { read: matching, write: matching, remove: ["bearers"] } as const;
+/** That, for who does nothing else. How long a task that ends is kept, the tenant's policy says. Whoever ends the last task of an agent that is to go voids its token. */
+const matches = { read: [...matching, "policies"], write: matching, remove: ["bearers"] } as const;
 
 export interface QueueEntry {
   /** How long a message is hidden from others: at least six times its function's timeout, as Lambda asks for. */
@@ -185,7 +187,7 @@ export const functions = {
         "subscriptions",
         "health",
       ],
-      write: [...matching, "dependants", "idempotency", "keys", "bearers", "tenants", "subscriptions"],
+      write: [...matching, "dependants", "idempotency", "keys", "bearers", "tenants", "subscriptions", "policies"],
       blobs: ["read", "write", "remove"],
       send: ["dispatch", "timers"],
       depth: ["dispatch"],
@@ -214,7 +216,7 @@ export const functions = {
     memoryMiB: 512,
     timeoutSeconds: 30,
     reserved: 50,
-    may: { ...matches, blobs: ["read"], send: ["dispatch", "timers"], push: true },
+    may: { ...matches, read: matching, blobs: ["read"], send: ["dispatch", "timers"], push: true },
     knows: ["socketEndpoint"],
   },
   timers: {
@@ -225,6 +227,8 @@ export const functions = {
     reserved: 20,
     may: {
       ...matches,
+      // Tasks that have ended, when their retention was changed.
+      read: [...matches.read, "lists"],
       write: [...matching, "timers"],
       blobs: ["read"],
       send: ["dispatch", "timers"],
@@ -248,8 +252,8 @@ export const functions = {
     timeoutSeconds: 30,
     reserved: 10,
     may: {
-      read: ["keys", "tasks", "agents", "idempotency"],
-      write: ["tasks", "dependants", "idempotency"],
+      read: ["keys", "tasks", "agents", "idempotency", "policies", "counters"],
+      write: ["tasks", "dependants", "idempotency", "policies"],
       blobs: ["write"],
       send: ["dispatch"],
     },
@@ -272,7 +276,7 @@ export const functions = {
       ...matches,
       read: [...matches.read, "lists", "dependants", "events", "subscriptions", "projections"],
       write: [...matching, "dependants", "lists", "events", "counters", "projections", "timers"],
-      blobs: ["read"],
+      blobs: ["read", "remove"],
       send: ["dispatch", "timers", "deliver"],
       publish: true,
       push: true,

@@ -6,7 +6,6 @@ import {
   type Change,
   type Clock,
   deliveryErrors,
-  type Engine,
   Key,
   type Live,
   type Message,
@@ -85,7 +84,7 @@ export async function openCloud(
     invoke: async (arn) => ({ payload: (await answerOf(arn)).body, error: false }),
     send: async (url) => void (await answerOf(url)),
   };
-  const engine: Engine = await openEmbedded({ dataDir, clock: clock as Clock, outbound });
+  const engine = await openEmbedded({ dataDir, clock: clock as Clock, outbound });
   const onError = (_: string, error: unknown) => void errors.push(error);
 
   const live = (): Live => {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
-import type { Cloud } from "./cloud.ts";
+import { eventually } from "../support/eventually.ts";
+import { adminKey, type Cloud } from "./cloud.ts";
 import { breaks, lasts, repairs, vanishes } from "./mishaps.ts";
 import { type Assigned, type Content, large, plain, rich, type Tools, toolsOf } from "./tools.ts";
 
@@ -8,6 +9,7 @@ export async function play(cloud: Cloud): Promise<readonly string[]> {
   const tools = toolsOf(cloud);
   await cloud.adopt();
   await administers(tools);
+  await expires(tools);
   await pulls(tools);
   await connects(tools);
   await isCalled(tools);
@@ -35,6 +37,8 @@ async function administers({ call, cloud }: Tools): Promise<void> {
   await call("PUT", "/v1/limits/api", { rate: { limit: 1, perSeconds: 10 } });
   await call("GET", "/v1/limits/db");
   await call("GET", "/v1/limits");
+  await call("PUT", "/v1/quotas/default", { tasks: 1_000_000, submits: { limit: 1000, perSeconds: 1 } });
+  await call("GET", "/v1/quotas/default");
   await call("POST", "/v1/agents", { name: "taken", capabilities: [] });
   const refused = { status: [409], headers: { "idempotency-key": "taken" } };
   await call("POST", "/v1/agents", { name: "taken", capabilities: [] }, refused);
@@ -237,6 +241,31 @@ async function takesEvents({ cloud, call, register, remove, submit }: Tools): Pr
   const body = { tenant: "default", key: id, id: "evt-1", task };
   await cloud.engine.ports.queues.intake.send([{ body }, { body }, { body: { ...body, id: "evt-2", task: rich } }]);
   await cloud.pass(10);
+  await remove(agent);
+}
+
+/** Tasks past their retention, as the table's TTL deletes them. */
+async function expires({ cloud, call, submit, register, lease, end, remove }: Tools): Promise<void> {
+  const agent = await register("retired");
+  const id = await submit({ ...plain, input: large, agentId: agent.id });
+  await call("POST", "/v1/tasks", { ...plain, dependsOn: [id] });
+  for (const each of await lease(agent, 5)) await end("complete", each, agent, { result: large });
+  await call("PUT", "/v1/retention", { taskSeconds: 60 });
+  await call("GET", "/v1/retention");
+  // One step after the other, each by a message: through every list of tasks that have ended.
+  await cloud.pass(280, 5);
+  await eventually(
+    "the task is deleted",
+    async () => {
+      await cloud.engine.checkpoint();
+      await cloud.pass(5, 5);
+      const answer = await cloud.request("GET", `/v1/tasks/${id}`, undefined, adminKey);
+      return answer.status === 404;
+    },
+    { seconds: 60 },
+  );
+  await call("PUT", "/v1/retention", { taskSeconds: 0 });
+  await cloud.pass(280, 5);
   await remove(agent);
 }
 

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import {
   Agent,
   type Clock,
-  type Engine,
   forget,
   type JsonText,
   type Outbound,
@@ -18,7 +17,7 @@ import {
 } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { deliverHandler, dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
-import { openEmbedded } from "@waggle/engine-embedded";
+import { type EmbeddedEngine, openEmbedded } from "@waggle/engine-embedded";
 
 /** Time that stands still until the test moves it. */
 export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
@@ -67,7 +66,7 @@ export const processOn = (ports: Ports, more: Partial<Ports> = {}): Ports => ({
 });
 
 export interface System {
-  readonly engine: Engine;
+  readonly engine: EmbeddedEngine;
   readonly ports: Ports;
   readonly clock: ReturnType<typeof manualClock>;
   readonly errors: unknown[];

@@ -1,4 +1,4 @@
-import { Agent, EventLog, Key, Limit, Task, TransferRequest } from "@waggle/core";
+import { Agent, EventLog, Key, Limit, Quota, Retention, Task, TransferRequest } from "@waggle/core";
 import * as z from "zod";
 
 export const AgentAnswer = z.object({ agent: Agent.Info });
@@ -55,6 +55,8 @@ export const FleetStatus = z.object({
   tasks: z.object({ byStatus: counts }),
   queues: z.array(z.object({ capability: z.string(), waiting: z.number(), oldestSeconds: z.number() })),
   totals: counts,
+  /** Of all tenants, where the server keeps its data itself. The table does not shrink; `freeBytes` of it are used next. */
+  disk: z.object({ tableBytes: z.number(), freeBytes: z.number(), logBytes: z.number() }).optional(),
 });
 export const KeyAnswer = z.object({
   ...Key.Info.shape,
@@ -64,6 +66,8 @@ export const KeyAnswer = z.object({
 export const KeyList = z.object({ items: z.array(Key.Info), nextCursor: z.string().optional() });
 export const LimitAnswer = z.object({ limit: Limit.Info });
 export const LimitList = z.object({ items: z.array(Limit.Info), nextCursor: z.string().optional() });
+export const RetentionAnswer = z.object({ retention: Retention.Info });
+export const QuotaAnswer = z.object({ quota: Quota.Info });
 export const ImportAnswer = z.object({
   /** In the order of the records. `differs`: something else is there and stays; `problem` says what, and what to do. */
   results: z.array(

@@ -71,6 +71,9 @@ export function rate(text: string): { limit: number; perSeconds: number } {
   return { limit: Number(limit), perSeconds: seconds(/^[a-z]/.test(per) ? `1${per}` : per) };
 }
 
+/** A duration in whole seconds, or `never`, which is 0. */
+export const kept = (text: string): number => (text === "never" ? 0 : Math.round(seconds(text)));
+
 export async function readAll(stream: Io["stdin"]): Promise<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
   let text = "";

@@ -35,6 +35,7 @@ export interface Parsers {
   selector(text: string): unknown;
   pair(text: string): unknown;
   rate(text: string): unknown;
+  kept(text: string): number;
 }
 
 /** All commands; each loads its code when it runs. */
@@ -343,6 +344,41 @@ ${examples(
     .option("--rate <n/duration>", "starts in a time: 100/1m", parsed(parse.rate))
     .addHelpText("after", examples("waggle limit set openai --concurrency 10 --rate 100/1m"))
     .action(run(async (key, options) => (await import("./command/admin.ts")).setLimit(io, key, options)));
+  const retention = program.command("retention").description("How long finished tasks and events are kept");
+  shown(retention.command("get"))
+    .description("Show it")
+    .action(run(async (options) => (await import("./command/admin.ts")).getRetention(io, options)));
+  shown(retention.command("set"))
+    .description("Set it; tasks that have finished before follow in the background")
+    .option("--tasks <duration|never>", "a finished task, from its end on", parsed(parse.kept))
+    .option("--events <duration|never>", "an event of the log", parsed(parse.kept))
+    .addHelpText(
+      "after",
+      examples("waggle retention set --tasks 90d --events 30d", "waggle retention set --tasks never"),
+    )
+    .action(run(async (options) => (await import("./command/admin.ts")).setRetention(io, options)));
+  const quota = program.command("quota").description("What a tenant may have at most");
+  shown(quota.command("get"))
+    .description("Show the quotas of a tenant and what is used of them")
+    .argument("[tenant]", "the first one unless given", "default")
+    .action(run(async (tenant, options) => (await import("./command/admin.ts")).getQuota(io, tenant, options)));
+  const most = (what: string) => parsed(parse.integer(what, 0, 1e15));
+  shown(quota.command("set"))
+    .description("Set all quotas of a tenant; what is left out is not limited. Needs an admin of the first tenant")
+    .argument("<tenant>", "whose")
+    .option("--tasks <n>", "stored tasks of any status", most("tasks"))
+    .option("--bytes <n>", "bytes of their payloads, and 1024 for each", most("bytes"))
+    .option("--waiting <n>", "queued and scheduled tasks", most("waiting"))
+    .option("--agents <n>", "agents that are not stopped", most("agents"))
+    .option("--submits <n/duration>", "tasks submitted in a time: 100/1s", parsed(parse.rate))
+    .addHelpText(
+      "after",
+      examples(
+        "waggle quota set acme --tasks 1000000 --waiting 10000 --submits 100/1s",
+        "waggle quota set acme   # none",
+      ),
+    )
+    .action(run(async (tenant, options) => (await import("./command/admin.ts")).setQuota(io, tenant, options)));
   const key = program.command("key").description("Keys of the API");
   shown(key.command("create"))
     .description("Make a key; it is shown this once")

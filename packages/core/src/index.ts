@@ -18,7 +18,9 @@ export { outboxKinds, project, readDispatch, relay, tenantOf } from "./outbox.ts
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
 export { type Problem, parse, problemType, toError, toProblem } from "./problem.ts";
+export { Quota } from "./quota/index.ts";
 export { type Reconciled, reconcile } from "./reconcile.ts";
+export { Retention } from "./retention/index.ts";
 export { idempotencyKey } from "./rows.ts";
 export * from "./scope.ts";
 export { withoutSecrets } from "./secret.ts";

@@ -5,7 +5,9 @@ import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
 import { serveAgent } from "./match/dispatch.ts";
+import { policyOf } from "./policy.ts";
 import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
+import { clear, expiry } from "./retention/retention.ts";
 import {
   counterKey,
   eventHeadKey,
@@ -20,7 +22,7 @@ import { systemScope } from "./scope.ts";
 import { tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
-import { held, type Row, terminal } from "./task/row.ts";
+import { held, payloads, type Row, taskBytes, terminal } from "./task/row.ts";
 import { arm, type TimerEntry } from "./timer.ts";
 
 /** Kinds of rows whose changes the outbox and the projection work on. */
@@ -37,12 +39,19 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const timers: TimerEntry[] = [];
   const tenants = new Set<string>();
   const told: Row[] = [];
+  const expired: Row[] = [];
+  const results: string[] = [];
   const orders: Order[] = [];
   const roomy = new Map<string, [string, string]>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
+    const old = change.old as Row | AgentRow.Row | undefined;
+    if (old?.kind === "task") {
+      if (!next) expired.push(old);
+      // Retried by hand, it has the result no more that was kept apart from it.
+      else if (old.resultBlob !== undefined && (next as Row).resultBlob === undefined) results.push(old.resultBlob);
+    }
     if (!next) continue;
-    const old = change.old as typeof next | undefined;
     tenants.add(next.tenant);
     // A deadline that moved away needs no new timer: the one that is set looks again when it fires.
     const before = old?.deadlineAt;
@@ -65,6 +74,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     if (types.size > 0) await publish(ports, tenant, types, changes);
   }
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
+  for (const key of results) await ports.blobs.delete(key);
+  for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
 }
@@ -184,6 +195,8 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
     }
     if (isDead(old) !== isDead(next)) list(batch, tenant, "dead", "", id, isDead(next));
   }
+  const bytes = grown(old, next);
+  if (bytes !== 0) add(batch, "bytes", bytes);
   if (!old || !next) {
     const present = next !== undefined;
     const key = indexKey(tenant, "type", row.type, id);
@@ -199,6 +212,16 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
   }
   if (!next) return;
   taskEvents(batch.events, old, next);
+}
+
+const bytesOf = (text: string | undefined): number => (text === undefined ? 0 : Buffer.byteLength(text));
+
+/** By how many bytes what is stored of a task has grown: its payloads, and a fixed size for all else. */
+export function grown(old: Row | undefined, next: Row | undefined): number {
+  let bytes = ((next ? 1 : 0) - (old ? 1 : 0)) * taskBytes;
+  for (const name of payloads) if (old?.[name] !== next?.[name]) bytes += bytesOf(next?.[name]) - bytesOf(old?.[name]);
+  const kept = (row: Row | undefined) => (row?.inputBytes ?? 0) + (row?.resultBytes ?? 0);
+  return bytes + kept(next) - kept(old);
 }
 
 /** What an agent holds. On a shared store its row says so, by marks. */
@@ -322,9 +345,15 @@ async function append(
   once: (Put | Update)[],
   again: (Put | Delete)[],
 ): Promise<void> {
+  const { eventSeconds } = (await policyOf(ports, tenant)).retention;
+  const ends = (at: number) => {
+    const expiresAt = expiry(at, eventSeconds);
+    return expiresAt !== undefined && { expiresAt };
+  };
   const head = await ports.store.get(eventHeadKey(tenant));
   let last = (head?.last as number | undefined) ?? 0;
   const rowsOf = new Map<string, number[]>();
+  const latest = events.at(-1)?.[1] ?? 0;
   for (let done = 0; done < events.length; ) {
     const first = last + 1;
     const room = eventRowsPerPartition - (first % eventRowsPerPartition);
@@ -336,6 +365,7 @@ async function append(
         kind: "events",
         first,
         entries: entries as unknown as Value,
+        ...ends((entries.at(-1) as Entry)[1]),
       },
     });
     for (const [, , taskId] of entries) {
@@ -355,7 +385,7 @@ async function append(
       continue;
     }
     const sk = sequenceKey(rows[0] as number);
-    again.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows } });
+    again.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows, ...ends(latest) } });
   }
 }
 

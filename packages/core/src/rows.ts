@@ -81,6 +81,12 @@ export const connectionKey = (id: string): RowKey => ({ pk: `C#${id}`, sk: "conn
 /** Types of events that somebody subscribes to on the bus. */
 export const subscriptionKey = (tenant: string): RowKey => ({ pk: `${tenant}#B`, sk: "types" });
 
+/** What is settled for the whole tenant: retention, quotas. */
+export const policyKey = (tenant: string): RowKey => ({ pk: `${tenant}#Q`, sk: "policy" });
+
+/** On a shared store: tasks submitted in the present window of the tenant's quota. */
+export const rateKey = (tenant: string): RowKey => ({ pk: `${tenant}#Q`, sk: "submits" });
+
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;

@@ -1,6 +1,7 @@
 import * as Agent from "./agent/liveness.ts";
 import { serveGate } from "./match/dispatch.ts";
 import { type Item, type Ports, queueLimits, type Value } from "./port/index.ts";
+import { step, type Walk } from "./retention/retention.ts";
 import { timerCursorKey, timerPartition, timerShards } from "./rows.ts";
 import { systemScope } from "./scope.ts";
 import { timeUp } from "./task/end.ts";
@@ -52,7 +53,15 @@ const chunks = <T>(list: readonly T[]): T[][] =>
 
 /** Does what one timer message says is due. */
 export async function fire(ports: Ports, body: Value): Promise<void> {
-  const { timers = [], gates = [] } = body as unknown as { timers?: TimerEntry[]; gates?: [string, string][] };
+  const {
+    timers = [],
+    gates = [],
+    retention,
+  } = body as unknown as {
+    timers?: TimerEntry[];
+    gates?: [string, string][];
+    retention?: Walk;
+  };
   const again: TimerEntry[] = [];
   for (const [tenant, kind, id, at] of timers) {
     if (at > ports.clock.now() + timerGrainMs) {
@@ -65,6 +74,7 @@ export async function fire(ports: Ports, body: Value): Promise<void> {
   }
   for (const [tenant, key] of gates) await serveGate(systemScope(ports, tenant, "timers"), key);
   if (again.length > 0) await arm(ports, again);
+  if (retention) await step(systemScope(ports, retention.tenant, "retention"), retention);
 }
 
 /**

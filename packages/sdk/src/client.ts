@@ -422,6 +422,28 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ method: "GET", path: "/v1/limits", query, ...how }),
   };
+  const retention = {
+    /** Seconds; 0 keeps for ever, what is left out stays as it is. */
+    put: (body: W.PutRetention, how: CallOptions = {}) =>
+      call<{ retention: W.Retention }>({ method: "PUT", path: "/v1/retention", body, ...how }).then(
+        ({ retention }) => retention,
+      ),
+    get: (how: CallOptions = {}) =>
+      call<{ retention: W.Retention }>({ method: "GET", path: "/v1/retention", ...how }).then(
+        ({ retention }) => retention,
+      ),
+  };
+  const quotas = {
+    /** All of a tenant's quotas; what is left out is not limited. By an admin of the first tenant. */
+    put: (tenant: string, body: W.Quotas, how: CallOptions = {}) =>
+      call<{ quota: W.Quota }>({ method: "PUT", path: `/v1/quotas/${part(tenant)}`, body, ...how }).then(
+        ({ quota }) => quota,
+      ),
+    get: (tenant: string, how: CallOptions = {}) =>
+      call<{ quota: W.Quota }>({ method: "GET", path: `/v1/quotas/${part(tenant)}`, ...how }).then(
+        ({ quota }) => quota,
+      ),
+  };
   const keys = {
     /** @returns the key, which is shown this once */
     create: (body: W.CreateKey, how: CreateOptions = {}) =>
@@ -464,6 +486,8 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     events,
     deadLetters,
     limits,
+    retention,
+    quotas,
     keys,
     status,
     transfer,

@@ -6,6 +6,8 @@ import type {
   JsonText,
   Key as KeySchema,
   Limit as LimitSchema,
+  Quota as QuotaSchema,
+  Retention as RetentionSchema,
   Status as StatusReport,
   Task as TaskSchema,
 } from "@waggle/core";
@@ -46,6 +48,10 @@ export type Commands = Output<typeof AgentSchema.Commands>;
 export type WaggleEvent = Output<typeof EventLog.Info>;
 export type Limit = Output<typeof LimitSchema.Info>;
 export type PutLimit = Input<typeof LimitSchema.Put>;
+export type Retention = Output<typeof RetentionSchema.Info>;
+export type PutRetention = Input<typeof RetentionSchema.Put>;
+export type Quotas = Input<typeof QuotaSchema.Quotas>;
+export type Quota = Output<typeof QuotaSchema.Info>;
 export type Redrive = Input<typeof DeadLetterSchema.Redrive>;
 export type Key = Output<typeof KeySchema.Info>;
 export type CreateKey = Input<typeof KeySchema.Create>;
@@ -76,4 +82,8 @@ export interface Health {
 
 /** `GET /v1/status`: the fleet and the queue in numbers. */
 export type AuditReport = Output<typeof AuditReportSchema>;
-export type Status = Awaited<ReturnType<typeof StatusReport.read>> & { version: string; uptimeSeconds: number };
+export type Status = Awaited<ReturnType<typeof StatusReport.read>> & {
+  version: string;
+  uptimeSeconds: number;
+  disk?: { tableBytes: number; freeBytes: number; logBytes: number };
+};

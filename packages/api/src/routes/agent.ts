@@ -66,6 +66,7 @@ export const agentRoutes: readonly Route[] = [
     method: "POST",
     path: "/v1/agents",
     id: "registerAgent",
+    brings: "work",
     tag: "Agents",
     summary: "Register an agent",
     description:
@@ -77,7 +78,7 @@ export const agentRoutes: readonly Route[] = [
     payloads: ["metadata"],
     idempotent: "answer",
     responses: { 201: { description: "Registered", schema: RegisteredAnswer } },
-    errors: [declared("agent.exists"), conflict],
+    errors: [declared("agent.exists"), declared("quota.exceeded"), conflict],
     async handler({ scope, body }) {
       const { agent, ...shownOnce } = await Agent.register(scope, body);
       return json(agentJson(agent, shownOnce), 201);

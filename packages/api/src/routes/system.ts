@@ -1,6 +1,16 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { AuditReport, auditUnsupported, EventLog, Key, Limit, Status } from "@waggle/core";
-import { EventList, FleetStatus, Health, KeyAnswer, KeyList, LimitAnswer, LimitList } from "../answers.ts";
+import { AuditReport, auditUnsupported, EventLog, Key, Limit, Quota, Retention, Status } from "@waggle/core";
+import {
+  EventList,
+  FleetStatus,
+  Health,
+  KeyAnswer,
+  KeyList,
+  LimitAnswer,
+  LimitList,
+  QuotaAnswer,
+  RetentionAnswer,
+} from "../answers.ts";
 import { family, labels } from "../metrics.ts";
 import { admins, everyone, json, operators, type Param, type Route, route, type Shared } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
@@ -74,6 +84,13 @@ const limitKey: Param = {
       errors: [{ path: "key", message: "expected 1 to 256 characters, no control characters" }],
     }),
 };
+const tenantParam: Param = {
+  schema: Key.tenantName,
+  missing: () =>
+    declared("request.invalid")("that is no name of a tenant", {
+      errors: [{ path: "tenant", message: "expected 1 to 63 of a-z, 0-9 and -, not starting with -" }],
+    }),
+};
 const keyNotFound = declared("key.not_found");
 
 // The document and the page are loaded when they are first asked for: a start should not wait for them.
@@ -106,7 +123,14 @@ export const systemRoutes: readonly Route[] = [
     responses: { 200: { description: "Counts, queues and ages", schema: FleetStatus } },
     errors: [],
     handler: async ({ scope, shared }) =>
-      json(JSON.stringify({ version: shared.version, uptimeSeconds: uptime(shared), ...(await Status.read(scope)) })),
+      json(
+        JSON.stringify({
+          version: shared.version,
+          uptimeSeconds: uptime(shared),
+          ...(await Status.read(scope)),
+          ...(shared.ports.disk && { disk: shared.ports.disk() }),
+        }),
+      ),
   }),
   route({
     method: "GET",
@@ -138,16 +162,19 @@ export const systemRoutes: readonly Route[] = [
     summary: "The tenant's event log, in order",
     description:
       "`types` is a comma-separated list; `task.*` matches a family. With `Accept: text/event-stream`: the events after `after` or " +
-      "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing.",
+      "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing. " +
+      "0 begins with the first event there is; after another number, 410 with `firstSequence` says that events after it are past their retention.",
     roles: everyone,
     query: EventLog.ListQuery,
     streams: true,
     responses: { 200: { description: "Events, in order", schema: EventList } },
-    errors: [],
+    errors: [EventLog.gone],
     async handler(call) {
       const { scope, query, request } = call;
       if (!wantsStream(request.header("accept"))) return json(JSON.stringify(await EventLog.list(scope, query)));
-      return eventStream(call, { after: afterOf(call, query.after), types: query.types });
+      const after = afterOf(call, query.after);
+      await EventLog.reach(scope, after);
+      return eventStream(call, { after, types: query.types });
     },
   }),
   route({
@@ -170,7 +197,9 @@ export const systemRoutes: readonly Route[] = [
             lines.push(`${metric.name}${labels(sample.labels)} ${sample.value}`);
         }
       }
-      const text = `${lines.join("\n")}\n${all ? shared.metrics.render() : ""}`;
+      let text = `${lines.join("\n")}\n`;
+      if (all) text += shared.metrics.render();
+      if (all && shared.admission) text += (await import("../held.ts")).heldText(shared.ports, shared.admission);
       return { text, type: "text/plain; version=0.0.4; charset=utf-8" };
     },
   }),
@@ -243,6 +272,61 @@ export const systemRoutes: readonly Route[] = [
     responses: { 200: { description: "What goes to the bus", schema: EventLog.Subscription } },
     errors: [],
     handler: async ({ scope }) => json(JSON.stringify(await EventLog.subscription(scope))),
+  }),
+  route({
+    method: "PUT",
+    path: "/v1/retention",
+    id: "putRetention",
+    tag: "System",
+    summary: "Set how long what is over is kept",
+    description:
+      "Seconds; 0: for ever; what is left out stays. Tasks that have finished before follow in the background; events written before keep their time.",
+    roles: operators,
+    body: Retention.Put,
+    responses: { 200: { description: "What holds from now on", schema: RetentionAnswer } },
+    errors: [],
+    handler: async ({ scope, body }) => json(JSON.stringify({ retention: await Retention.put(scope, body) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/retention",
+    id: "getRetention",
+    tag: "System",
+    summary: "How long what is over is kept",
+    roles: everyone,
+    responses: { 200: { description: "Seconds; 0: for ever", schema: RetentionAnswer } },
+    errors: [],
+    handler: async ({ scope }) => json(JSON.stringify({ retention: await Retention.get(scope) })),
+  }),
+  route({
+    method: "PUT",
+    path: "/v1/quotas/{tenant}",
+    id: "putQuotas",
+    tag: "System",
+    summary: "Set what a tenant may have at most",
+    description:
+      "By an admin of the first tenant. What is left out is not limited. What is beyond is refused: with 403 where something has to go first, with 429 where it passes by itself.",
+    roles: admins,
+    params: { tenant: tenantParam },
+    body: Quota.Quotas,
+    responses: { 200: { description: "The quotas and what is used of them", schema: QuotaAnswer } },
+    errors: [],
+    handler: async ({ scope, params, body }) =>
+      json(JSON.stringify({ quota: await Quota.put(scope, params.tenant as string, body) })),
+  }),
+  route({
+    method: "GET",
+    path: "/v1/quotas/{tenant}",
+    id: "getQuotas",
+    tag: "System",
+    summary: "What a tenant may have at most, and what it has",
+    description: "Another tenant's: with a key of the first tenant alone.",
+    roles: operators,
+    params: { tenant: tenantParam },
+    responses: { 200: { description: "The quotas and what is used of them", schema: QuotaAnswer } },
+    errors: [],
+    handler: async ({ scope, params }) =>
+      json(JSON.stringify({ quota: await Quota.get(scope, params.tenant as string) })),
   }),
   route({
     method: "PUT",

@@ -16,6 +16,9 @@ const creating = [
   declared("task.dependency_not_found"),
   declared("task.parent_not_found"),
   declared("task.too_deep"),
+  declared("task.gone"),
+  declared("quota.exceeded"),
+  declared("quota.throttled"),
   requestErrors.idempotencyMismatch,
 ];
 
@@ -34,7 +37,7 @@ async function checkReadable(scope: Scope, id: string): Promise<void> {
   const task = await Task.get(scope, id);
   if (touched(task)) return;
   if (task.parentId !== undefined && touched(await Task.get(scope, task.parentId))) return;
-  throw notFound(`there is no task ${id}`);
+  throw Task.missing(id);
 }
 
 /** An agent may only make children of a task it holds. */
@@ -81,6 +84,7 @@ export const taskRoutes: readonly Route[] = [
     path: "/v1/tasks",
     id: "createTask",
     tag: "Tasks",
+    brings: "work",
     summary: "Submit a task",
     description:
       "With `waitSeconds`, answers once the task has ended or the time is up: an agent called like a function. " +
@@ -92,10 +96,11 @@ export const taskRoutes: readonly Route[] = [
     idempotent: "domain",
     responses: { 201: { description: "Taken, on disk", schema: TaskAnswer } },
     errors: creating,
-    async handler({ scope, query, body, request, idempotency }) {
+    async handler({ scope, query, body, request, idempotency, done }) {
       await checkParent(scope, body.parentId);
       const { task, replayed } = await Task.create(scope, body, idempotency && { idempotency });
       const { waitSeconds } = query;
+      if (waitSeconds > 0) done();
       const answered = waitSeconds > 0 ? await Task.get(scope, task.id, { waitSeconds, signal: request.signal }) : task;
       return json(taskJson(answered), 201, replayed ? replayedHeader : undefined);
     },
@@ -105,6 +110,7 @@ export const taskRoutes: readonly Route[] = [
     path: "/v1/tasks/batch",
     id: "createTasks",
     tag: "Tasks",
+    brings: "work",
     summary: "Submit up to 100 tasks",
     description:
       "One bad entry spoils no other, unless `atomic` is true. An entry may name itself with `ref`; others depend on it by `ref:name`. " +

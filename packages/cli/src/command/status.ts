@@ -5,6 +5,8 @@ import { type Column, duration, fields, table } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
 import { document } from "../print.ts";
 
+const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+
 export const status = (io: Io, options: CommonOptions): Promise<number> =>
   withClient(io, options, async ({ client, format }) => {
     const [found, health] = await Promise.all([client.status.get(), client.status.health()]);
@@ -18,7 +20,7 @@ export const status = (io: Io, options: CommonOptions): Promise<number> =>
         .filter(([, count]) => count > 0)
         .map(([name, count]) => `${count} ${paint(colourOf(name), name)}`)
         .join(", ") || "none";
-    const { agents, tasks, totals, queues } = found;
+    const { agents, tasks, totals, queues, disk } = found;
     io.out(
       fields(
         [
@@ -33,6 +35,14 @@ export const status = (io: Io, options: CommonOptions): Promise<number> =>
             "Ended",
             `${totals.completed} completed, ${totals.failed} failed, ${totals.cancelled} cancelled, ${totals.expired} expired`,
           ],
+          ...(disk
+            ? [
+                [
+                  "Disk",
+                  `${mib(disk.tableBytes)}, ${mib(disk.freeBytes)} of it free; log ${mib(disk.logBytes)}`,
+                ] as const,
+              ]
+            : []),
         ],
         io,
       ),

@@ -8,6 +8,7 @@ import { serveAgent } from "../match/dispatch.ts";
 import { offersMore, offerWrite, yieldTo } from "../match/shared.ts";
 import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, Write } from "../port/index.ts";
+import { reserve } from "../quota/reserve.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { hashOf, newSecret, tellRevoked } from "../secret.ts";
@@ -163,13 +164,19 @@ export async function register(scope: Scope, input: Register): Promise<Registere
       if (value !== undefined) (row as Record<string, unknown>)[key] = value;
     const deadlineAt = deadlineOf(row);
     if (deadlineAt !== undefined) (row as Record<string, unknown>).deadlineAt = deadlineAt;
-    const result = await store.transact([
-      { put: row, if: { exists: false } },
-      { put: { ...agentNameKey(scope.tenant, input.name), kind: "name", agentId: id }, if: { exists: false } },
-      { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id } },
-      ...(shared ? [offerWrite(scope, id)] : []),
-    ]);
-    if (!result.ok) continue;
+    const room = await reserve(scope, { agents: 1 });
+    try {
+      const result = await store.transact([
+        { put: row, if: { exists: false } },
+        { put: { ...agentNameKey(scope.tenant, input.name), kind: "name", agentId: id }, if: { exists: false } },
+        { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id } },
+        ...(shared ? [offerWrite(scope, id)] : []),
+      ]);
+      if (!result.ok) continue;
+      room.taken();
+    } finally {
+      room.release();
+    }
     directory.set(row);
     return { agent: toInfo(row), token, ...secret };
   }

@@ -65,10 +65,11 @@ export async function readEvents(pass: Pass, books: Books): Promise<void> {
 
 function readRow(pass: Pass, books: Books, row: EventRow): void {
   const spoken = new Set<string>();
-  for (const [place, [type, , taskId, , data]] of row.entries.entries()) {
+  for (const [place, [type, time, taskId, , data]] of row.entries.entries()) {
     const [family, step] = type.split(".") as [string, string];
     if (family !== "task" || !taskId) continue;
     const told = at(books.told, taskId, () => newTold(books));
+    told.at = time;
     if (!spoken.has(taskId)) told.rows++;
     spoken.add(taskId);
     const wrong = told.known ? stepFault(told, step, data, told.rows === 1 && isFirst(row, place, taskId)) : undefined;
@@ -93,6 +94,7 @@ const newTold = ({ begins }: Books): Told => ({
   rows: 0,
   notes: 0,
   there: false,
+  at: 0,
 });
 
 const isFirst = (row: EventRow, place: number, taskId: string): boolean =>

@@ -1,4 +1,5 @@
 import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
+import type { Retention } from "../retention/schema.ts";
 import type { Status } from "../task/schema.ts";
 import type { Code } from "./kinds.ts";
 
@@ -22,12 +23,15 @@ export interface Told {
   notes: number;
   /** Its task was read. */
   there: boolean;
+  /** Of its last event. */
+  at: number;
 }
 
 /** What is known of one tenant after its tasks, agents and events were read. */
 export interface Books {
   readonly tenant: string;
-  /** Rows that are over expire: what the log no longer has, and tasks that ended, may be gone. */
+  readonly retention: Retention;
+  /** Events expire: what the log no longer has may be gone. */
   forgets: boolean;
   /** The first event there is. */
   begins: number;

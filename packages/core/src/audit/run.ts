@@ -1,3 +1,4 @@
+import { policyOf } from "../policy.ts";
 import type { Ports } from "../port/index.ts";
 import { tenantKey, timerCursorKey } from "../rows.ts";
 import { readAgents } from "./agents.ts";
@@ -89,6 +90,7 @@ async function tenantsOf(pass: Pass): Promise<string[]> {
 async function readTenant(pass: Pass, tenant: string, named: readonly string[]): Promise<void> {
   const books: Books = {
     tenant,
+    retention: (await policyOf(pass.ports, tenant)).retention,
     forgets: false,
     begins: 1,
     told: new Map(),

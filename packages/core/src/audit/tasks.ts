@@ -1,6 +1,7 @@
 import * as Gate from "../match/gate.ts";
-import { isDead } from "../outbox.ts";
+import { grown, isDead } from "../outbox.ts";
 import type { Item, RowKey } from "../port/index.ts";
+import { expiry } from "../retention/retention.ts";
 import {
   agentKey,
   dependantPartition,
@@ -17,7 +18,7 @@ import {
 } from "../rows.ts";
 import { deadlineOf, held, type Row, terminal } from "../task/row.ts";
 import { timerFault } from "./owed.ts";
-import { at, type Books, count, hash, keyText, type Pass, pagesOf, readAll, report } from "./pass.ts";
+import { at, type Books, count, hash, keyText, type Pass, pagesOf, readAll, report, type Told } from "./pass.ts";
 
 /** The lists a task belongs in, as `project` keeps them. */
 function listsOf(row: Row, shared: boolean): [IndexField, string][] {
@@ -69,16 +70,21 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
     }
   }
   for (const [id, told] of books.told) {
-    if (told.there || (books.forgets && told.status !== "created" && terminal.has(told.status))) continue;
+    if (told.there || isRetired(pass, books, told)) continue;
     const problem = `the log tells of it (${told.status}), and there is no such task`;
     report(pass, "task.lost", taskKey(books.tenant, id), id, problem, told);
   }
 }
 
+/** Ended, and kept no longer. */
+const isRetired = ({ now }: Pass, { retention: { taskSeconds } }: Books, { status, at }: Told): boolean =>
+  status !== "created" && terminal.has(status) && (expiry(at, taskSeconds) ?? Number.POSITIVE_INFINITY) <= now;
+
 function addUp(books: Books, row: Row): void {
   const name = `${row.id} ${row.fence} ${row.rev}`;
   books.mark = (books.mark + hash(name)) >>> 0;
   count(books.counts, `tasks.${row.status}`);
+  count(books.counts, "bytes", grown(undefined, row));
   if (row.status === "queued")
     for (const { capability } of row.requires ?? [{ capability: "" }]) count(books.counts, `depth.${capability}`);
   if (held.has(row.status) && row.agentId !== undefined) {

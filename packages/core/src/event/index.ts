@@ -1,5 +1,6 @@
 export { type EventKind, eventKinds } from "./declared.ts";
+export { gone } from "./error.ts";
 export * as EventLog from "./index.ts";
-export { eventChannel, follow, last, list } from "./log.ts";
+export { eventChannel, follow, last, list, reach } from "./log.ts";
 export * from "./schema.ts";
 export { Subscription, subscribe, subscription } from "./subscription.ts";

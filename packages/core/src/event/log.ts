@@ -9,6 +9,7 @@ import {
   taskKey,
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { gone } from "./error.ts";
 import type { Info } from "./schema.ts";
 
 /** As stored: `[type, at, taskId | "", agentId | "", data]`; its sequence number is its place in the row. */
@@ -81,26 +82,58 @@ export async function list(
 async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
   const { store } = scope.ports;
   const end = await last(scope);
-  let next = after + 1;
-  while (next <= end) {
-    const pk = eventPartition(scope.tenant, next);
-    // The row that holds `next` begins at or before it.
-    const holding = await store.query({ pk, to: sequenceKey(next), reverse: true, limit: 1 });
-    let from = holding.items[0]?.sk ?? sequenceKey(next);
-    let passed = (Math.floor(next / eventRowsPerPartition) + 1) * eventRowsPerPartition;
-    for (;;) {
-      const page = await store.query({ pk, from, limit: 20 });
+  let row = await firstRow(scope, after, end);
+  while (row !== undefined) {
+    yield row;
+    let next = row.first + row.entries.length;
+    const pk = eventPartition(scope.tenant, row.first);
+    let after: string | undefined = row.sk;
+    while (after !== undefined) {
+      const page = await store.query({ pk, after, limit: 20 });
       for (const item of page.items) {
-        const row = item as Row;
-        yield row;
-        next = row.first + row.entries.length;
-        passed = Math.max(passed, next);
+        const following = item as Row;
+        // Deleted meanwhile: whoever reads on from before it is told.
+        if (following.first !== next) return;
+        yield following;
+        next += following.entries.length;
       }
-      if (page.last === undefined) break;
-      from = `${page.last}!`;
+      after = page.last;
     }
-    next = Math.max(next, passed);
+    row = next <= end ? await holding(scope, next) : undefined;
   }
+}
+
+/** The row that holds the event of this number. */
+async function holding(scope: Scope, sequence: number): Promise<Row | undefined> {
+  const pk = eventPartition(scope.tenant, sequence);
+  const page = await scope.ports.store.query({ pk, to: sequenceKey(sequence), reverse: true, limit: 1 });
+  const row = page.items[0] as Row | undefined;
+  return row && row.first + row.entries.length > sequence ? row : undefined;
+}
+
+/** The row of the event after this number; of the first there is, for who begins. @throws `event.gone` */
+async function firstRow(scope: Scope, after: number, end: number): Promise<Row | undefined> {
+  if (after >= end) return undefined;
+  const row = await holding(scope, after + 1);
+  if (row) return row;
+  let found: Row | undefined;
+  let from = after + 1;
+  while (!found && from <= end) {
+    const pk = eventPartition(scope.tenant, from);
+    const page = await scope.ports.store.query({ pk, from: sequenceKey(from), limit: 1 });
+    found = page.items[0] as Row | undefined;
+    from = (Math.floor(from / eventRowsPerPartition) + 1) * eventRowsPerPartition;
+  }
+  if (after === 0) return found;
+  const firstSequence = found?.first ?? end + 1;
+  throw gone(`events up to ${firstSequence - 1} are past their retention; read on after ${firstSequence - 1}`, {
+    data: { firstSequence },
+  });
+}
+
+/** @throws `event.gone` where events after this number are past their retention */
+export async function reach(scope: Scope, after: number): Promise<void> {
+  await firstRow(scope, after, await last(scope));
 }
 
 async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {

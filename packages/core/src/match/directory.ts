@@ -1,5 +1,6 @@
 import type * as AgentRow from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
+import { forgetPolicies } from "../policy.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type * as TaskRow from "../task/row.ts";
@@ -272,6 +273,7 @@ async function readAgents(
 export function forget(ports: Ports): void {
   directories.delete(ports);
   caches.delete(ports);
+  forgetPolicies(ports);
 }
 
 /** The tenants this process works for. */

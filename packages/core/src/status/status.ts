@@ -1,10 +1,11 @@
 import * as AgentRow from "../agent/row.ts";
 import * as Agent from "../agent/schema.ts";
+import { counters, family } from "../counters.ts";
 import { idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
 import { headsOf, readLanes } from "../match/shared.ts";
 import type { Ports } from "../port/index.ts";
-import { counterKey, taskKey, tenantKey } from "../rows.ts";
+import { taskKey, tenantKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
 import * as Task from "../task/schema.ts";
 
@@ -15,24 +16,6 @@ export interface Metric {
   readonly type: "counter" | "gauge";
   readonly samples: readonly { readonly labels: Readonly<Record<string, string>>; readonly value: number }[];
 }
-
-async function counters(scope: Scope): Promise<Record<string, number>> {
-  await scope.ports.store.projected();
-  const {
-    pk: _,
-    sk: __,
-    kind: ___,
-    ...counts
-  } = (await scope.ports.store.get(counterKey(scope.tenant))) ?? { pk: "", sk: "", kind: "" };
-  return counts as Record<string, number>;
-}
-
-const family = (counts: Record<string, number>, prefix: string): Record<string, number> =>
-  Object.fromEntries(
-    Object.entries(counts).flatMap(([name, value]) =>
-      name.startsWith(prefix) && value !== 0 ? [[name.slice(prefix.length), value]] : [],
-    ),
-  );
 
 /** Lanes looked at for the age of their first task. */
 const laneLimit = 200;

@@ -7,9 +7,10 @@ import { readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
+import { keptUntil } from "../retention/retention.ts";
 import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { conflict, notFound } from "./error.ts";
+import { conflict, missing } from "./error.ts";
 import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
 
 export type Changes = Parameters<typeof advance>[1];
@@ -42,7 +43,7 @@ export async function change(
   for (let attempt = 0; attempt < tries; attempt++) {
     if (scope.ports.shared) await yieldTo(scope.ports, attempt);
     const before = await readTask(scope, id);
-    if (!before) throw notFound(`there is no task ${id}`);
+    if (!before) throw missing(id);
     const now = clock.now();
     const decision = decide(before, now);
     if (!decision) return { row: before, before };
@@ -51,7 +52,10 @@ export async function change(
     const status = changes.status ?? before.status;
     const freed = wasHeld && !held.has(status);
     const unparked = before.parked !== undefined && status !== "queued";
-    if (terminal.has(status)) Object.assign(changes, { finishedAt: now, cancelAt: undefined, scheduledAt: undefined });
+    if (terminal.has(status)) {
+      const expiresAt = await keptUntil(scope, now);
+      Object.assign(changes, { finishedAt: now, cancelAt: undefined, scheduledAt: undefined, expiresAt });
+    } else if (before.expiresAt !== undefined) Object.assign(changes, { expiresAt: undefined });
     if (unparked)
       Object.assign(changes, { parked: undefined, gate: undefined, waitingReason: undefined, waitingSince: undefined });
     const { next, write } = advance(

@@ -6,11 +6,13 @@ import { isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
 import { admissible, admit, admitEach, laneOf, readTask } from "../match/dispatch.ts";
 import type { Write } from "../port/index.ts";
+import { type Room, reserve } from "../quota/reserve.ts";
+import { keptUntil } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { catchUp, link } from "./dependency.ts";
-import { dependencyCycle, dependencyNotFound, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
-import { deadlineOf, defaultRetry, type Row, toInfo } from "./row.ts";
+import { dependencyCycle, dependencyNotFound, gone, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
+import { deadlineOf, defaultRetry, type Row, taskBytes, toInfo } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
 
 export interface CreateOptions {
@@ -40,27 +42,54 @@ export async function create(
   for (;;) {
     const { seed: known, remember } = await recall(scope, options.idempotency);
     const seed: Seed = known ?? { ids: [input.id ?? newId(scope)], at: scope.ports.clock.now() };
-    const row = await build(scope, input, seed.ids[0] as string, seed.at);
-    if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
-    if (known) {
-      const stored = await readTask(scope, row.id);
-      // Whoever stored it may have died before the look at its dependencies that has to follow.
-      if (stored?.unmet) await catchUp(scope, stored, await link(scope, [stored]));
-      else if (!stored) await store(scope, [row], { again: true });
-      return { task: infoOf(row, input), replayed: true };
+    const room = known ? undefined : await roomFor(scope, [input]);
+    try {
+      const row = await build(scope, input, seed.ids[0] as string, seed.at);
+      if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
+      if (known) {
+        const stored = await readTask(scope, row.id);
+        const past = stored ? undefined : await isPast(scope, row);
+        if (past) throw past;
+        // Whoever stored it may have died before the look at its dependencies that has to follow.
+        if (stored?.unmet) await catchUp(scope, stored, await link(scope, [stored]));
+        else if (!stored) await store(scope, [row], { again: true });
+        return { task: infoOf(row, input), replayed: true };
+      }
+      await checkDependencies(scope, row);
+      // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
+      const keyFirst = scope.ports.shared && input.id === undefined;
+      if (await store(scope, [row], { remembered: remember?.(seed), keyFirst })) {
+        room?.taken();
+        return { task: infoOf(row, input), replayed: false };
+      }
+      const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
+      if (taken) {
+        const same = sameAsked(taken, row);
+        await catchUp(scope, same);
+        return { task: infoOf(same, input), replayed: true };
+      }
+      // The same key was used meanwhile: what it made is the answer.
+    } finally {
+      room?.release();
     }
-    await checkDependencies(scope, row);
-    // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
-    const keyFirst = scope.ports.shared && input.id === undefined;
-    if (await store(scope, [row], { remembered: remember?.(seed), keyFirst }))
-      return { task: infoOf(row, input), replayed: false };
-    const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
-    if (taken) {
-      const same = sameAsked(taken, row);
-      await catchUp(scope, same);
-      return { task: infoOf(same, input), replayed: true };
-    }
-    // The same key was used meanwhile: what it made is the answer.
+  }
+}
+
+const bytesOf = (text: string | undefined): number => (text === undefined ? 0 : Buffer.byteLength(text));
+
+/** Room for new tasks in the tenant's quotas. One that is there already, asked for again, needs none. */
+async function roomFor(
+  scope: Scope,
+  inputs: readonly (BatchEntry & { id?: string | undefined })[],
+): Promise<Room | undefined> {
+  const count = inputs.length;
+  const bytes = inputs.reduce((sum, { input, metadata }) => sum + taskBytes + bytesOf(input) + bytesOf(metadata), 0);
+  try {
+    return await reserve(scope, { tasks: count, waiting: count, bytes, submits: count });
+  } catch (error) {
+    const id = inputs[0]?.id;
+    if (id !== undefined && (await readTask(scope, id))) return undefined;
+    throw error;
   }
 }
 
@@ -78,12 +107,36 @@ export async function createBatch(
   const { seed: known, remember } = await recall(scope, options.idempotency);
   const seed: Seed = known ?? { ids: input.tasks.map(() => newId(scope)), at: scope.ports.clock.now() };
   const entries = resolve(input.tasks, seed.ids);
+  const wanted = known ? [] : entries.flatMap(({ input, problem }) => (input && !problem ? [input] : []));
+  const room = await roomFor(scope, wanted);
+  try {
+    return await makeBatch(scope, input, options, { seed, known: known !== undefined, remember, entries, room });
+  } finally {
+    room?.release();
+  }
+}
+
+interface Batch {
+  readonly seed: Seed;
+  readonly known: boolean;
+  readonly remember: ((seed: Seed) => Write) | undefined;
+  readonly entries: readonly Entry[];
+  readonly room: Room | undefined;
+}
+
+async function makeBatch(
+  scope: Scope,
+  input: { readonly tasks: readonly unknown[]; readonly atomic: boolean },
+  options: CreateOptions,
+  { seed, known, remember, entries, room }: Batch,
+): Promise<{ results: BatchResult[]; replayed: boolean }> {
   const rows: (Row | undefined)[] = await Promise.all(
     entries.map(async (entry) => {
       if (entry.problem) return undefined;
       try {
         const row = await build(scope, entry.input as Create, entry.id, seed.at);
         if (!known) await checkDependencies(scope, row, entry.siblings);
+        else if (!(await readTask(scope, row.id))) entry.problem = await isPast(scope, row);
         return row;
       } catch (error) {
         if (!isError(error)) throw error;
@@ -111,13 +164,25 @@ export async function createBatch(
     // Within the batch the flag is written with the row itself.
     if (taken.some((other) => other.dependsOn?.includes(row.id))) Object.assign(row, { dependants: true });
   }
-  const how = { again: known !== undefined, remembered: remember?.(seed), atomic: input.atomic };
-  if (taken.length > 0 && !(await store(scope, taken, how))) return createBatch(scope, input, options);
+  const how = { again: known, remembered: remember?.(seed), atomic: input.atomic };
+  if (taken.length > 0 && !(await store(scope, taken, how))) {
+    room?.release();
+    return createBatch(scope, input, options);
+  }
+  room?.taken();
   const results = entries.map(
     (entry, i): BatchResult =>
       entry.problem ? { problem: entry.problem } : { task: infoOf(rows[i] as Row, entry.input as Create) },
   );
-  return { results, replayed: known !== undefined };
+  return { results, replayed: known };
+}
+
+/** Why a task that an Idempotency-Key stands for is not made again: it may have ended and been deleted. */
+async function isPast(scope: Scope, { id, createdAt }: Row): Promise<WaggleError | undefined> {
+  const until = await keptUntil(scope, createdAt);
+  return until !== undefined && until <= scope.ports.clock.now()
+    ? gone(`task ${id}, which this Idempotency-Key made, is past its retention`)
+    : undefined;
 }
 
 /** What a caller says of a task. Times are left out: a delay counts from whenever it is asked for. */
@@ -237,12 +302,15 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
     finishedAt: undefined,
     result: undefined,
     deadlineAt: undefined,
+    expiresAt: undefined,
   };
   if (blob) {
     // An id the caller chose may come again with another input, which must not take the place of the first.
     const part = input.id === undefined ? "input" : `input-${digest(input.input as string)}`;
+    const bytes = new TextEncoder().encode(input.input);
     row.inputBlob = `${scope.tenant}/${id}/${part}`;
-    await scope.ports.blobs.put(row.inputBlob, new TextEncoder().encode(input.input));
+    row.inputBytes = bytes.length;
+    await scope.ports.blobs.put(row.inputBlob, bytes);
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;
   if (input.description !== undefined) row.description = input.description;
@@ -289,7 +357,14 @@ async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<s
   if (others.length === 0) return;
   const found = await scope.ports.store.batchGet(others.map((id) => taskKey(scope.tenant, id)));
   const errors = others.flatMap((id, i) =>
-    found[i] ? [] : [{ path: `dependsOn.${row.dependsOn?.indexOf(id)}`, message: `there is no task ${id}` }],
+    found[i]
+      ? []
+      : [
+          {
+            path: `dependsOn.${row.dependsOn?.indexOf(id)}`,
+            message: `there is no task ${id}, or it is past its retention`,
+          },
+        ],
   );
   if (errors.length > 0) throw dependencyNotFound("a task can only depend on tasks that exist", { errors });
 }
@@ -376,7 +451,7 @@ interface Entry {
   readonly input?: Create;
   /** Ids of the batch's entries it depends on. */
   readonly siblings: Set<string>;
-  problem?: WaggleError;
+  problem?: WaggleError | undefined;
 }
 
 /** Checks each entry by itself, names its siblings by id, and refuses cycles. */

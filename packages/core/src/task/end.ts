@@ -9,7 +9,7 @@ import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
 import { catchUp, link } from "./dependency.ts";
-import { notFound, notRetryable, outcome } from "./error.ts";
+import { missing, notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
 
@@ -53,7 +53,7 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
 /** A task that failed, was cancelled or expired, again: same id, fresh attempts. */
 export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info> {
   const current = await readTask(scope, id);
-  if (!current) throw notFound(`there is no task ${id}`);
+  if (!current) throw missing(id);
   // Dependencies that failed meanwhile are not waited for again; those that run again are.
   const dependencies = current.dependsOn
     ? await scope.ports.store.batchGet(current.dependsOn.map((on) => taskKey(scope.tenant, on)))
@@ -82,6 +82,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
       error: undefined,
       result: undefined,
       resultBlob: undefined,
+      resultBytes: undefined,
       usage: undefined,
       agentId: undefined,
       decision: undefined,

@@ -1,6 +1,10 @@
 import { defineError } from "../error.ts";
 
 export const notFound = defineError("task.not_found", { status: 404, title: "Task not found", retry: "never" });
+/** For whoever names a task that is not there. */
+export const missing = (id: string) =>
+  notFound(`there is no task ${id}: it never was, or it ended and is past its retention`);
+export const gone = defineError("task.gone", { status: 410, title: "Task past its retention", retry: "never" });
 export const leaseLost = defineError("task.lease_lost", {
   status: 409,
   title: "The lease on this task was lost",

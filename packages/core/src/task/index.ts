@@ -1,5 +1,6 @@
 export { type BatchResult, type CreateOptions, create, createBatch } from "./create.ts";
 export { cancel, retry, timeUp } from "./end.ts";
+export { missing } from "./error.ts";
 export * as Task from "./index.ts";
 export { events, explain, get, list } from "./read.ts";
 export { assignmentJson, type Row, terminal, toJson, transitions } from "./row.ts";

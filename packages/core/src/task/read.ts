@@ -9,7 +9,7 @@ import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
 import { gateKey, type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { notFound } from "./error.ts";
+import { missing } from "./error.ts";
 import { held, type Row, terminal, toInfo } from "./row.ts";
 import type { Info, ListQuery } from "./schema.ts";
 
@@ -22,7 +22,7 @@ export async function get(
   options: { waitSeconds?: number; signal?: AbortSignal } = {},
 ): Promise<Info> {
   const row = await readTask(scope, id);
-  if (!row) throw notFound(`there is no task ${id}`);
+  if (!row) throw missing(id);
   if (!options.waitSeconds || terminal.has(row.status)) return whole(scope, row);
   const { live, clock } = scope.ports;
   await new Promise<void>((resolve) => {
@@ -48,7 +48,7 @@ export async function get(
     look();
   });
   const last = await readTask(scope, id);
-  if (!last) throw notFound(`there is no task ${id}`);
+  if (!last) throw missing(id);
   return whole(scope, last);
 }
 
@@ -120,7 +120,7 @@ export async function events(
   id: string,
   query: { after: number; limit: number },
 ): ReturnType<typeof EventLog.list> {
-  if (!(await readTask(scope, id))) throw notFound(`there is no task ${id}`);
+  if (!(await readTask(scope, id))) throw missing(id);
   return EventLog.list(scope, { ...query, taskId: id });
 }
 
@@ -130,7 +130,7 @@ const explained = 50;
 /** Why it waits, or why this agent: in words and numbers. */
 export async function explain(scope: Scope, id: string): Promise<Record<string, unknown>> {
   const row = await readTask(scope, id);
-  if (!row) throw notFound(`there is no task ${id}`);
+  if (!row) throw missing(id);
   const directory = await open(scope.ports, scope.tenant);
   const need = needOf(row);
   const info = toInfo(row);

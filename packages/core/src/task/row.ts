@@ -29,6 +29,9 @@ export interface Row extends Item {
   readonly inputBlob?: string;
   readonly result?: JsonText;
   readonly resultBlob?: string;
+  /** Of what is kept as blobs. */
+  readonly inputBytes?: number;
+  readonly resultBytes?: number;
   readonly metadata?: JsonText;
   readonly details?: JsonText;
   readonly description?: string;
@@ -94,6 +97,8 @@ export interface Row extends Item {
   readonly silenceSeconds?: number;
   readonly finishedAt?: number;
   readonly deadlineAt?: number;
+  /** Of one that has ended: deleted some time after this. */
+  readonly expiresAt?: number;
 }
 
 export const defaultRetry = {
@@ -268,10 +273,13 @@ export function toInfo(row: Row): Info {
     const at = row[name];
     if (at !== undefined) info[name] = iso(at);
   }
+  if (row.expiresAt !== undefined) info.keptUntil = iso(row.expiresAt);
   return info as Info;
 }
 
-const payloads = ["input", "result", "metadata", "details"] as const;
+/** What a task counts for beside its payloads, in bytes. */
+export const taskBytes = 1024;
+export const payloads = ["input", "result", "metadata", "details"] as const;
 
 /** JSON text of a task, its payloads exactly as they came. */
 export function toJson(info: Info): string {

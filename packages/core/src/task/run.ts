@@ -5,7 +5,7 @@ import { isLarge, type JsonText } from "../json.ts";
 import { toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released } from "./change.ts";
-import { leaseLost, notFound } from "./error.ts";
+import { leaseLost, missing } from "./error.ts";
 import { held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type * as schema from "./schema.ts";
 
@@ -22,7 +22,7 @@ export interface Ended {
 function mine(scope: Scope, row: Row, fence: number): void {
   if (row.fence === fence && held.has(row.status) && row.agentId === scope.actor.id) return;
   const had = row.agentId === scope.actor.id || row.history.some(([, , , agentId]) => agentId === scope.actor.id);
-  if (!had && fence > 0) throw notFound(`there is no task ${row.id}`);
+  if (!had && fence > 0) throw missing(row.id);
   throw leaseLost(`this attempt no longer holds the task; it is ${row.status}`, {
     data: {
       task: {
@@ -80,15 +80,18 @@ export async function heartbeat(
 export async function complete(scope: Scope, id: string, input: z.output<typeof schema.Complete>): Promise<Ended> {
   const { result } = input;
   let resultBlob: string | undefined;
+  let resultBytes: number | undefined;
   if (result !== undefined && isLarge(result)) {
+    const bytes = new TextEncoder().encode(result);
+    resultBytes = bytes.length;
     resultBlob = `${scope.tenant}/${id}/result-${input.fence}`;
-    await scope.ports.blobs.put(resultBlob, new TextEncoder().encode(result));
+    await scope.ports.blobs.put(resultBlob, bytes);
   }
   const done = await end(scope, id, input, (row) => ({
     changes: {
       status: "completed",
       startedAt: row.startedAt ?? row.assignedAt,
-      ...(resultBlob === undefined ? { result } : { resultBlob }),
+      ...(resultBlob === undefined ? { result } : { resultBlob, resultBytes }),
       usage: input.usage,
       error: undefined,
     },

@@ -245,6 +245,8 @@ export const Info = z.object({
   finishedAt: time.optional(),
   /** The nearest time at which something will be done about it. */
   deadlineAt: time.optional(),
+  /** Of one that has ended: it is deleted some time after this. */
+  keptUntil: time.optional(),
 });
 export type Info = z.output<typeof Info>;
 

@@ -9,6 +9,7 @@ import { laneOf, readBlob, readTask, serveAgent, serveGate } from "../match/disp
 import type { Row as GateRow } from "../match/gate.ts";
 import { offerWrite } from "../match/shared.ts";
 import type { Item, RowKey, Write } from "../port/index.ts";
+import { keptUntil } from "../retention/retention.ts";
 import { agentKey, agentNameKey, bearerKey, gateKey, gateListKey, keyListPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { released } from "../task/change.ts";
@@ -301,10 +302,15 @@ async function taskRow(
     const text = payloads[field];
     if (text === undefined || !isLarge(text)) continue;
     const key = blobKey(scope, record.id, field, text);
-    await scope.ports.blobs.put(key, new TextEncoder().encode(text));
+    const bytes = new TextEncoder().encode(text);
+    await scope.ports.blobs.put(key, bytes);
     delete row[field];
-    if (field === "input") row.inputBlob = key;
-    else row.resultBlob = key;
+    if (field === "input") Object.assign(row, { inputBlob: key, inputBytes: bytes.length });
+    else Object.assign(row, { resultBlob: key, resultBytes: bytes.length });
+  }
+  if (terminal.has(row.status)) {
+    const expiresAt = await keptUntil(scope, row.finishedAt ?? now);
+    if (expiresAt !== undefined) row.expiresAt = expiresAt;
   }
   if (!held.has(row.status)) {
     const deadlineAt = deadlineOf(row);
@@ -318,7 +324,12 @@ async function taskRow(
     {
       ...changes,
       fence: row.fence + 1,
-      ...(ended && { finishedAt: now, cancelAt: undefined, scheduledAt: undefined }),
+      ...(ended && {
+        finishedAt: now,
+        cancelAt: undefined,
+        scheduledAt: undefined,
+        expiresAt: await keptUntil(scope, now),
+      }),
     },
     { at: now, reason: note as string },
   ).next;

@@ -212,7 +212,19 @@ type Named<T> = keyof { [K in keyof T as string extends K ? never : number exten
 /** Made anew where the row comes to: its place among others, and what follows from that. */
 type Anew =
   | ("pk" | "sk" | "tenant" | "rev" | "deadlineAt" | "used" | "deliverySecret" | "connectionId" | "silenceSeconds")
-  | ("lane" | "parked" | "gate" | "waitingReason" | "waitingSince" | "inputBlob" | "resultBlob" | "requestHash")
+  | (
+      | "lane"
+      | "parked"
+      | "gate"
+      | "waitingReason"
+      | "waitingSince"
+      | "inputBlob"
+      | "resultBlob"
+      | "inputBytes"
+      | "resultBytes"
+      | "requestHash"
+    )
+  | "expiresAt"
   | ("misses" | "missedAt" | "missReason" | "probes" | "probeAt" | "probing");
 type Forgotten<Row, Moved> = Exclude<Named<Row>, keyof Moved | Anew>;
 /** A field that is new in a row has to be named in its record, or above: else moving would lose it. */

@@ -1,0 +1,45 @@
+import type { Item, Ports } from "./port/index.ts";
+import type { Quotas } from "./quota/schema.ts";
+import { defaultRetention, type Retention } from "./retention/schema.ts";
+import { policyKey } from "./rows.ts";
+
+/** What is settled for a whole tenant. */
+export interface Policy {
+  readonly retention: Retention;
+  readonly quotas: Quotas;
+}
+
+/** Another process may have changed it: looked at again after this. */
+const keptMs = 60_000;
+interface Known {
+  readonly at: number;
+  readonly policy: Policy;
+}
+const caches = new WeakMap<Ports, Map<string, Known>>();
+
+/** The tenant's policy as remembered: on a shared store up to a minute old. */
+export async function policyOf(ports: Ports, tenant: string): Promise<Policy> {
+  const cache = caches.get(ports) ?? new Map<string, Known>();
+  caches.set(ports, cache);
+  const known = cache.get(tenant);
+  const now = ports.clock.now();
+  if (known && (!ports.shared || now - known.at < keptMs)) return known.policy;
+  const policy = toPolicy(await ports.store.get(policyKey(tenant)));
+  cache.set(tenant, { at: now, policy });
+  return policy;
+}
+
+const toPolicy = (row: Item | undefined): Policy => ({
+  retention: { ...defaultRetention, ...(row?.retention as Partial<Retention> | undefined) },
+  quotas: (row?.quotas as Quotas | undefined) ?? {},
+});
+
+/** Changes a part of it. The other part stays. */
+export async function setPolicy(ports: Ports, tenant: string, part: Partial<Policy>): Promise<Policy> {
+  const result = await ports.store.write({ update: policyKey(tenant), kind: "policy", set: part as never });
+  caches.get(ports)?.delete(tenant);
+  return toPolicy(result.ok ? result.item : undefined);
+}
+
+/** What was remembered may have been taken back. */
+export const forgetPolicies = (ports: Ports): void => void caches.delete(ports);

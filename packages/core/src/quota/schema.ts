@@ -1,0 +1,33 @@
+import * as z from "zod";
+
+/** What is counted of a tenant, beside the tasks it submits in a time. */
+export const counted = ["tasks", "bytes", "waiting", "agents"] as const;
+export type Counted = (typeof counted)[number];
+export type Amounts = Record<Counted, number>;
+
+const count = z.number().int().min(0).max(1e15);
+
+/** What a tenant may have at most. What is left out is not limited. */
+export const Quotas = z.strictObject({
+  /** Tasks of any status. */
+  tasks: count.optional(),
+  /** Of tasks: their payloads in UTF-8, and 1 KiB for each. */
+  bytes: count.optional(),
+  /** Tasks that are queued or scheduled. */
+  waiting: count.optional(),
+  /** Agents that are not stopped. */
+  agents: count.optional(),
+  /** Tasks submitted. */
+  submits: z
+    .strictObject({ limit: z.number().int().min(1).max(1e9), perSeconds: z.number().int().min(1).max(86_400) })
+    .optional(),
+});
+export type Quotas = z.output<typeof Quotas>;
+
+export const Info = z.object({
+  tenant: z.string(),
+  quotas: Quotas,
+  /** What there is now. On AWS about a second old. */
+  usage: z.object({ tasks: z.number(), bytes: z.number(), waiting: z.number(), agents: z.number() }),
+});
+export type Info = z.output<typeof Info>;

@@ -1,0 +1,92 @@
+import { policyOf, setPolicy } from "../policy.ts";
+import type { Item, Ports, Update, Value } from "../port/index.ts";
+import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { type Row, terminal } from "../task/row.ts";
+import type { Info, Put } from "./schema.ts";
+
+/** How long the tenant keeps what is over. */
+export const get = async (scope: Scope): Promise<Info> => (await policyOf(scope.ports, scope.tenant)).retention;
+
+/** Sets it. Tasks that have ended before follow in the background, events written before keep their time. */
+export async function put(scope: Scope, input: Put): Promise<Info> {
+  const before = await get(scope);
+  const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
+  const { retention } = await setPolicy(scope.ports, scope.tenant, { retention: { taskSeconds, eventSeconds } });
+  if (retention.taskSeconds !== before.taskSeconds) await goOn(scope.ports, { tenant: scope.tenant, list: 0 }, true);
+  return retention;
+}
+
+/** When a task that ends at this time may be deleted; undefined: never. */
+export async function keptUntil(scope: Scope, finishedAt: number): Promise<number | undefined> {
+  const { taskSeconds } = (await policyOf(scope.ports, scope.tenant)).retention;
+  return expiry(finishedAt, taskSeconds);
+}
+
+export const expiry = (at: number, keepSeconds: number): number | undefined =>
+  keepSeconds === 0 ? undefined : at + keepSeconds * 1000;
+
+/** How far a walk over the finished tasks came: the list it is at, and the last id it saw there. */
+export interface Walk {
+  readonly tenant: string;
+  readonly list: number;
+  readonly after?: string;
+}
+
+const tasksAtOnce = 100;
+/** Between two steps: a change of mind about retention is in no hurry, and the writers are. */
+const stepSeconds = 0.1;
+/** On a shared store others may go by the retention before for as long. */
+const sharedSeconds = 90;
+
+async function goOn({ shared, queues }: Ports, walk: Walk, first = false): Promise<void> {
+  const delaySeconds = shared && first ? sharedSeconds : stepSeconds;
+  await queues.timers.send([{ body: { retention: walk } as unknown as Value, delaySeconds }]);
+}
+
+/** One step of giving finished tasks the time that holds now, and the message for the next. Repeating it is harmless. */
+export async function step(scope: Scope, { tenant, list, after }: Walk): Promise<void> {
+  const lists = [...terminal].flatMap((status) => indexPartitions(tenant, "status", status));
+  const pk = lists[list];
+  if (pk === undefined) return;
+  const { store } = scope.ports;
+  await store.projected();
+  const page = await store.query({ pk, limit: tasksAtOnce, ...(after !== undefined && { after }) });
+  const tasks = await store.batchGet(page.items.map(({ sk }) => taskKey(tenant, sk)));
+  for (const task of tasks as readonly (Row | undefined)[]) {
+    const write = task && (await renewed(scope, task));
+    if (write) await store.write(write);
+  }
+  if (page.last !== undefined) await goOn(scope.ports, { tenant, list, after: page.last });
+  else if (list + 1 < lists.length) await goOn(scope.ports, { tenant, list: list + 1 });
+}
+
+async function renewed(scope: Scope, task: Row): Promise<Update | undefined> {
+  if (task.finishedAt === undefined || !terminal.has(task.status)) return undefined;
+  const expiresAt = await keptUntil(scope, task.finishedAt);
+  if (expiresAt === task.expiresAt) return undefined;
+  return {
+    update: taskKey(scope.tenant, task.id),
+    kind: "task",
+    ...(expiresAt === undefined ? { remove: ["expiresAt"] } : { set: { expiresAt } }),
+    if: { equals: { rev: task.rev } },
+  };
+}
+
+/** Takes away what only a task that is gone needed. Lists and counters follow by the projection. */
+export async function clear(scope: Scope, task: Row): Promise<void> {
+  const { blobs } = scope.ports;
+  for (const key of [task.inputBlob, task.resultBlob]) if (key !== undefined) await blobs.delete(key);
+  if (task.dependants) await empty(scope, dependantPartition(scope.tenant, task.id));
+  const { eventSeconds, taskSeconds } = (await policyOf(scope.ports, scope.tenant)).retention;
+  // Else they expire by themselves, before the task does.
+  if (eventSeconds === 0 || eventSeconds > taskSeconds) await empty(scope, taskEventPartition(scope.tenant, task.id));
+}
+
+async function empty({ ports: { store } }: Scope, pk: string): Promise<void> {
+  for (;;) {
+    const { items } = await store.query({ pk, limit: 100 });
+    if (items.length === 0) return;
+    await store.batchWrite(items.map(({ sk }: Item) => ({ delete: { pk, sk } })));
+  }
+}

@@ -1,0 +1,200 @@
+import { DeadLetter, EventLog, idempotencyKey, type JsonText, Retention, type RowKey, Task } from "@waggle/core";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.ts";
+import { code, openSystem, type System } from "../support/system.ts";
+
+let system: System;
+beforeEach(async () => {
+  system = await openSystem();
+});
+afterEach(async () => {
+  expect(system.errors).toEqual([]);
+  await system.close();
+});
+
+const day = 24 * 3600;
+const store = { get: (key: RowKey) => system.ports.store.get(key), projected: () => system.ports.store.projected() };
+
+async function done(type: string, more: Record<string, unknown> = {}, result = '{"ok":true}'): Promise<Task.Info> {
+  const agent = await system.agent(`agent of ${type}`);
+  const task = await system.task(type, more);
+  const { fence } = await system.lease(agent);
+  await Task.complete(system.as(agent), task.id, { fence, result: result as JsonText });
+  await system.quiet();
+  return task;
+}
+
+/** Until rows that are due are gone. */
+async function retire(id: string): Promise<void> {
+  await eventually(`${id} is deleted`, async () => {
+    await system.engine.checkpoint();
+    system.clock.advance(5_000);
+    await system.quiet();
+    return (await code(system.get(id))) === "task.not_found";
+  });
+}
+
+const rowsOf = async (pk: string) => (await system.ports.store.query({ pk, limit: 1000 })).items;
+
+describe("a finished task", () => {
+  test("is deleted with its lists, events, payloads and count once its retention is over", async () => {
+    const large = JSON.stringify("x".repeat(70_000));
+    const task = await done("greet", { tags: ["t"], input: large as JsonText }, large);
+    await system.engine.checkpoint();
+    system.clock.advance(29 * day * 1000);
+    await system.quiet();
+    const before = await system.get(task.id);
+    expect(before).toMatchObject({ status: "completed", result: large });
+    expect(Date.parse(before.keptUntil as string) - Date.parse(before.finishedAt as string)).toBe(30 * day * 1000);
+    system.clock.advance(day * 1000);
+    await retire(task.id);
+    await store.projected();
+    for (const query of [{ status: "completed" }, { type: "greet" }, { tag: "t" }] as const)
+      expect((await Task.list(system.admin, Task.ListQuery.parse(query))).items).toEqual([]);
+    expect(await store.get({ pk: "acme#C", sk: "counts" })).toMatchObject({
+      "tasks.completed": 0,
+      "ended.completed": 1,
+    });
+    expect(await rowsOf(`acme#V#${task.id}`)).toEqual([]);
+    for (const part of ["input", "result-1"])
+      await eventually(`the ${part} is deleted`, async () => {
+        await system.quiet();
+        return (await system.ports.blobs.get(`acme/${task.id}/${part}`)) === undefined;
+      });
+    await expect(system.get(task.id)).rejects.toThrow("past its retention");
+  });
+
+  test("stays while it runs, and when it is retried before its time is over", async () => {
+    const agent = await system.agent("a");
+    const waiting = await system.task("waiting", { requires: [{ capability: "none" }] });
+    const failed = await system.task("failed", { retry: { maxAttempts: 1 }, agentId: agent });
+    const { fence } = await system.lease(agent);
+    await Task.fail(system.as(agent), failed.id, { fence, error: { code: "bad", message: "" } });
+    await system.engine.checkpoint();
+    await Task.retry(system.admin, failed.id);
+    expect((await system.get(failed.id)).keptUntil).toBeUndefined();
+    await system.engine.checkpoint();
+    const gone = await done("gone");
+    await system.engine.checkpoint();
+    system.clock.advance(31 * day * 1000);
+    await retire(gone.id);
+    expect((await system.get(waiting.id)).status).toBe("queued");
+    expect((await system.get(failed.id)).status).toBe("queued");
+  });
+
+  test("follows a retention that is set after it has ended, shorter, longer and for ever", async () => {
+    const task = await done("greet");
+    const keptDays = async () => {
+      await system.pass(10);
+      const { keptUntil, finishedAt } = await system.get(task.id);
+      return keptUntil && (Date.parse(keptUntil) - Date.parse(finishedAt as string)) / 1000 / day;
+    };
+    await Retention.put(system.admin, { taskSeconds: 90 * day });
+    expect(await keptDays()).toBe(90);
+    await Retention.put(system.admin, { taskSeconds: 0 });
+    expect(await keptDays()).toBeUndefined();
+    expect(await Retention.put(system.admin, { taskSeconds: 3600 })).toEqual({
+      taskSeconds: 3600,
+      eventSeconds: 7 * day,
+    });
+    expect(await keptDays()).toBe(1 / 24);
+    await system.pass(3600, 600);
+    await retire(task.id);
+    expect(await Retention.get(system.tenant("other"))).toEqual({ taskSeconds: 30 * day, eventSeconds: 7 * day });
+  });
+
+  test("leaves the dead letters and lets its child and its dependants be as they are", async () => {
+    const parent = await done("parent");
+    const child = await system.task("child", { parentId: parent.id, requires: [{ capability: "none" }] });
+    const after = await system.task("after", { dependsOn: [parent.id], requires: [{ capability: "none" }] });
+    const agent = await system.agent("b");
+    const dead = await system.task("dead", { retry: { maxAttempts: 1 } });
+    const { fence } = await system.lease(agent);
+    await Task.fail(system.as(agent), dead.id, { fence, error: { code: "bad", message: "" } });
+    await system.quiet();
+    expect((await DeadLetter.list(system.admin, { limit: 10 })).items.map(({ id }) => id)).toEqual([dead.id]);
+    system.clock.advance(30 * day * 1000);
+    await retire(parent.id);
+    await retire(dead.id);
+    await store.projected();
+    expect((await DeadLetter.list(system.admin, { limit: 10 })).items).toEqual([]);
+    expect(await DeadLetter.redrive(system.admin, { taskIds: [dead.id] })).toEqual({
+      redriven: 0,
+      skipped: [{ taskId: dead.id, code: "task.not_found" }],
+    });
+    expect((await system.get(child.id)).status).toBe("queued");
+    expect((await system.get(after.id)).status).toBe("queued");
+    expect(await rowsOf(`acme#D#${parent.id}`)).toEqual([]);
+    expect(await code(system.task("late", { dependsOn: [parent.id] }))).toBe("task.dependency_not_found");
+    expect(await code(system.task("late", { parentId: parent.id }))).toBe("task.parent_not_found");
+  });
+
+  test("is not made again by its Idempotency-Key after it was deleted", async () => {
+    await Retention.put(system.admin, { taskSeconds: 60 });
+    const agent = await system.agent("a");
+    const input = Task.Create.parse({ type: "once", requires: [{ capability: "work" }] });
+    const idempotency = { key: "k", hash: "h" };
+    const { task } = await Task.create(system.admin, input, { idempotency });
+    await system.quiet();
+    const { fence } = await system.lease(agent);
+    await Task.complete(system.as(agent), task.id, { fence });
+    await system.quiet();
+    expect(await Task.create(system.admin, input, { idempotency })).toMatchObject({ replayed: true });
+    system.clock.advance(60_000);
+    await retire(task.id);
+    expect(await code(Task.create(system.admin, input, { idempotency }))).toBe("task.gone");
+    const { results } = await Task.createBatch(system.admin, { tasks: [{ type: "b" }], atomic: false });
+    expect(results).toHaveLength(1);
+    system.clock.advance(day * 1000);
+    await eventually("the key is forgotten", async () => {
+      await system.engine.checkpoint();
+      system.clock.advance(5_000);
+      await system.quiet();
+      return (await store.get(idempotencyKey("acme", "k"))) === undefined;
+    });
+    expect(await Task.create(system.admin, input, { idempotency })).toMatchObject({ replayed: false });
+  });
+});
+
+describe("the event log", () => {
+  test("drops events after their time, keeps the numbers, and says to who is behind where it begins", async () => {
+    for (let n = 0; n < 3; n++) await system.task(`old ${n}`);
+    const old = await EventLog.last(system.admin);
+    await system.engine.checkpoint();
+    system.clock.advance(7 * day * 1000);
+    await system.task("new");
+    const last = await EventLog.last(system.admin);
+    await eventually("the old ones are deleted", async () => {
+      await system.engine.checkpoint();
+      system.clock.advance(5_000);
+      await system.quiet();
+      return (await EventLog.list(system.admin, { after: 0, limit: 200 })).items[0]?.sequence === old + 1;
+    });
+    const { items, nextAfter } = await EventLog.list(system.admin, { after: 0, limit: 200 });
+    expect(items.map(({ sequence }) => sequence)).toEqual(Array.from({ length: last - old }, (_, i) => old + 1 + i));
+    expect(nextAfter).toBe(last);
+    expect((await EventLog.list(system.admin, { after: old, limit: 200 })).items).toEqual(items);
+    expect((await EventLog.list(system.admin, { after: last, limit: 200 })).items).toEqual([]);
+    await expect(EventLog.list(system.admin, { after: 1, limit: 200 })).rejects.toMatchObject({
+      code: "event.gone",
+      extra: { data: { firstSequence: old + 1 } },
+    });
+  });
+
+  test("with nothing left goes on with the next number", async () => {
+    await system.task("old");
+    const old = await EventLog.last(system.admin);
+    await system.engine.checkpoint();
+    system.clock.advance(8 * day * 1000);
+    await eventually("all are deleted", async () => {
+      system.clock.advance(5_000);
+      await system.quiet();
+      return (await EventLog.list(system.admin, { after: 0, limit: 200 })).items.length === 0;
+    });
+    await expect(EventLog.list(system.admin, { after: 1, limit: 1 })).rejects.toMatchObject({
+      extra: { data: { firstSequence: old + 1 } },
+    });
+    await system.task("new");
+    expect((await EventLog.list(system.admin, { after: old, limit: 1 })).items[0]?.sequence).toBe(old + 1);
+  });
+});
