@@ -10,6 +10,7 @@ import { reportCost } from "./cost.ts";
 import type { DriverMessage } from "./driver.ts";
 import { type Floor, measureFloor } from "./floor.ts";
 import { figureKinds } from "./goals.ts";
+import { measureLimits } from "./limits.ts";
 import { render } from "./render.ts";
 import {
   type Line,
@@ -63,6 +64,7 @@ By themselves, each with --help:
   soak    constant load for some minutes: memory, file size, event loop, latency; then the books are checked
   scale   1,000 agents on WebSockets beside 10,000 that poll or are called
   cost    of a task and of an idle fleet on AWS, counted, with a gate on each count
+  limits  deletion, floods, and much that is stored
   bundle  size and load time of each Lambda function, with a gate on size
 
 WAGGLE_SERVER replaces the program that is started, WAGGLE_BENCH_DIR the folder for data (default ${tmpdir()}).`;
@@ -274,6 +276,7 @@ async function compare(args: readonly string[]): Promise<void> {
 const commands: Readonly<Record<string, (args: readonly string[]) => unknown>> = {
   bundle: measureBundles,
   cost: reportCost,
+  limits: measureLimits,
   render,
   scale,
   soak,
