@@ -90,15 +90,17 @@ const agents = (server: Server) =>
     { agents: 1, concurrency: 200, prefix: "pool" },
   ]);
 
+/** Stores finished tasks while the server is away. */
+async function fill(server: Server, tasks: number, ...how: string[]): Promise<void> {
+  await server.process.end("SIGTERM");
+  const filling = launchScript("bench/fill.ts", [server.dataDir, String(tasks), ...how]);
+  await eventually("the tasks are stored", () => !filling.running, { seconds: 3600, everyMs: 500 });
+  await server.restart();
+}
+
 async function retire({ tasks = 100_000 }: Settings): Promise<void> {
   const { server, client } = await open();
-  const fleet = await agents(server);
-  await inLanes(tasks / 100, 4, () =>
-    client.tasks.createBatch(Array.from({ length: 100 }, (_, n) => task(n, { requires: [{ capability: "bench" }] }))),
-  );
-  const done = async () => (await countOf(client, "completed")) >= tasks;
-  await eventually("all are completed", done, { seconds: 1800, everyMs: 200 });
-  await fleet.end();
+  await fill(server, tasks, "views");
   say("retire", { before: await submits(client, (count) => count < 3000), ...(await sizes(server, client)) });
   await client.retention.put({ taskSeconds: 60 });
   const began = performance.now();
@@ -247,9 +249,7 @@ async function waiting({ tasks = 1_000_000 }: Settings): Promise<void> {
 async function stored({ tasks = 2_000_000 }: Settings): Promise<void> {
   const { server, client } = await open();
   say("stored", { stored: 0, ...(await submits(client, (count) => count < 3000)), ...(await sizes(server, client)) });
-  await server.process.end("SIGTERM");
-  const filling = launchScript("bench/fill.ts", [server.dataDir, String(tasks)]);
-  await eventually("the tasks are stored", () => !filling.running, { seconds: 3600, everyMs: 500 });
+  await fill(server, tasks);
   const began = performance.now();
   await server.restart();
   await client.tasks.create(task(0));

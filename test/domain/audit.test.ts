@@ -1,4 +1,4 @@
-import { Agent, type Item, Key, Limit, type RowKey, Task, type Write } from "@waggle/core";
+import { Agent, type Item, Key, Limit, Retention, type RowKey, Task, type Write } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { openSystem, type System } from "../support/system.ts";
@@ -277,5 +277,9 @@ test("rows that expire may be gone: events from the log's beginning on, and task
   await store.write(drop(log));
   await store.write(drop(await row(of("task", done))));
   await system.quiet();
+  // Not yet past its retention.
+  expect((await findings()).map(({ code }) => code)).toEqual(["task.lost"]);
+  await Retention.put(system.admin, { taskSeconds: 60 });
+  await system.pass(61, 1);
   expect(await findings()).toEqual([]);
 });

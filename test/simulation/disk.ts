@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Item } from "@waggle/core";
 import type { LogFiles } from "@waggle/engine-embedded";
+import type { ExpiryRecord } from "../../packages/engine-embedded/src/expiry.ts";
 import type { ChangeRecord } from "../../packages/engine-embedded/src/feed.ts";
 import { sortForm } from "../../packages/engine-embedded/src/key.ts";
 import type { QueueRecord } from "../../packages/engine-embedded/src/queue.ts";
@@ -37,7 +38,11 @@ const copy = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;
 export function createDisk(random: () => number, wait: () => Promise<void>, lies: boolean): Disk {
   const dataDir = mkdtempSync(join(tmpdir(), "waggle-simulation-"));
   const partitions = new Map<string, Map<string, Item>>();
-  const stored = { messages: new Map<string, QueueRecord>(), changes: new Map<string, ChangeRecord>() };
+  const stored = {
+    messages: new Map<string, QueueRecord>(),
+    changes: new Map<string, ChangeRecord>(),
+    expiry: new Map<string, ExpiryRecord>(),
+  };
   let marker: ReturnType<Rows["marker"]> = { lsn: 0, consumers: {} };
 
   function session(): Session {
@@ -92,8 +97,16 @@ export function createDisk(random: () => number, wait: () => Promise<void>, lies
       *changes() {
         yield* stored.changes.values();
       },
+      expiring: (until, limit, without) =>
+        [...stored.expiry]
+          .filter(([key]) => key < until && !without.has(key))
+          .sort(([a], [b]) => (a < b ? -1 : 1))
+          .slice(0, limit)
+          .map(([key, record]) => ({ key, record })),
+      size: () => ({ fileBytes: 0, freeBytes: 0 }),
       async commit(batch) {
-        const taken = copy({ messages: batch.messages, changes: batch.changes, marker: batch.marker });
+        const { messages, changes, expiry } = batch;
+        const taken = copy({ messages, changes, expiry, marker: batch.marker });
         committing = () => {
           for (const { key, bytes } of batch.rows) {
             const partition = partitions.get(key.pk) ?? new Map<string, Item>();
@@ -101,7 +114,7 @@ export function createDisk(random: () => number, wait: () => Promise<void>, lies
             if (bytes === undefined) partition.delete(key.sk);
             else partition.set(key.sk, JSON.parse(Buffer.from(bytes).toString()) as Item);
           }
-          for (const name of ["messages", "changes"] as const)
+          for (const name of ["messages", "changes", "expiry"] as const)
             for (const { key, record } of taken[name])
               if (record === undefined) stored[name].delete(key);
               else (stored[name] as Map<string, unknown>).set(key, record);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   Agent,
   type Clock,
+  type Engine,
   forget,
   type JsonText,
   type Outbound,

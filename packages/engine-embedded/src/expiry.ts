@@ -17,6 +17,9 @@ const recordsAtOnce = 32;
  */
 const slice = { milliseconds: 1, rows: 32, pauseMs: 8 } as const;
 
+/** Changes waiting to be followed up: above it deletions make no more. */
+const backlogMost = 1_000;
+
 export type Expiry = ReturnType<typeof createExpiry>;
 
 /** Deletes rows some time after they expire, a few at a time and out of the writers' way, as DynamoDB's TTL does. */
@@ -34,8 +37,19 @@ export function createExpiry(options: {
   let spent = new Set<string>();
   let generation = 0;
   let stopped = false;
+  let begun = false;
   let running: Promise<void> | undefined;
   let cancelNext = () => {};
+
+  let endPause = () => {};
+  const pause = (): Promise<void> =>
+    new Promise((resolve) => {
+      const cancel = clock.after(slice.pauseMs, resolve);
+      endPause = () => {
+        cancel();
+        resolve();
+      };
+    });
 
   /** @returns whether there may be more */
   async function round(): Promise<boolean> {
@@ -43,7 +57,7 @@ export function createExpiry(options: {
     const due = rows.expiring(padded(clock.now()), recordsAtOnce, spent);
     for (const { key, record } of due) {
       for (let i = 0; i < record.length; ) {
-        while (!feed.caughtUp() && !stopped) await pause();
+        while (feed.backlog() > backlogMost && !stopped) await pause();
         await busy();
         // Memory went back to what is on disk, and with it what was deleted here.
         if (stopped || started !== generation) return false;
@@ -82,9 +96,16 @@ export function createExpiry(options: {
     })();
   }
 
+  /** From when on there is something that expires. */
+  function begin(): void {
+    if (begun || stopped) return;
+    begun = true;
+    cancelNext = clock.after(everyMs, look);
+  }
+
   return {
     start(): void {
-      cancelNext = clock.after(everyMs, look);
+      if (rows.expiring("9", 1, spent).length > 0) begin();
     },
     /** What a checkpoint has to keep of the rows it writes. */
     records(written: Iterable<{ readonly key: RowKey; readonly item: Item }>, lsn: number) {
@@ -104,6 +125,7 @@ export function createExpiry(options: {
             key: `${padded(time)}/${padded(lsn)}/${padded(i)}`,
             record: keys.slice(i, i + keysPerRecord),
           });
+      if (records.length > 0) begin();
       return records;
     },
     /** Records that a checkpoint taken now may remove. */
@@ -123,10 +145,10 @@ export function createExpiry(options: {
     async stop(): Promise<void> {
       stopped = true;
       cancelNext();
+      endPause();
       await running;
     },
   };
 }
 
 const padded = (number: number): string => String(number).padStart(16, "0");
-const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, slice.pauseMs));

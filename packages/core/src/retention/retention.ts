@@ -1,5 +1,5 @@
 import { policyOf, setPolicy } from "../policy.ts";
-import type { Item, Ports, Update, Value } from "../port/index.ts";
+import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Row, terminal } from "../task/row.ts";
@@ -61,16 +61,17 @@ export async function step(scope: Scope, { tenant, list, after }: Walk): Promise
   else if (list + 1 < lists.length) await goOn(scope.ports, { tenant, list: list + 1 });
 }
 
-async function renewed(scope: Scope, task: Row): Promise<Update | undefined> {
+async function renewed(scope: Scope, task: Row): Promise<Update | Delete | undefined> {
   if (task.finishedAt === undefined || !terminal.has(task.status)) return undefined;
   const expiresAt = await keptUntil(scope, task.finishedAt);
   if (expiresAt === task.expiresAt) return undefined;
-  return {
-    update: taskKey(scope.tenant, task.id),
-    kind: "task",
-    ...(expiresAt === undefined ? { remove: ["expiresAt"] } : { set: { expiresAt } }),
-    if: { equals: { rev: task.rev } },
-  };
+  const key = taskKey(scope.tenant, task.id);
+  const same = { equals: { rev: task.rev } };
+  const { shared, clock } = scope.ports;
+  // Where deletion costs nothing, what is overdue need not wait for the engine to come by.
+  if (!shared && expiresAt !== undefined && expiresAt <= clock.now()) return { delete: key, if: same };
+  const changes = expiresAt === undefined ? { remove: ["expiresAt"] } : { set: { expiresAt } };
+  return { update: key, kind: "task", ...changes, if: same };
 }
 
 /** Takes away what only a task that is gone needed. Lists and counters follow by the projection. */
