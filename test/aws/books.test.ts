@@ -64,6 +64,8 @@ test.skipIf(lack !== undefined)(
   async () => {
     const { url, key } = deployment;
     const client = createClient({ url, key, retrySeconds: 100 });
+    const said: string[] = [];
+    const say = (message: string) => void said.push(`${new Date().toISOString()} ${message}`);
     const agents = (["socket", "socket", "poll"] as const).map((transport, i) =>
       createAgent({
         url,
@@ -73,7 +75,7 @@ test.skipIf(lack !== undefined)(
         capabilities: ["chaos"],
         concurrency: 6,
         leaseSeconds: 10,
-        log: { debug() {}, info() {}, warn() {}, error() {} },
+        log: { debug() {}, info() {}, warn: say, error: say },
         handlers: {
           "*": async (task, { attempt, signal }) => {
             const input = task.input as Input;
@@ -147,6 +149,8 @@ test.skipIf(lack !== undefined)(
     const stuck = await Promise.all(
       [...waiting].map(async ({ id }) => JSON.stringify([await client.tasks.get(id), await client.tasks.explain(id)])),
     );
+    if (stuck.length > 0)
+      stuck.push(...agents.map(({ name, running }) => `${name} runs ${running}`), ...said.slice(-20));
     expect(stuck, "tasks that did not end").toEqual([]);
 
     const books = await eventually(

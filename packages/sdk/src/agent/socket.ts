@@ -1,6 +1,6 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { WebSocket } from "ws";
-import { toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
+import { isPassing, toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
 import { backoffMs } from "../retry.ts";
 import type { Assignment, Commands } from "../types.ts";
 import { type AgentConnection, type Ended, tellState } from "./connection.ts";
@@ -175,8 +175,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   });
   const answered = (job: Job, { ok, problem }: Reply) => {
     if (ok) return work.settled(job);
-    const status = problem?.status ?? 500;
-    if (status >= 500 || status === 429 || problem?.code === "task.conflict") {
+    const { status } = problem ?? {};
+    if (isPassing(problem ?? {})) {
       // A reconnect meanwhile sends it as well; the server takes it once.
       setTimeout(() => live && work.resendOne(job), 100 + options.random() * 900);
     } else if (status === 404 || status === 409 || status === 401) {
