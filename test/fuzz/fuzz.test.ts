@@ -44,6 +44,7 @@ test("a task that is refused leaves no payload behind", async () => {
   expect((await api.post("/v1/tasks", { type: "a", id, input })).status).toBe(201);
   for (const [name, task] of Object.entries({
     dependency: { type: "a", input, dependsOn: ["tsk_0000000000000000000000"] },
+    room: { type: "a", input, metadata: "x".repeat(500_000) },
     another: { type: "a", input: `${input}y`, id },
     entry: {
       tasks: [

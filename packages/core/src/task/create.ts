@@ -1,10 +1,10 @@
 import type { z } from "zod";
-import { isError, requestErrors, type WaggleError } from "../error.ts";
+import { isError, requestErrors, storeErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
 import { admissible, admit, admitEach, laneOf, readTask } from "../match/dispatch.ts";
-import type { Write } from "../port/index.ts";
+import { itemBytes, storeLimits, type Write } from "../port/index.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { catchUp, link } from "./dependency.ts";
@@ -282,7 +282,20 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
   if (scope.traceparent !== undefined) row.traceparent = scope.traceparent;
   if (startAt > now) row.scheduledAt = startAt;
   row.deadlineAt = deadlineOf(row as Row);
+  checkSize(row as Row, input);
   return row as Row;
+}
+
+/** Metadata and the lists of selectors can make a row too large. The store would say so in the midst of a batch. */
+function checkSize(row: Row, { metadata, labels }: Create): void {
+  // All else that a caller can give comes to less than 150 KB, a selector to less than 40 KB.
+  if ((metadata?.length ?? 0) * 3 + labels.length * 40_000 < 250_000) return;
+  const bytes = itemBytes(row);
+  if (bytes <= storeLimits.itemBytes) return;
+  const path = (metadata?.length ?? 0) * 3 > bytes / 2 ? "metadata" : "labels";
+  throw storeErrors.itemTooLarge(`the task is ${bytes} bytes; at most ${storeLimits.itemBytes}`, {
+    errors: [{ path, message: `the task takes ${bytes} bytes; at most ${storeLimits.itemBytes}` }],
+  });
 }
 
 type Draft = { -readonly [Field in keyof Row]: Row[Field] | undefined };
