@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build emulators unit domain contract aws localstack simulation imports cost bench infra e2e fuzz crash
+Stages: types lint unused build emulators unit domain contract aws localstack simulation imports cost bench infra e2e access fuzz crash
 localstack runs where CI=true, when it is named, or with --all.
 --all     of stage aws every end-to-end test, of stage domain every suite on the engine of AWS, with faults and without
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
@@ -73,6 +73,7 @@ const dynamic: readonly Stage[] = [
   vitest("bench", "the figures shown are those that were measured", "test/bench"),
   vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("e2e", "a started server, over HTTP", "test/e2e"),
+  vitest("access", "every call for everyone, and no secret where it can be read", "test/access"),
   vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
   {
     name: "crash",

@@ -25,7 +25,7 @@ export interface RoundOptions {
 
 /** Sent at once. One that fails is tried again by itself, and made smaller. */
 const together = 24;
-export const hangMs = 15_000;
+export const hangMs = 30_000;
 
 /**
  * One round: a new tenant with a few agents, tasks and keys, and inputs about them that the seed decides.

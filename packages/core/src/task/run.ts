@@ -1,8 +1,8 @@
 import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
-import { isLarge, type JsonText } from "../json.ts";
-import { toAssignment } from "../match/dispatch.ts";
+import { digestOf, isLarge, type JsonText } from "../json.ts";
+import { readTask, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, notFound } from "./error.ts";
@@ -79,12 +79,8 @@ export async function heartbeat(
 /** Records the result. An attempt that never said it started is taken to have started when it was assigned. */
 export async function complete(scope: Scope, id: string, input: z.output<typeof schema.Complete>): Promise<Ended> {
   const { result } = input;
-  let resultBlob: string | undefined;
-  if (result !== undefined && isLarge(result)) {
-    resultBlob = `${scope.tenant}/${id}/result-${input.fence}`;
-    await scope.ports.blobs.put(resultBlob, new TextEncoder().encode(result));
-  }
-  const done = await end(scope, id, input, (row) => ({
+  const resultBlob = await keepLarge(scope, id, input.fence, result);
+  const record = (row: Row): Decision => ({
     changes: {
       status: "completed",
       startedAt: row.startedAt ?? row.assignedAt,
@@ -95,9 +91,32 @@ export async function complete(scope: Scope, id: string, input: z.output<typeof 
     note: true,
     ended: "completed",
     units: input.usage?.units,
-  }));
+  });
+  const done = await end(scope, id, input, record);
   if (resultBlob === undefined || done.status !== "completed") return done;
   return { ...done, task: { ...done.task, result: result as JsonText } };
+}
+
+/**
+ * A result too large for the task's row, as a blob that is there before the row names it. Only from whoever holds the task,
+ * and under a name that no other result has: a call that is refused, or repeated with another result, must not touch the one
+ * recorded.
+ * @returns its name; undefined when it is not large, or is not the one that was recorded before
+ */
+async function keepLarge(
+  scope: Scope,
+  id: string,
+  fence: number,
+  result: JsonText | undefined,
+): Promise<string | undefined> {
+  if (result === undefined || !isLarge(result)) return undefined;
+  const row = await readTask(scope, id);
+  if (!row) throw notFound(`there is no task ${id}`);
+  const key = `${scope.tenant}/${id}/result-${fence}-${digestOf(result)}`;
+  if (recorded(scope, row, fence)) return row.resultBlob === key ? key : undefined;
+  mine(scope, row, fence);
+  await scope.ports.blobs.put(key, new TextEncoder().encode(result));
+  return key;
 }
 
 /** The attempt failed: it is tried again as its policy says, or the task has failed. */
