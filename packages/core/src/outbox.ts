@@ -1,10 +1,11 @@
 import type * as AgentRow from "./agent/row.ts";
 import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
+import { isCalled } from "./delivery/schema.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
-import { serveAgent } from "./match/dispatch.ts";
+import { serveAgent, serveRoomy } from "./match/dispatch.ts";
 import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import {
   counterKey,
@@ -39,6 +40,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const told: Row[] = [];
   const orders: Order[] = [];
   const roomy = new Map<string, [string, string]>();
+  const freed = new Map<string, Map<string, AgentRow.Row>>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     if (!next) continue;
@@ -53,7 +55,9 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const order = next.kind === "task" ? orderOf(old as Row | undefined, next) : undefined;
     if (order) orders.push(order);
     const agentId = hasRoom(old, next);
-    if (agentId !== undefined) roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
+    if (agentId !== undefined && !(ports.shared && next.kind === "task"))
+      roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
+    if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
     if (next.dependants) told.push(next);
@@ -66,7 +70,27 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   }
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
+  for (const [tenant, agents] of freed)
+    if (agents.size > 0) await serveRoomy(systemScope(ports, tenant, "outbox"), [...agents.values()]);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+/**
+ * Agents that gave slots back and still have them, where work is handed to them. Whoever ended their tasks looked for more as far
+ * as it knew, or died before it did.
+ */
+function noteFreed(
+  freed: Map<string, Map<string, AgentRow.Row>>,
+  old: AgentRow.Row | undefined,
+  next: AgentRow.Row,
+): void {
+  const agents = freed.get(next.tenant) ?? new Map<string, AgentRow.Row>();
+  const room = next.state === "active" && next.used < next.maxConcurrency;
+  if (!room || (next.connectionId === undefined && !isCalled(next))) agents.delete(next.id);
+  else if (agents.has(next.id) || (old !== undefined && old.used > next.used)) {
+    agents.set(next.id, next);
+    freed.set(next.tenant, agents);
+  }
 }
 
 /**

@@ -152,12 +152,12 @@ async function end(
   input: { readonly fence: number; readonly take?: number | undefined },
   decide: (row: Row, now: number) => Decision,
 ): Promise<Ended> {
-  const { row, before } = await change(scope, id, (row, now) => {
+  const { row, before, agent } = await change(scope, id, (row, now) => {
     if (recorded(scope, row, input.fence)) return undefined;
     mine(scope, row, input.fence);
     return decide(row, now);
   });
-  const next = await goOn(scope, before, input.take);
+  const next = await goOn(scope, before, input.take, agent);
   // A getter: a socket's reply names the task's status and has no use for the rest.
   const ended = {
     status: row.status,
