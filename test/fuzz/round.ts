@@ -23,7 +23,7 @@ export interface RoundOptions {
   readonly progress?: () => void;
 }
 
-/** Sent at once. One that fails is tried again by itself, and made smaller. */
+/** Sent at once. Of a group that fails, smaller ones are tried. */
 const together = 24;
 export const hangMs = 30_000;
 
@@ -103,7 +103,7 @@ export async function check<T>(
 }
 
 /** Who acts in a round, and on what. */
-export async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
+async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
   const root = apiOf(target.url, target.adminKey);
   const tenant = `fuzz-${seed >>> 0}-${process.pid}-${performance.now().toFixed(0)}`;
   const made = await root.post<{ key: string }>("/v1/keys", { role: "admin", tenant });

@@ -70,7 +70,8 @@ function faultsOf({ ok, problem }: Frame): string[] {
   const { status, code, detail, errors } = (problem ?? {}) as Partial<Problem>;
   if (status === undefined || code === undefined || !detail) return ["a frame refused without a problem"];
   if (status >= 500) return [`${code}: ${detail}`];
-  return status === 400 && !errors?.every(({ message }) => message !== "") ? [`no field is named: ${detail}`] : [];
+  const named = errors !== undefined && errors.length > 0 && errors.every(({ message }) => message !== "");
+  return status === 400 && !named ? [`no field is named: ${detail}`] : [];
 }
 
 async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
