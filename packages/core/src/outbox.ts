@@ -148,7 +148,11 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
     if (row.kind === "task") {
       taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
       if (!ports.shared) heldChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-    } else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    } else {
+      agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+      if (ports.shared)
+        slotsChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    }
   }
   const once: (Put | Update)[] = [];
   const again: (Put | Delete)[] = [];
@@ -336,6 +340,14 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     say("updated", {});
   if (old?.probing && !next.probing && old.state === "active" && next.state === "active") say("back", {});
   if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
+}
+
+/** Slots there are, and in use. Where one process has all in memory it counts them there. */
+function slotsChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRow.Row | undefined): void {
+  const there = (row: AgentRow.Row | undefined, slots: "maxConcurrency" | "used") =>
+    row === undefined || row.state === "stopped" ? 0 : row[slots];
+  add(batch, "slots.all", there(next, "maxConcurrency") - there(old, "maxConcurrency"));
+  add(batch, "slots.used", there(next, "used") - there(old, "used"));
 }
 
 /** Gives events their sequence numbers, and notes for each task which rows speak of it. */
