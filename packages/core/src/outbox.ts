@@ -147,8 +147,13 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
     tenants.set(tenant, batch);
     if (row.kind === "task") {
       taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-      if (!ports.shared) heldChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-    } else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+      const changed = ports.shared ? usedChanged : heldChanged;
+      changed(batch, change.old as Row | undefined, change.new as Row | undefined);
+    } else {
+      agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+      if (ports.shared)
+        slotsChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    }
   }
   const once: (Put | Update)[] = [];
   const again: (Put | Delete)[] = [];
@@ -336,6 +341,19 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     say("updated", {});
   if (old?.probing && !next.probing && old.state === "active" && next.state === "active") say("back", {});
   if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
+}
+
+/** Slots there are. Where one process has all in memory it counts them there. */
+function slotsChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRow.Row | undefined): void {
+  const slots = (row: AgentRow.Row | undefined) =>
+    row === undefined || row.state === "stopped" ? 0 : row.maxConcurrency;
+  add(batch, "slots.all", slots(next) - slots(old));
+}
+
+/** Slots in use, by the tasks that have them: their change is counted anyway, that of their agent is not. */
+function usedChanged(batch: Batch, old: Row | undefined, next: Row | undefined): void {
+  const slots = (row: Row | undefined) => (row && held.has(row.status) ? row.slots : 0);
+  add(batch, "slots.used", slots(next) - slots(old));
 }
 
 /** Gives events their sequence numbers, and notes for each task which rows speak of it. */

@@ -31,6 +31,8 @@ const tries = 20;
  * Reads the task, decides, and writes on the condition that nobody changed it meanwhile; else decides again.
  * A task that leaves its agent, its lane or its limits gives back in the same transaction what it held there.
  *
+ * @param options `revokes`: the agent is told to stop working on a task that leaves it; before its slots are given back, as others may
+ *   give it work the moment it has them
  * @returns the task after it, and before it; the same row twice when `decide` answered undefined. And its agent, where that was
  *   written by itself
  */
@@ -38,6 +40,7 @@ export async function change(
   scope: Scope,
   id: string,
   decide: (row: Row, now: number) => Decision | undefined,
+  { revokes = false } = {},
 ): Promise<{ row: Row; before: Row; agent?: AgentRow }> {
   const { store, clock, queues } = scope.ports;
   for (let attempt = 0; attempt < tries; attempt++) {
@@ -83,6 +86,7 @@ export async function change(
     const apart = scope.ports.shared && freed && writes.length === 2;
     const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
+    if (freed && revokes) await revoke(scope, before);
     const given = apart
       ? await store.write(onlyOnce(writes[1] as Update, { [heldMark(id)]: before.fence }))
       : undefined;
@@ -96,6 +100,10 @@ export async function change(
   }
   throw conflict(`task ${id} is being changed by others; try again`);
 }
+
+/** `change` of what may leave its agent by another's doing: that one is told. */
+export const takeAway = (scope: Scope, id: string, decide: Parameters<typeof change>[2]) =>
+  change(scope, id, decide, { revokes: true });
 
 /** Slots are given back once for each attempt, whoever does it: with the mark goes the right to. */
 const onlyOnce = (write: Update, equals: Readonly<Record<string, number>>): Update => ({ ...write, if: { equals } });
@@ -223,7 +231,7 @@ export function released(row: Row, reason: string, now: number): Decision {
 }
 
 /** Tells the agent that had it to stop working on it. */
-export async function revoke(scope: Scope, before: Row): Promise<void> {
+async function revoke(scope: Scope, before: Row): Promise<void> {
   if (before.agentId === undefined) return;
   tell(scope, await whereIs(scope, before.agentId), { revoked: [before.id] });
 }
