@@ -72,7 +72,7 @@ test.skipIf(lack !== undefined)(
         key,
         name: `books-${i}`,
         transport,
-        capabilities: ["chaos"],
+        capabilities: transport === "socket" ? ["chaos", "narrow"] : ["chaos"],
         concurrency: 6,
         leaseSeconds: 10,
         log: { debug() {}, info() {}, warn: say, error: say },
@@ -106,8 +106,15 @@ test.skipIf(lack !== undefined)(
         const pad = "x".repeat(kind.inputBytes ?? 100);
         const input: Input = { n, kind: kind.name, busyMs: Math.round(random() * kind.busyMs), pad };
         const earlier = entries.filter((entry) => entry.kind.ends.join() === "completed" && !entry.kind.follows);
-        const dependsOn = kind.follows && earlier.length > 0 ? [pick(random, earlier).id] : [];
-        const task = await client.tasks.create({ ...kind.task, type: kind.name, input, dependsOn });
+        const another = earlier.length > 0 ? pick(random, earlier).id : undefined;
+        const task = await client.tasks.create({
+          ...kind.task,
+          ...kind.more?.(random),
+          type: kind.name,
+          input,
+          ...(another && kind.follows && { dependsOn: [another] }),
+          ...(another && kind.child && { parentId: another }),
+        });
         const entry: Entry = { id: task.id, kind, input };
         entries.push(entry);
         if (kind.cancelled)

@@ -7,7 +7,8 @@ import { openLocalStack } from "./localstack.ts";
 const help = `npm run test:localstack [-- --short] [--report file]
 
 The promises of the engine on AWS, held to LocalStack: the one AWS_ENDPOINT_URL names; else its image in Docker, when
-LOCALSTACK_AUTH_TOKEN or LOCALSTACK_IMAGE is set; else its open core, installed into .cache (Python 3.13, Java 17, Maven).
+LOCALSTACK_AUTH_TOKEN or LOCALSTACK_IMAGE is set; else its open core, installed into .cache (Java 17, Maven; Python 3.13 or Linux
+on x86-64, where one is installed along).
   --short    the store and the functions, as CI does
   --report   vitest's report as JSON
 

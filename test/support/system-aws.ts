@@ -9,6 +9,8 @@ import { type Base, mode, processOn } from "./system.ts";
 const kind = "mark";
 const isMark = ({ new: next }: { readonly new?: Item }) => next?.kind === kind;
 let opened = 0;
+/** Rises over restarts: a mark that comes again is an old one. */
+let marks = 0;
 
 interface OnAws {
   /** Load suites of test/domain. */
@@ -44,7 +46,7 @@ export async function onAws({
     const [{ endpoint }, { endpoint: storeEndpoint }] = await Promise.all([emulators.ministack(), dynamo()]);
     const prefix = `domain-${process.pid}-${++opened}`;
     const config = await createResources({ prefix, endpoint, storeEndpoint, queues: { visibilitySeconds: 2 } });
-    return await open(config, () => ({ ...options(), clock, streamIdleMs: 5, ...(outbound && { outbound }) }));
+    return await open(config, () => ({ ...options(), clock, streamIdleMs: 15, ...(outbound && { outbound }) }));
   };
   // One by one: what a suite does before each of its tests is not for those of the others.
   for (const load of suites)
@@ -58,7 +60,6 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   /** Up to which mark each consumer of the stream has come. */
   const reached = new Map<string, number>();
   const sending = new Set<Promise<unknown>>();
-  let marks = 0;
   /** Writes and messages so far: whatever makes some is not at its end. */
   let work = 0;
   const counted =
@@ -154,7 +155,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
             const depths = await Promise.all(Object.values(queues).map((each) => each.depth()));
             return depths.every(({ waiting, inFlight }) => waiting + inFlight === 0);
           },
-          { seconds: 60, everyMs: 5 },
+          { seconds: 60, everyMs: 15 },
         );
         await through(reached.keys());
         await through(views);

@@ -45,7 +45,7 @@ const longestSilenceMs = 240_000;
 const soon = { tries: 10, initialMs: 50, maxMs: 1_000 };
 const later = { initialMs: 1_000, maxMs: 10_000 };
 
-/** The longest a call beside the connection may take. */
+/** The longest a call beside the connection may take, or a welcome. A gateway gives its function no longer. */
 const callMs = 30_000;
 
 /** Answers to the upgrade that another try will not change. */
@@ -233,6 +233,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         return;
       default: {
         log.warn(`the gateway lost a frame: ${frame.message ?? "it does not say why"}`);
+        // It was the hello: without a welcome nothing else is said here.
+        if (!live) return socket?.terminate();
         const at = now();
         setTimeout(() => live && sayAgain(at), 100 + options.random() * 900);
       }
@@ -290,7 +292,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     });
     socket = mine;
     carried = to !== address;
-    mine.on("open", () => socket === mine && send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`));
+    mine.on("open", () => {
+      if (socket !== mine) return;
+      send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`);
+      const late = setTimeout(() => socket === mine && !live && mine.terminate(), callMs);
+      mine.once("close", () => clearTimeout(late));
+    });
     mine.on("message", (data: Buffer) => {
       if (socket !== mine) return;
       let frames: ServerFrame | ServerFrame[];
