@@ -305,7 +305,7 @@ export const functions = {
     memoryMiB: 256,
     timeoutSeconds: 30,
     reserved: 2,
-    may: { read: ["tasks", "agents", "waiting", "counters", "tenants"] },
+    may: { read: ["tasks", "waiting", "counters", "tenants"] },
     knows: [],
   },
 } as const satisfies Readonly<Record<string, FunctionEntry>>;

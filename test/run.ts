@@ -7,19 +7,23 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build emulators unit domain contract aws simulation imports cost bench infra e2e fuzz crash
---all     of stage aws every end-to-end test
+Stages: types lint unused build emulators unit domain contract aws localstack simulation imports cost bench infra e2e access fuzz crash
+localstack runs where CI=true, when it is named, or with --all.
+--all     of stage aws every end-to-end test, of stage domain every suite on the engine of AWS, with faults and without
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
 
 interface Stage {
   readonly name: string;
   readonly what: string;
   readonly command: readonly string[];
+  /** Left out, and said so, unless it is named, with --all, or where CI=true: it downloads or takes much. */
+  readonly seldom?: boolean;
   /** Counts its tests from vitest's report; any other stage counts as one. */
   readonly vitest?: boolean;
 }
 
 interface Outcome {
+  readonly name: string;
   readonly passed: number;
   readonly failed: number;
   readonly skipped: number;
@@ -56,12 +60,20 @@ const dynamic: readonly Stage[] = [
     command: [process.execPath, "ts.mjs", "test/aws/run.ts", "--report", report("aws")],
     vitest: true,
   },
+  {
+    name: "localstack",
+    what: "the engine and the functions on LocalStack",
+    command: [process.execPath, "ts.mjs", "test/localstack/run.ts", "--short", "--report", report("localstack")],
+    vitest: true,
+    seldom: true,
+  },
   vitest("simulation", "crashes wherever they may be, on a simulated disk", "test/simulation"),
   vitest("imports", "who may import whom; what ships stays small", "test/imports"),
   vitest("cost", "no step takes more of AWS than it did", "test/cost"),
   vitest("bench", "the figures shown are those that were measured", "test/bench"),
   vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("e2e", "a started server, over HTTP", "test/e2e"),
+  vitest("access", "every call for everyone, and no secret where it can be read", "test/access"),
   vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
   {
     name: "crash",
@@ -78,7 +90,9 @@ interface Report {
   readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly unknown[] }[];
 }
 
-function counts(name: string): Omit<Outcome, "output"> | undefined {
+type Counts = Pick<Outcome, "passed" | "failed" | "skipped">;
+
+function counts(name: string): Counts | undefined {
   try {
     const found = JSON.parse(readFileSync(report(name), "utf8")) as Report;
     // A file that does not even load holds no test, and is a failure all the same.
@@ -103,7 +117,7 @@ async function run(stage: Stage): Promise<Outcome> {
   const output = stopped.output();
   const found = stage.vitest ? counts(stage.name) : { passed: code === 0 ? 1 : 0, failed: 0, skipped: 0 };
   const { passed, failed, skipped } = found ?? { passed: 0, failed: 0, skipped: 0 };
-  return { passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped, output };
+  return { name: stage.name, passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped, output };
 }
 
 const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
@@ -144,8 +158,9 @@ async function main(): Promise<void> {
   });
   if (values.help) return console.log(help);
   if (values.all) process.env.WAGGLE_AWS_ALL = "1";
+  const often = (stage: Stage) => !stage.seldom || values.all || process.env.CI === "true";
   const wanted = (stage: Stage) =>
-    values.check ? check.includes(stage) : positionals.length === 0 || positionals.includes(stage.name);
+    values.check ? check.includes(stage) : positionals.length === 0 ? often(stage) : positionals.includes(stage.name);
   const known = [...check, build, ...dynamic];
   const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
   if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
@@ -157,6 +172,10 @@ async function main(): Promise<void> {
   const outcomes = await runAll(check.filter(wanted), 2);
   outcomes.push(...(await runAll([build, ...dynamic].filter(wanted), 1)));
 
+  if (!values.check && positionals.length === 0)
+    for (const { name, what } of known)
+      if (!outcomes.some((outcome) => outcome.name === name))
+        console.log(`skipped: ${name}: ${what}; npm test -- ${name} runs it`);
   const sum = (part: "passed" | "failed" | "skipped") => outcomes.reduce((total, outcome) => total + outcome[part], 0);
   console.log(seconds(performance.now() - began));
   console.log(`${sum("passed")} passed, ${sum("failed")} failed${sum("skipped") ? `, ${sum("skipped")} skipped` : ""}`);

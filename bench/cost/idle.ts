@@ -20,14 +20,14 @@ const registered = 200;
 /** How long a beat of the connected agent is: `longestSilenceMs` of the agent in packages/sdk. */
 const beatSeconds = (leaseSeconds: number): number => Math.min(leaseSeconds / 3, 240);
 /** How old the agents as a process remembers them may be, in s: `maxAgeMs` of core/match/directory.ts, in whole minutes. */
-const readEachSeconds = (agents: number): number => Math.ceil(Math.min(300, Math.max(2, agents * 0.02)) / 60) * 60;
+const readEachSeconds = (agents: number): number => Math.ceil(Math.min(300, Math.max(10, agents * 0.1)) / 60) * 60;
 
 /** What agents that have nothing to do cost in a month. */
 export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
   const { none, perAgent } = await ofMinutes(kind);
   const fleets: Fleet[] = [{ name: "idle, nobody", what: "a deployment at rest", agents: 0, units: none }];
   for (const agents of sizes) {
-    // Both scheduled functions read the agents when what they remember is too old.
+    // One scheduled function reads the agents when what it remembers is too old.
     const known = times(perAgent, agents * (secondsPerMonth / readEachSeconds(agents)));
     fleets.push({ name: "idle, called", what: "webhook, function or queue", agents, units: known });
     for (const leaseSeconds of [60, 900]) {

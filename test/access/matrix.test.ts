@@ -52,6 +52,7 @@ const plans: Readonly<Record<string, Plan>> = {
   redriveDeadLetters: { body: () => ({ all: true }) },
   getHealth: {},
   getStatus: {},
+  auditStore: {},
   listEvents: {},
   getMetrics: {},
   createKey: { body: () => ({ role: "reader" }) },

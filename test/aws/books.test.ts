@@ -64,16 +64,18 @@ test.skipIf(lack !== undefined)(
   async () => {
     const { url, key } = deployment;
     const client = createClient({ url, key, retrySeconds: 100 });
+    const said: string[] = [];
+    const say = (message: string) => void said.push(`${new Date().toISOString()} ${message}`);
     const agents = (["socket", "socket", "poll"] as const).map((transport, i) =>
       createAgent({
         url,
         key,
         name: `books-${i}`,
         transport,
-        capabilities: ["chaos"],
+        capabilities: transport === "socket" ? ["chaos", "narrow"] : ["chaos"],
         concurrency: 6,
         leaseSeconds: 10,
-        log: { debug() {}, info() {}, warn() {}, error() {} },
+        log: { debug() {}, info() {}, warn: say, error: say },
         handlers: {
           "*": async (task, { attempt, signal }) => {
             const input = task.input as Input;
@@ -104,8 +106,15 @@ test.skipIf(lack !== undefined)(
         const pad = "x".repeat(kind.inputBytes ?? 100);
         const input: Input = { n, kind: kind.name, busyMs: Math.round(random() * kind.busyMs), pad };
         const earlier = entries.filter((entry) => entry.kind.ends.join() === "completed" && !entry.kind.follows);
-        const dependsOn = kind.follows && earlier.length > 0 ? [pick(random, earlier).id] : [];
-        const task = await client.tasks.create({ ...kind.task, type: kind.name, input, dependsOn });
+        const another = earlier.length > 0 ? pick(random, earlier).id : undefined;
+        const task = await client.tasks.create({
+          ...kind.task,
+          ...kind.more?.(random),
+          type: kind.name,
+          input,
+          ...(another && kind.follows && { dependsOn: [another] }),
+          ...(another && kind.child && { parentId: another }),
+        });
         const entry: Entry = { id: task.id, kind, input };
         entries.push(entry);
         if (kind.cancelled)
@@ -147,6 +156,8 @@ test.skipIf(lack !== undefined)(
     const stuck = await Promise.all(
       [...waiting].map(async ({ id }) => JSON.stringify([await client.tasks.get(id), await client.tasks.explain(id)])),
     );
+    if (stuck.length > 0)
+      stuck.push(...agents.map(({ name, running }) => `${name} runs ${running}`), ...said.slice(-20));
     expect(stuck, "tasks that did not end").toEqual([]);
 
     const books = await eventually(

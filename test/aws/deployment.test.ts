@@ -61,6 +61,28 @@ describe.skipIf(lack !== undefined)("what a deployment consists of", () => {
     await agent.stop({ graceSeconds: 0 });
   });
 
+  test("connects anew when its hello is lost on its way", async () => {
+    const { url, key } = deployment;
+    const capability = "hello";
+    let hellos = 0;
+    passage = (text) => (text.includes('"hello"') && ++hellos === 1 ? "failed" : "given");
+    const handlers = { "*": () => "well" };
+    const agent = createAgent({
+      url,
+      key,
+      name: capability,
+      capabilities: [capability],
+      handlers,
+      transport: "socket",
+    });
+    await agent.start();
+    passage = () => "given";
+    const { id } = await api.delegate({ requires: [{ capability }] });
+    expect(await api.taskWhen(id, "completed")).toMatchObject({ result: "well" });
+    expect(hellos).toBe(2);
+    await agent.stop({ graceSeconds: 0 });
+  });
+
   test.each(["failed", "lost"] as const)(
     "records an outcome once though its frame is %s, while the connection lives",
     async (how) => {

@@ -283,3 +283,13 @@ test("rows that expire may be gone: events from the log's beginning on, and task
   await system.pass(61, 1);
   expect(await findings()).toEqual([]);
 });
+
+test("where an engine names no partitions, the rows are read that others lead to", async () => {
+  const { agentId } = await populate();
+  const { inspect: _, ...ports } = system.ports;
+  expect(await Audit.run(ports)).toMatchObject({ findings: [], complete: false });
+  const agent = await row(of("agent", agentId));
+  await system.ports.store.write(change(agent, { used: 3 }));
+  expect((await Audit.run(ports)).findings).toMatchObject([{ code: "agent.slots", subject: agentId }]);
+  system.damaged.add("agent.slots");
+});

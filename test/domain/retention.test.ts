@@ -1,4 +1,5 @@
 import { DeadLetter, EventLog, idempotencyKey, type JsonText, Retention, type RowKey, Task } from "@waggle/core";
+import type { EmbeddedEngine } from "@waggle/engine-embedded";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { code, openSystem, type System } from "../support/system.ts";
@@ -12,6 +13,8 @@ afterEach(async () => {
   await system.close();
 });
 
+/** Rows that expire go to the table on disk, where deletion looks for them. */
+const checkpoint = () => (system.engine as EmbeddedEngine).checkpoint();
 const day = 24 * 3600;
 const store = { get: (key: RowKey) => system.ports.store.get(key), projected: () => system.ports.store.projected() };
 
@@ -27,7 +30,7 @@ async function done(type: string, more: Record<string, unknown> = {}, result = '
 /** Until rows that are due are gone. */
 async function retire(id: string): Promise<void> {
   await eventually(`${id} is deleted`, async () => {
-    await system.engine.checkpoint();
+    await checkpoint();
     system.clock.advance(5_000);
     await system.quiet();
     return (await code(system.get(id))) === "task.not_found";
@@ -40,7 +43,7 @@ describe("a finished task", () => {
   test("is deleted with its lists, events, payloads and count once its retention is over", async () => {
     const large = JSON.stringify("x".repeat(70_000));
     const task = await done("greet", { tags: ["t"], input: large as JsonText }, large);
-    await system.engine.checkpoint();
+    await checkpoint();
     system.clock.advance(29 * day * 1000);
     await system.quiet();
     const before = await system.get(task.id);
@@ -70,12 +73,12 @@ describe("a finished task", () => {
     const failed = await system.task("failed", { retry: { maxAttempts: 1 }, agentId: agent });
     const { fence } = await system.lease(agent);
     await Task.fail(system.as(agent), failed.id, { fence, error: { code: "bad", message: "" } });
-    await system.engine.checkpoint();
+    await checkpoint();
     await Task.retry(system.admin, failed.id);
     expect((await system.get(failed.id)).keptUntil).toBeUndefined();
-    await system.engine.checkpoint();
+    await checkpoint();
     const gone = await done("gone");
-    await system.engine.checkpoint();
+    await checkpoint();
     system.clock.advance(31 * day * 1000);
     await retire(gone.id);
     expect((await system.get(waiting.id)).status).toBe("queued");
@@ -147,7 +150,7 @@ describe("a finished task", () => {
     expect(results).toHaveLength(1);
     system.clock.advance(day * 1000);
     await eventually("the key is forgotten", async () => {
-      await system.engine.checkpoint();
+      await checkpoint();
       system.clock.advance(5_000);
       await system.quiet();
       return (await store.get(idempotencyKey("acme", "k"))) === undefined;
@@ -160,12 +163,12 @@ describe("the event log", () => {
   test("drops events after their time, keeps the numbers, and says to who is behind where it begins", async () => {
     for (let n = 0; n < 3; n++) await system.task(`old ${n}`);
     const old = await EventLog.last(system.admin);
-    await system.engine.checkpoint();
+    await checkpoint();
     system.clock.advance(7 * day * 1000);
     await system.task("new");
     const last = await EventLog.last(system.admin);
     await eventually("the old ones are deleted", async () => {
-      await system.engine.checkpoint();
+      await checkpoint();
       system.clock.advance(5_000);
       await system.quiet();
       return (await EventLog.list(system.admin, { after: 0, limit: 200 })).items[0]?.sequence === old + 1;
@@ -184,7 +187,7 @@ describe("the event log", () => {
   test("with nothing left goes on with the next number", async () => {
     await system.task("old");
     const old = await EventLog.last(system.admin);
-    await system.engine.checkpoint();
+    await checkpoint();
     system.clock.advance(8 * day * 1000);
     await eventually("all are deleted", async () => {
       system.clock.advance(5_000);

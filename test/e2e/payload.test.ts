@@ -103,3 +103,19 @@ async function isRefused(_: string, bytes: Uint8Array): Promise<void> {
 test.each(refused)("%s is refused with 400", isRefused);
 // A function URL hands a body on as text, in which such bytes have been replaced.
 test.skipIf(remote).each(noText)("%s is refused with 400", isRefused);
+
+test("the large result that was recorded stays, whoever sends another: a stranger is refused, and the agent told what holds", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "large" }] });
+  const stranger = await api.register();
+  const task = await api.delegate({ requires: [{ capability: "large" }] });
+  const held = await agent.take();
+  const [first, second] = ["x".repeat(100_000), "y".repeat(100_000)];
+  const before = await stranger.complete(held, second);
+  expect([before.status, before.body.code]).toEqual([404, "task.not_found"]);
+  expect((await agent.complete(held, first)).body.task.result).toBe(first);
+  expect((await stranger.complete(held, second)).status).toBe(404);
+  const again = await agent.complete(held, second);
+  expect([again.status, again.body.task.result]).not.toEqual([200, second]);
+  expect((await api.task(task.id)).result).toBe(first);
+});

@@ -99,6 +99,7 @@ const composites: readonly string[] = [
   `[${"0,".repeat(200)}0]`,
   `[${'"a",'.repeat(2000)}"a"]`,
   `{${Array.from({ length: 200 }, (_, n) => `"k${n}":${n}`).join(",")}}`,
+  `"${"x".repeat(70_000)}"`,
   deep(62, "[", "]"),
   deep(65, "[", "]"),
   deep(2000, "[", "]"),

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { apiOf } from "../support/api.ts";
 import { callRound, described, type Figures } from "./round.ts";
 import { socketRound } from "./sockets.ts";
-import { openTarget, type Target } from "./target.ts";
+import { markHeader, openTarget, type Target } from "./target.ts";
 
 /* The short form of `npm run fuzz`: each run has other inputs, and a failure names the seed that has them again. */
 
@@ -35,6 +36,29 @@ test(
     expect(target.errors).toEqual([]);
   },
 );
+
+test("a task that is refused leaves no payload behind", async () => {
+  const api = apiOf(target.url, target.adminKey);
+  const input = "x".repeat(100_000);
+  const id = "tsk_0123456789abcdefghjkmn";
+  expect((await api.post("/v1/tasks", { type: "a", id, input })).status).toBe(201);
+  for (const [name, task] of Object.entries({
+    dependency: { type: "a", input, dependsOn: ["tsk_0000000000000000000000"] },
+    room: { type: "a", input, metadata: "x".repeat(500_000) },
+    another: { type: "a", input: `${input}y`, id },
+    entry: {
+      tasks: [
+        { type: "a", input, dependsOn: ["ref:b"] },
+        { type: "a", ref: "b", requires: 1 },
+      ],
+      atomic: true,
+    },
+  })) {
+    const changed = target.watch(name);
+    const { status } = await api.post(name === "entry" ? "/v1/tasks/batch" : "/v1/tasks", task, { [markHeader]: name });
+    expect([name, status >= 400, changed()]).toEqual([name, true, []]);
+  }
+});
 
 test("the inputs are as intended: most are refused, and some are taken", () => {
   const of = (from: number, to: number) =>

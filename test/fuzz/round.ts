@@ -23,9 +23,9 @@ export interface RoundOptions {
   readonly progress?: () => void;
 }
 
-/** Sent at once. One that fails is tried again by itself, and made smaller. */
+/** Sent at once. Of a group that fails, smaller ones are tried. */
 const together = 24;
-export const hangMs = 15_000;
+export const hangMs = 30_000;
 
 /**
  * One round: a new tenant with a few agents, tasks and keys, and inputs about them that the seed decides.
@@ -103,7 +103,7 @@ export async function check<T>(
 }
 
 /** Who acts in a round, and on what. */
-export async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
+async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
   const root = apiOf(target.url, target.adminKey);
   const tenant = `fuzz-${seed >>> 0}-${process.pid}-${performance.now().toFixed(0)}`;
   const made = await root.post<{ key: string }>("/v1/keys", { role: "admin", tenant });

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type Scope, systemScope, Task } from "@waggle/core";
+import { Agent, Frames, type Scope, systemScope, Task } from "@waggle/core";
 import { WebSocket } from "ws";
 import { type Api, apiOf, type Problem, unique } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
@@ -70,7 +70,8 @@ function faultsOf({ ok, problem }: Frame): string[] {
   const { status, code, detail, errors } = (problem ?? {}) as Partial<Problem>;
   if (status === undefined || code === undefined || !detail) return ["a frame refused without a problem"];
   if (status >= 500) return [`${code}: ${detail}`];
-  return status === 400 && !errors?.every(({ message }) => message !== "") ? [`no field is named: ${detail}`] : [];
+  const named = errors !== undefined && errors.length > 0 && errors.every(({ message }) => message !== "");
+  return status === 400 && !named ? [`no field is named: ${detail}`] : [];
 }
 
 async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
@@ -82,14 +83,14 @@ async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
     headers: { authorization: `Bearer ${agent.token}` },
   });
   const replies: Frame[] = [];
-  let answered = () => {};
+  let heard = (_: boolean) => {};
   let assigned = 0;
   socket.on("message", (data: Buffer) => {
     for (const frame of [JSON.parse(data.toString())].flat() as Frame[]) {
       if (frame.op === "assign") assigned += frame.assignments?.length ?? 0;
       if (frame.op !== "reply") continue;
-      if (frame.re === sentinel) answered();
-      else replies.push(frame);
+      if (frame.re !== sentinel) replies.push(frame);
+      heard(frame.re === sentinel);
     }
   });
   socket.on("error", () => {});
@@ -100,8 +101,14 @@ async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
   return {
     replies,
     async say({ text, binary }) {
+      const due = repliesDue(text);
+      // Frames are done side by side: the last one asked for may be answered first.
       const done = new Promise<true>((resolve) => {
-        answered = () => resolve(true);
+        let asked = false;
+        heard = (last) => {
+          asked ||= last;
+          if (asked && replies.length >= due) resolve(true);
+        };
       });
       const own = text.replaceAll(/@([0-2])/g, (_, n: string) => tasks[Number(n)] as string);
       socket.send(binary ? Buffer.from(own) : own);
@@ -123,6 +130,15 @@ async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
     },
     end: () => socket.terminate(),
   };
+}
+
+/** Each frame has one reply; a message that is refused as a whole, too. */
+function repliesDue(text: string): number {
+  try {
+    return Frames.readFrames(text).length;
+  } catch {
+    return 1;
+  }
 }
 
 /** What is seen once nothing follows any more from what was said. */

@@ -41,9 +41,13 @@ function markRequests(): void {
 const keyOf = (write: Write) =>
   "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
 
-/** A sign of life, which every call of an agent is. */
+/** What a sign of life, which every call of an agent is, may change on its row. */
+const life = new Set(["rev", "changedAt", "lastSeenAt", "expiresAt", "deadlineAt"]);
 const isLife = (write: Write): boolean =>
-  ("put" in write && write.put.kind === "agent") || ("update" in write && write.kind === "agent");
+  "update" in write &&
+  write.kind === "agent" &&
+  write.remove === undefined &&
+  Object.keys(write.set ?? {}).every((name) => life.has(name));
 
 export async function openTarget(): Promise<Target> {
   markRequests();

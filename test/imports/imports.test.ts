@@ -135,13 +135,15 @@ test("no two files need each other at run time", () => {
   expect([...cycles]).toEqual([]);
 });
 
-test("a file imports only packages that its own package.json names", () => {
-  const manifests = new Map<string, Set<string>>();
+test("a file imports only packages that its own package.json names, of those it is developed with only types", () => {
+  const manifests = new Map<string, { runs: Set<string>; builds: Set<string> }>();
   const named = (folder: string) => {
     const manifest = JSON.parse(readFileSync(join(root, folder, "package.json"), "utf8"));
-    return new Set(
-      Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies, ...manifest.optionalDependencies }),
-    );
+    const { dependencies, peerDependencies, optionalDependencies, devDependencies = {} } = manifest;
+    return {
+      runs: new Set(Object.keys({ ...dependencies, ...peerDependencies, ...optionalDependencies })),
+      builds: new Set(Object.keys(devDependencies)),
+    };
   };
   const wrong = imports.filter((entry) => {
     if (!relative(root, entry.from).startsWith("packages/") || isTest(entry.from)) return false;
@@ -152,7 +154,8 @@ test("a file imports only packages that its own package.json names", () => {
     const name = entry.to.startsWith("@")
       ? entry.to.split("/").slice(0, 2).join("/")
       : (entry.to.split("/")[0] as string);
-    return name !== `@waggle/${part}` && !manifest.has(name) && !(entry.typeOnly && name === "zod");
+    if (name === `@waggle/${part}` || manifest.runs.has(name)) return false;
+    return !(entry.typeOnly && (name === "zod" || manifest.builds.has(name)));
   });
   expect(wrong.map(shown)).toEqual([]);
 });

@@ -11,7 +11,7 @@ const help = `npm run dev:localstack [-- --port 9244]
 
 The whole system on LocalStack, in one process: table, queues, bus and bucket there, the API and every handler here.
 LocalStack is the one AWS_ENDPOINT_URL names; else its image in Docker, when LOCALSTACK_AUTH_TOKEN or LOCALSTACK_IMAGE is
-set; else its open core, installed into .cache (Python 3.13, Java 17, Maven). Ctrl-C stops it and removes all it made.`;
+set; else its open core, installed into .cache (see docs/localstack.md). Ctrl-C stops it and removes all it made.`;
 
 /** Each is a poll that is always out, and LocalStack a single process. */
 const deliveries = 16;

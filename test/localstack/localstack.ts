@@ -74,7 +74,7 @@ function python(): string | undefined {
 }
 
 /** Why LocalStack's open core cannot run here; undefined when it can. */
-function hostLacks(): string | undefined {
+export function localStackLacks(): string | undefined {
   const lack = python() === undefined ? cpythonLacks() : undefined;
   return lack === undefined
     ? emulatorsLack.dynamo()
@@ -128,6 +128,16 @@ function openCore(dynamo: string, interpreter: string): EmulatorKind {
   };
 }
 
+/** Downloads what is missing of the open core into `.cache/emulators`, about 340 MB. */
+export async function installLocalStack(log: (line: string) => void): Promise<EmulatorKind> {
+  const interpreter = python() ?? join(await installed(cpython), "python/bin/python3.13");
+  const kind = openCore(await installEmulator("dynamo"), interpreter);
+  if (!existsSync(join(root, ".cache/emulators", kind.name, ".installed")))
+    log("installing LocalStack's open core into .cache, about 340 MB");
+  await installed(kind);
+  return kind;
+}
+
 /** Its image, where a Docker engine answers and the image may be used: today's asks for a token of an account. */
 async function docker({ env, log }: LocalStackOptions): Promise<LocalStack | undefined> {
   if (spawnSync("docker", ["info"], { timeout: 10_000 }).status !== 0) return undefined;
@@ -173,13 +183,10 @@ export async function openLocalStack(options: LocalStackOptions): Promise<LocalS
   }
   const contained = await docker(options);
   if (contained !== undefined) return contained;
-  const lack = hostLacks();
+  const lack = localStackLacks();
   if (lack !== undefined) return { lack };
+  const kind = await installLocalStack(log);
   const began = performance.now();
-  const interpreter = python() ?? join(await installed(cpython), "python/bin/python3.13");
-  const kind = openCore(await installEmulator("dynamo"), interpreter);
-  if (!existsSync(join(root, ".cache/emulators", kind.name, ".installed")))
-    log("installing LocalStack's open core into .cache, about 340 MB");
   const { endpoint, end } = await startEmulator(kind);
   await healthy(endpoint, 60_000);
   log(`LocalStack's open core is up after ${seconds(began)}`);

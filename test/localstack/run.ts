@@ -4,10 +4,14 @@ import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
 import { openLocalStack } from "./localstack.ts";
 
-const help = `npm run test:localstack
+const help = `npm run test:localstack [-- --short] [--report file]
 
 The promises of the engine on AWS, held to LocalStack: the one AWS_ENDPOINT_URL names; else its image in Docker, when
-LOCALSTACK_AUTH_TOKEN or LOCALSTACK_IMAGE is set; else its open core, installed into .cache (Python 3.13, Java 17, Maven).
+LOCALSTACK_AUTH_TOKEN or LOCALSTACK_IMAGE is set; else its open core, installed into .cache (Java 17, Maven; Python 3.13 or Linux
+on x86-64, where one is installed along).
+  --short    the store and the functions, as CI does
+  --report   vitest's report as JSON
+
 Exits 1 when anything fails, and 0 having said so when what it needs is missing; with CI=true missing is failing.`;
 
 /** See docs/localstack.md. */
@@ -18,21 +22,37 @@ const lacks = `LocalStack's open core lacks, and what stands in:
   old receipts still delete           not tried here; MiniStack and the embedded engine hold to it
   capacity of transactions is double  the cost of calls is held to on DynamoDB Local`;
 
+/** Of the contract, those that an engine is given to: the most telling first. */
+const suites = ["store", "queue", "ports"];
+
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { help: { type: "boolean", default: false } } });
+  const { values } = parseArgs({
+    options: {
+      short: { type: "boolean", default: false },
+      report: { type: "string" },
+      help: { type: "boolean", default: false },
+    },
+  });
   if (values.help) {
     console.log(help);
     return 0;
   }
   const localstack = await openLocalStack({ env: process.env, log: console.log });
   if ("lack" in localstack) {
-    console.log(`skipped: ${localstack.lack}`);
+    console.log(`skipped: localstack: ${localstack.lack}`);
     return process.env.CI === "true" ? 1 : 0;
   }
   console.log(`on ${localstack.what}: ${localstack.endpoint}\n\n${lacks}\n`);
   const tests = launch(
     join(root, "node_modules/.bin/vitest"),
-    ["run", "test/contract", "test/localstack", "--testTimeout=60000"],
+    [
+      "run",
+      "test/localstack",
+      ...suites.slice(0, values.short ? 1 : suites.length).map((name) => `test/contract/${name}.test.ts`),
+      "--testTimeout=60000",
+      "--reporter=default",
+      ...(values.report === undefined ? [] : ["--reporter=json", `--outputFile=${values.report}`]),
+    ],
     {
       env: {
         AWS_ENDPOINT_URL: localstack.endpoint,

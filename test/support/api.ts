@@ -1,5 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Agent, Assignment, CreateTask, RegisterAgent, Task, TaskProblem, WaggleEvent } from "@waggle/sdk";
+import type {
+  Agent,
+  Assignment,
+  AuditReport,
+  CreateTask,
+  RegisterAgent,
+  Task,
+  TaskProblem,
+  WaggleEvent,
+} from "@waggle/sdk";
 import { expect } from "vitest";
 import { eventually } from "./eventually.ts";
 import { type Server, startServer } from "./server.ts";
@@ -213,6 +222,13 @@ export async function openServer(options: Parameters<typeof startServer>[0] = {}
       expect(answer.status, answer.text).toBe(201);
       return admin.as(answer.body.key);
     },
-    stop: async () => server?.stop(),
+    async stop() {
+      try {
+        // Whatever the tests did to it, no row is left behind.
+        if (server?.process.running) expect((await admin.get<AuditReport>("/v1/audit")).body.findings).toEqual([]);
+      } finally {
+        await server?.stop();
+      }
+    },
   };
 }

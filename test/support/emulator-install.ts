@@ -1,3 +1,4 @@
+import { installLocalStack, localStackLacks } from "../localstack/localstack.ts";
 import { emulatorsLack, installEmulator } from "./emulator.ts";
 
 /* Installs the emulators of AWS beforehand, so that no test waits for a download: node ts.mjs test/support/emulator-install.ts */
@@ -9,3 +10,5 @@ for (const name of ["ministack", "dynamo"] as const) {
     if (process.env.CI === "true") process.exitCode = 1;
   }
 }
+
+if (process.env.CI === "true" && localStackLacks() === undefined) await installLocalStack(console.log);

@@ -142,7 +142,7 @@ export async function openFleet(
   };
   const feeds = [
     engine.changes.consume("outbox", outboxKinds, next(outboxHandler)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(engine.ports)),
+    engine.changes.project("views", outboxKinds, tenantOf, projection({ ...engine.ports, shared: true })),
     engine.queueFeed.consume(
       "dispatch",
       { batch: 3, concurrency: 4 },

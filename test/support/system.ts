@@ -18,7 +18,7 @@ import {
 } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { deliverHandler, dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
-import { type EmbeddedEngine, openEmbedded } from "@waggle/engine-embedded";
+import { openEmbedded } from "@waggle/engine-embedded";
 
 /** Time that stands still until the test moves it. */
 export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
@@ -26,6 +26,8 @@ export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
   const timers = new Set<{ at: number; callback: () => void }>();
   return {
     now: () => now,
+    /** When the next timer is due. */
+    next: () => Math.min(...[...timers].map((timer) => timer.at)),
     after(delayMs: number, callback: () => void) {
       const timer = { at: now + delayMs, callback };
       timers.add(timer);
@@ -46,8 +48,56 @@ export function manualClock(start = Date.parse("2030-01-01T00:00:00Z")) {
   };
 }
 
-/** How systems are opened that are not told otherwise; `shared`: as if other processes wrote to the same store. */
-export const mode = { shared: false };
+/** What a system stands on. */
+export interface Base {
+  readonly engine: Engine;
+  readonly ports: Ports;
+  /** Each look for what is left to do takes its time: where no timer is due, time need not pass in steps. */
+  readonly real: boolean;
+  /** Until nothing is left to do at this time. */
+  quiet(): Promise<void>;
+  /** Stops it and opens it on the same data. */
+  again(): Promise<Base>;
+  /** Stops it and takes its data away. */
+  remove(): Promise<void>;
+}
+
+type OpenBase = (options: { clock: ReturnType<typeof manualClock>; outbound?: Outbound | undefined }) => Promise<Base>;
+
+/** How systems are opened; `shared`: as if other processes wrote to the same store. */
+export const mode: { shared: boolean; open: OpenBase } = { shared: false, open: openEmbeddedBase };
+
+async function openEmbeddedBase(
+  options: Parameters<OpenBase>[0],
+  dataDir = mkdtempSync(join(tmpdir(), "waggle-")),
+): Promise<Base> {
+  const { clock, outbound } = options;
+  const engine = await openEmbedded({ dataDir, clock: clock as Clock, ...(outbound && { outbound }) });
+  const ports = mode.shared ? processOn(engine.ports) : engine.ports;
+  return {
+    engine,
+    ports,
+    real: false,
+    async quiet() {
+      for (let calm = 0; calm < 3; ) {
+        await new Promise((resolve) => setImmediate(resolve));
+        await ports.store.settled();
+        const busy = (await Promise.all(Object.values(ports.queues).map((queue) => queue.depth()))).some(
+          ({ waiting, inFlight }) => waiting + inFlight > 0,
+        );
+        calm = busy ? 0 : calm + 1;
+      }
+    },
+    async again() {
+      await engine.close();
+      return await openEmbeddedBase(options, dataDir);
+    },
+    async remove() {
+      await engine.close();
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+}
 
 /** The ports of one more process on the engine's store: it shares what is stored and nothing it remembers. */
 export const processOn = (ports: Ports, more: Partial<Ports> = {}): Ports => ({
@@ -67,7 +117,7 @@ export const processOn = (ports: Ports, more: Partial<Ports> = {}): Ports => ({
 });
 
 export interface System {
-  readonly engine: EmbeddedEngine;
+  readonly engine: Engine;
   readonly ports: Ports;
   readonly clock: ReturnType<typeof manualClock>;
   readonly errors: unknown[];
@@ -104,21 +154,19 @@ export function drive(engine: Engine, ports: Ports, onError: (component: string,
 }
 
 export async function openSystem(
-  options: { dataDir?: string; clock?: ReturnType<typeof manualClock>; outbound?: Outbound } = {},
+  options: { clock?: ReturnType<typeof manualClock>; outbound?: Outbound } = {},
 ): Promise<System> {
-  const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), "waggle-"));
-  const clock = options.clock ?? manualClock();
-  const { outbound } = options;
-  const engine = await openEmbedded({ dataDir, clock: clock as Clock, ...(outbound && { outbound }) });
-  const ports = mode.shared ? processOn(engine.ports) : engine.ports;
+  const { clock = manualClock(), outbound } = options;
+  return systemOn(await mode.open({ clock, outbound }), clock);
+}
+
+async function systemOn(base: Base, clock: ReturnType<typeof manualClock>): Promise<System> {
+  const { engine, ports } = base;
   const errors: unknown[] = [];
   const onError = (_: string, error: unknown) => errors.push(error);
   const feeds = drive(engine, ports, onError);
   const admin: Scope = { tenant: "acme", actor: { role: "admin", id: "key_test" }, ports, requestId: "test" };
-  const stop = async () => {
-    for (const end of feeds) await end();
-    await engine.close();
-  };
+  const stop = async () => void (await Promise.all(feeds.map((end) => end())));
   const system: System = {
     engine,
     ports,
@@ -128,19 +176,13 @@ export async function openSystem(
     admin,
     as: (agentId) => ({ ...admin, actor: { role: "agent", id: agentId } }),
     tenant: (name) => ({ ...systemScope(ports, name, "test"), actor: { role: "admin", id: "key_other" } }),
-    async quiet() {
-      for (let calm = 0; calm < 3; ) {
-        await new Promise((resolve) => setImmediate(resolve));
-        await ports.store.settled();
-        const busy = (await Promise.all(Object.values(ports.queues).map((queue) => queue.depth()))).some(
-          ({ waiting, inFlight }) => waiting + inFlight > 0,
-        );
-        calm = busy ? 0 : calm + 1;
-      }
-    },
+    quiet: () => base.quiet(),
     async pass(seconds, stepSeconds = Math.min(seconds, 0.5)) {
-      for (let left = seconds; left > 1e-9; left -= stepSeconds) {
-        clock.advance(Math.min(stepSeconds, left) * 1000);
+      for (let left = seconds; left > 1e-9; ) {
+        const idle = base.real ? Math.floor((clock.next() - clock.now()) / 1000 / stepSeconds) : 0;
+        const step = Math.min(left, Math.max(1, idle) * stepSeconds);
+        clock.advance(step * 1000);
+        left -= step;
         await system.quiet();
       }
     },
@@ -172,15 +214,15 @@ export async function openSystem(
     async reopen({ awaySeconds } = { awaySeconds: 0 }) {
       await stop();
       clock.advance(awaySeconds * 1000);
-      return openSystem({ dataDir, clock, ...(outbound && { outbound }) });
+      return systemOn(await base.again(), clock);
     },
     async close() {
       await system.quiet();
       const { findings } = await Audit.run(ports);
       const faults = findings.filter(({ code }) => !system.damaged.has(code));
       await stop();
+      await base.remove();
       if (faults.length > 0) throw new Error(`the store is not whole: ${JSON.stringify(faults, null, 1)}`);
-      rmSync(dataDir, { recursive: true, force: true });
     },
   };
   await system.quiet();

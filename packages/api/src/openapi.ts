@@ -126,7 +126,8 @@ const common: readonly ErrorKind[] = [
 export function errorsOf(route: Route): ErrorKind[] {
   const kinds = new Set<ErrorKind>(route.roles === "public" ? [requestErrors.internal] : common);
   for (const kind of route.errors) kinds.add(kind);
-  if (route.body !== undefined) kinds.add(requestErrors.unsupportedMediaType).add(requestErrors.tooLarge);
+  if (route.body !== undefined)
+    kinds.add(requestErrors.unsupportedMediaType).add(requestErrors.tooLarge).add(storeErrors.itemTooLarge);
   if (route.idempotent !== undefined) kinds.add(requestErrors.idempotencyMismatch);
   if (route.idempotent === "answer") kinds.add(requestErrors.idempotencyBusy);
   return [...kinds];

@@ -210,6 +210,15 @@ describe("a state that does not allow it", () => {
   });
 });
 
+test("a task too large for a row is 413, and in a batch spoils no other", async () => {
+  const large = { type: "a", metadata: "x".repeat(500_000) };
+  const alone = await api.call("POST", "/v1/tasks", { body: large });
+  expect([alone.status, alone.body.code, alone.body.errors[0].path]).toEqual([413, "store.item_too_large", "metadata"]);
+  const batch = await api.call("POST", "/v1/tasks/batch", { body: { tasks: [{ type: "a" }, large, { type: "b" }] } });
+  const codes = good(207, batch).results.map((result: { problem?: { code: string } }) => result.problem?.code);
+  expect(codes).toEqual([undefined, "store.item_too_large", undefined]);
+});
+
 describe("a body above 1 MiB is 413", () => {
   const large = Buffer.alloc(1024 * 1024 + 1, " ");
 

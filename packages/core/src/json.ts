@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import * as z from "zod";
 import { requestErrors } from "./error.ts";
 
@@ -21,6 +22,9 @@ export const jsonLimits = {
 /** Too large to lie in its task's row: it is kept as a blob. A character is at most three bytes, so most texts need no count. */
 export const isLarge = (text: JsonText): boolean =>
   text.length * 3 > jsonLimits.inlineBytes && new TextEncoder().encode(text).length > jsonLimits.inlineBytes;
+
+/** Tells payloads apart, in the names of blobs. */
+export const digestOf = (text: JsonText): string => createHash("sha256").update(text).digest("hex").slice(0, 32);
 
 /**
  * Parses JSON, keeping the members named by `payloads` as the exact text they were written in.

@@ -1,10 +1,11 @@
 import type * as AgentRow from "./agent/row.ts";
 import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
+import { isCalled } from "./delivery/schema.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
-import { serveAgent } from "./match/dispatch.ts";
+import { serveAgent, serveRoomy } from "./match/dispatch.ts";
 import { policyOf } from "./policy.ts";
 import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import { clear, expiry } from "./retention/retention.ts";
@@ -43,6 +44,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const results: string[] = [];
   const orders: Order[] = [];
   const roomy = new Map<string, [string, string]>();
+  const freed = new Map<string, Map<string, AgentRow.Row>>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
@@ -62,7 +64,9 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const order = next.kind === "task" ? orderOf(old as Row | undefined, next) : undefined;
     if (order) orders.push(order);
     const agentId = hasRoom(old, next);
-    if (agentId !== undefined) roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
+    if (agentId !== undefined && !(ports.shared && next.kind === "task"))
+      roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
+    if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
     if (next.dependants) told.push(next);
@@ -77,7 +81,27 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   for (const key of results) await ports.blobs.delete(key);
   for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
+  for (const [tenant, agents] of freed)
+    if (agents.size > 0) await serveRoomy(systemScope(ports, tenant, "outbox"), [...agents.values()]);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+/**
+ * Agents that gave slots back and still have them, where work is handed to them. Whoever ended their tasks looked for more as far
+ * as it knew, or died before it did.
+ */
+function noteFreed(
+  freed: Map<string, Map<string, AgentRow.Row>>,
+  old: AgentRow.Row | undefined,
+  next: AgentRow.Row,
+): void {
+  const agents = freed.get(next.tenant) ?? new Map<string, AgentRow.Row>();
+  const room = next.state === "active" && next.used < next.maxConcurrency;
+  if (!room || (next.connectionId === undefined && !isCalled(next))) agents.delete(next.id);
+  else if (agents.has(next.id) || (old !== undefined && old.used > next.used)) {
+    agents.set(next.id, next);
+    freed.set(next.tenant, agents);
+  }
 }
 
 /**
@@ -134,8 +158,13 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
     tenants.set(tenant, batch);
     if (row.kind === "task") {
       taskChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-      if (!ports.shared) heldChanged(batch, change.old as Row | undefined, change.new as Row | undefined);
-    } else agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+      const changed = ports.shared ? usedChanged : heldChanged;
+      changed(batch, change.old as Row | undefined, change.new as Row | undefined);
+    } else {
+      agentChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+      if (ports.shared)
+        slotsChanged(batch, change.old as AgentRow.Row | undefined, change.new as AgentRow.Row | undefined);
+    }
   }
   const once: (Put | Update)[] = [];
   const again: (Put | Delete)[] = [];
@@ -335,6 +364,19 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     say("updated", {});
   if (old?.probing && !next.probing && old.state === "active" && next.state === "active") say("back", {});
   if (next.drainedAt !== undefined && old?.drainedAt === undefined) say("drained", {});
+}
+
+/** Slots there are. Where one process has all in memory it counts them there. */
+function slotsChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRow.Row | undefined): void {
+  const slots = (row: AgentRow.Row | undefined) =>
+    row === undefined || row.state === "stopped" ? 0 : row.maxConcurrency;
+  add(batch, "slots.all", slots(next) - slots(old));
+}
+
+/** Slots in use, by the tasks that have them: their change is counted anyway, that of their agent is not. */
+function usedChanged(batch: Batch, old: Row | undefined, next: Row | undefined): void {
+  const slots = (row: Row | undefined) => (row && held.has(row.status) ? row.slots : 0);
+  add(batch, "slots.used", slots(next) - slots(old));
 }
 
 /** Gives events their sequence numbers, and notes for each task which rows speak of it. */

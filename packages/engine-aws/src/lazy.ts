@@ -4,10 +4,13 @@ import type { QueueParts } from "./queue.ts";
 /** The queue, whose code and client are loaded with its first call: most calls of the API send nothing. */
 export function lazyQueue(parts: QueueParts): Queue {
   let loaded: Promise<Queue> | undefined;
-  const queue = () => {
-    loaded ??= import("@waggle/engine-aws/sdk/queues").then(({ createQueue }) => createQueue(parts));
-    return loaded;
-  };
+  const load = async () => (await import("@waggle/engine-aws/sdk/queues")).createQueue(parts);
+  /** One that could not be loaded is loaded anew by the next call. */
+  const queue = () =>
+    (loaded ??= load().catch((error) => {
+      loaded = undefined;
+      throw error;
+    }));
   return {
     send: async (messages) => (await queue()).send(messages),
     receive: async (options) => (await queue()).receive(options),

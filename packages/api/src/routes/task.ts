@@ -96,12 +96,15 @@ export const taskRoutes: readonly Route[] = [
     idempotent: "domain",
     responses: { 201: { description: "Taken, on disk", schema: TaskAnswer } },
     errors: creating,
-    async handler({ scope, query, body, request, idempotency, done }) {
+    async handler(call) {
+      const { scope, body, idempotency } = call;
       await checkParent(scope, body.parentId);
       const { task, replayed } = await Task.create(scope, body, idempotency && { idempotency });
-      const { waitSeconds } = query;
-      if (waitSeconds > 0) done();
-      const answered = waitSeconds > 0 ? await Task.get(scope, task.id, { waitSeconds, signal: request.signal }) : task;
+      const { waitSeconds } = call.query;
+      if (waitSeconds > 0) call.done();
+      const wait = (signal: AbortSignal) => Task.get(scope, task.id, { waitSeconds, signal });
+      // Whoever may wait no longer is told that it was taken, as it was.
+      const answered = waitSeconds > 0 ? await whileAllowed(call, wait).catch(() => task) : task;
       return json(taskJson(answered), 201, replayed ? replayedHeader : undefined);
     },
   }),

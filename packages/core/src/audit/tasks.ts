@@ -57,7 +57,7 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
           report(pass, "row.misplaced", row, row.sk, `is task ${row.id} of ${row.tenant}, and lies elsewhere`);
           continue;
         }
-        addUp(books, row);
+        addUp(books, row, pass.ports.shared);
         judgeAlone(pass, books, row);
         related.push(...relatedOf(pass, books, row));
         await judgePayloads(pass, row);
@@ -80,13 +80,14 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
 const isRetired = ({ now }: Pass, { retention: { taskSeconds } }: Books, { status, at }: Told): boolean =>
   status !== "created" && terminal.has(status) && (expiry(at, taskSeconds) ?? Number.POSITIVE_INFINITY) <= now;
 
-function addUp(books: Books, row: Row): void {
+function addUp(books: Books, row: Row, shared = false): void {
   const name = `${row.id} ${row.fence} ${row.rev}`;
   books.mark = (books.mark + hash(name)) >>> 0;
   count(books.counts, `tasks.${row.status}`);
   count(books.counts, "bytes", grown(undefined, row));
   if (row.status === "queued")
     for (const { capability } of row.requires ?? [{ capability: "" }]) count(books.counts, `depth.${capability}`);
+  if (shared && held.has(row.status)) count(books.counts, "slots.used", row.slots);
   if (held.has(row.status) && row.agentId !== undefined) {
     const agent = at(books.held, row.agentId, () => ({ slots: 0, tasks: [] }));
     agent.slots += row.slots;

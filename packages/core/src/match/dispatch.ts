@@ -9,6 +9,7 @@ import type { Scope } from "../scope.ts";
 import { advance, held, type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import {
+  cacheOf,
   type Directory,
   freeSlots,
   idOfParked,
@@ -669,9 +670,43 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
   return got;
 }
 
-/** An agent has room: it is pushed what waits for it. Room that comes while this runs is filled by the same run. */
-export async function serveAgent(scope: Scope, agentId: string): Promise<void> {
-  const directory = await openFor(scope.ports, scope.tenant, agentId);
+/**
+ * Whether the agent, on a shared store, has to be looked for work for now: there are lanes it may serve, as far as is known, or
+ * it is to leave. If one was made a moment ago, the outbox sees to it: it looks for every agent that came to have room.
+ */
+export function mayServe(scope: Scope, row: Member["row"]): boolean {
+  const directory = cacheOf(scope.ports, scope.tenant);
+  const member = directory.members.get(row.id);
+  if (row.state === "draining" || !member || directory.lanesAt + lanesKnownMs < scope.ports.clock.now()) return true;
+  return registeredLanes(directory, member).length > 0;
+}
+
+/** On a shared store a process knows lanes, too, that nobody waited in yet. */
+const registeredLanes = (directory: Directory, member: Member): Lane[] =>
+  directory.lanesOf(member).filter((lane) => lane.confirmedAt > 0);
+
+const lanesKnownMs = 2_000;
+
+/** Agents came to have room: those that may serve a lane get what waits there. For the outbox of a shared store. */
+export async function serveRoomy(scope: Scope, rows: readonly Member["row"][]): Promise<void> {
+  const directory = cacheOf(scope.ports, scope.tenant);
+  await Shared.readLanes(scope, directory);
+  for (const row of rows) {
+    directory.set(row);
+    if (mayServe(scope, row)) await serveAgent(scope, row.id);
+  }
+}
+
+/**
+ * An agent has room: it is pushed what waits for it. Room that comes while this runs is filled by the same run.
+ * @param enough as for `openFor`
+ */
+export async function serveAgent(
+  scope: Scope,
+  agentId: string,
+  enough?: (row: Member["row"]) => boolean,
+): Promise<void> {
+  const directory = await openFor(scope.ports, scope.tenant, agentId, enough);
   const member = directory.members.get(agentId);
   if (!member) return;
   if (scope.ports.shared && member.row.state === "draining") return emptied(scope, directory, member);
@@ -788,7 +823,7 @@ async function takeShared(
   connectionId?: string,
 ): Promise<Row[]> {
   await Shared.readLanes(scope, directory);
-  const lanes = directory.lanesOf(member);
+  const lanes = registeredLanes(directory, member);
   const heads = new Map<Lane, { keys: string[]; whole: boolean }>();
   for (let i = 0; i < lanes.length; i += Shared.lanesAtOnce) {
     const part = lanes.slice(i, i + Shared.lanesAtOnce);

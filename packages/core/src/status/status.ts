@@ -1,7 +1,7 @@
 import * as AgentRow from "../agent/row.ts";
 import * as Agent from "../agent/schema.ts";
 import { counters, family } from "../counters.ts";
-import { idOfParked, open, opened } from "../match/directory.ts";
+import { cacheOf, type Directory, idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
 import { headsOf, readLanes } from "../match/shared.ts";
 import type { Ports } from "../port/index.ts";
@@ -41,6 +41,24 @@ export async function read(scope: Scope) {
     used += member.used;
   }
   byStatus.stopped = counts["agents.stopped"] ?? 0;
+  const ended = family(counts, "ended.");
+  return {
+    at: new Date(now).toISOString(),
+    agents: { total: directory.members.size, byStatus, byRole, slots, slotsInUse: used },
+    tasks: { byStatus: Object.fromEntries(Task.statuses.map((status) => [status, counts[`tasks.${status}`] ?? 0])) },
+    queues: await queuesOf(scope, directory, counts),
+    totals: {
+      completed: ended.completed ?? 0,
+      failed: ended.failed ?? 0,
+      cancelled: ended.cancelled ?? 0,
+      expired: ended.expired ?? 0,
+    },
+  };
+}
+
+/** What waits, by the capability it needs. */
+async function queuesOf(scope: Scope, directory: Directory, counts: Record<string, number>) {
+  const now = scope.ports.clock.now();
   const depth = family(counts, "depth.");
   const oldest: Record<string, number> = {};
   const { shared } = scope.ports;
@@ -61,33 +79,28 @@ export async function read(scope: Scope) {
       oldest[name] = Math.max(oldest[name] ?? 0, age);
     }
   }
-  const ended = family(counts, "ended.");
-  return {
-    at: new Date(now).toISOString(),
-    agents: { total: directory.members.size, byStatus, byRole, slots, slotsInUse: used },
-    tasks: { byStatus: Object.fromEntries(Task.statuses.map((status) => [status, counts[`tasks.${status}`] ?? 0])) },
-    queues: Object.entries(depth).map(([capability, waiting]) => ({
-      capability: capability || "any",
-      waiting,
-      oldestSeconds: Math.round((oldest[capability] ?? 0) * 1000) / 1000,
-    })),
-    totals: {
-      completed: ended.completed ?? 0,
-      failed: ended.failed ?? 0,
-      cancelled: ended.cancelled ?? 0,
-      expired: ended.expired ?? 0,
-    },
-  };
+  return Object.entries(depth).map(([capability, waiting]) => ({
+    capability: capability || "any",
+    waiting,
+    oldestSeconds: Math.round((oldest[capability] ?? 0) * 1000) / 1000,
+  }));
 }
 
-/** Of every tenant: what waits, by the capability it needs, and the slots there are. */
+/** Of every tenant: what waits, by the capability it needs, and the slots there are. Where that is counted no agent is read. */
 export async function load(ports: Ports) {
   const loads = [];
   for (let after: string | undefined; ; ) {
     const page = await ports.store.query({ pk: tenantKey("").pk, limit: 100, ...(after !== undefined && { after }) });
     for (const { sk: tenant } of page.items) {
-      const { agents, queues } = await read(systemScope(ports, tenant, "scaling"));
-      loads.push({ tenant, slots: agents.slots, slotsInUse: agents.slotsInUse, queues });
+      const scope = systemScope(ports, tenant, "scaling");
+      if (!ports.shared) {
+        const { agents, queues } = await read(scope);
+        loads.push({ tenant, slots: agents.slots, slotsInUse: agents.slotsInUse, queues });
+        continue;
+      }
+      const counts = await counters(scope);
+      const queues = await queuesOf(scope, cacheOf(ports, tenant), counts);
+      loads.push({ tenant, slots: counts["slots.all"] ?? 0, slotsInUse: counts["slots.used"] ?? 0, queues });
     }
     if (page.last === undefined) return loads;
     after = page.last;

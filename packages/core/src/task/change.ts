@@ -1,9 +1,9 @@
 import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
-import { cancelMark, heldMark } from "../agent/row.ts";
+import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { cacheOf, type Directory, type Member, open, openFor } from "../match/directory.ts";
-import { readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
+import { mayServe, readTask, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
@@ -32,13 +32,17 @@ const tries = 20;
  * Reads the task, decides, and writes on the condition that nobody changed it meanwhile; else decides again.
  * A task that leaves its agent, its lane or its limits gives back in the same transaction what it held there.
  *
- * @returns the task after it, and before it; the same row twice when `decide` answered undefined
+ * @param options `revokes`: the agent is told to stop working on a task that leaves it; before its slots are given back, as others may
+ *   give it work the moment it has them
+ * @returns the task after it, and before it; the same row twice when `decide` answered undefined. And its agent, where that was
+ *   written by itself
  */
 export async function change(
   scope: Scope,
   id: string,
   decide: (row: Row, now: number) => Decision | undefined,
-): Promise<{ row: Row; before: Row }> {
+  { revokes = false } = {},
+): Promise<{ row: Row; before: Row; agent?: AgentRow }> {
   const { store, clock, queues } = scope.ports;
   for (let attempt = 0; attempt < tries; attempt++) {
     if (scope.ports.shared) await yieldTo(scope.ports, attempt);
@@ -86,12 +90,24 @@ export async function change(
     const apart = scope.ports.shared && freed && writes.length === 2;
     const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
-    if (apart) await store.write(onlyOnce(writes[1] as Update, { [heldMark(id)]: before.fence }));
+    if (freed && revokes) await revoke(scope, before);
+    const given = apart
+      ? await store.write(onlyOnce(writes[1] as Update, { [heldMark(id)]: before.fence }))
+      : undefined;
+    if (given?.ok && given.item) {
+      const agent = given.item as AgentRow;
+      cacheOf(scope.ports, scope.tenant).set(agent);
+      return { row: next, before, agent };
+    }
     if (freed) await afterFreed(scope, before, decision, now);
     return { row: next, before };
   }
   throw conflict(`task ${id} is being changed by others; try again`);
 }
+
+/** `change` of what may leave its agent by another's doing: that one is told. */
+export const takeAway = (scope: Scope, id: string, decide: Parameters<typeof change>[2]) =>
+  change(scope, id, decide, { revokes: true });
 
 /** Slots are given back once for each attempt, whoever does it: with the mark goes the right to. */
 const onlyOnce = (write: Update, equals: Readonly<Record<string, number>>): Update => ({ ...write, if: { equals } });
@@ -124,19 +140,23 @@ async function afterFreed(scope: Scope, before: Row, decision: Decision, now: nu
 /**
  * After a task gave back its places: whoever waits for its limits goes on, and its agent gets its next work,
  * as the answer of this call when it asked for `max` of it, else by push when it is there to receive it.
+ * @param agent as the store has it, where that is known
  */
 export async function goOn(
   scope: Scope,
   before: Row,
   max?: number,
+  agent?: AgentRow,
 ): Promise<{ directory: Directory; member: Member; tasks: Row[] } | undefined> {
   if (Gate.gated(before)) for (const key of Gate.keysOf(before)) await serveGate(scope, key);
   if (before.agentId === undefined) return undefined;
   if (!max) {
-    await serveAgent(scope, before.agentId);
+    if (!agent) await serveAgent(scope, before.agentId);
+    else if (mayServe(scope, agent)) await serveAgent(scope, before.agentId, () => true);
     return undefined;
   }
-  const directory = await openFor(scope.ports, scope.tenant, before.agentId);
+  const known = agent && (() => true);
+  const directory = await openFor(scope.ports, scope.tenant, before.agentId, known);
   const member = directory.members.get(before.agentId);
   if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member);
   if (member && isCalled(member.row)) {
@@ -215,7 +235,7 @@ export function released(row: Row, reason: string, now: number): Decision {
 }
 
 /** Tells the agent that had it to stop working on it. */
-export async function revoke(scope: Scope, before: Row): Promise<void> {
+async function revoke(scope: Scope, before: Row): Promise<void> {
   if (before.agentId === undefined) return;
   tell(scope, await whereIs(scope, before.agentId), { revoked: [before.id] });
 }

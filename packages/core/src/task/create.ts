@@ -1,11 +1,10 @@
-import { createHash } from "node:crypto";
 import type { z } from "zod";
-import { isError, requestErrors, type WaggleError } from "../error.ts";
+import { isError, requestErrors, storeErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
-import { isLarge, type JsonText } from "../json.ts";
+import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
 import { admissible, admit, admitEach, laneOf, readTask } from "../match/dispatch.ts";
-import type { Write } from "../port/index.ts";
+import { itemBytes, storeLimits, type Write } from "../port/index.ts";
 import { type Room, reserve } from "../quota/reserve.ts";
 import { keptUntil } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
@@ -47,31 +46,48 @@ export async function create(
       const row = await build(scope, input, seed.ids[0] as string, seed.at);
       if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
       if (known) {
-        const stored = await readTask(scope, row.id);
-        const past = stored ? undefined : await isPast(scope, row);
-        if (past) throw past;
-        // Whoever stored it may have died before the look at its dependencies that has to follow.
-        if (stored?.unmet) await catchUp(scope, stored, await link(scope, [stored]));
-        else if (!stored) await store(scope, [row], { again: true });
+        await makeAgain(scope, row, input);
         return { task: infoOf(row, input), replayed: true };
       }
       await checkDependencies(scope, row);
+      const there = async () => {
+        const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
+        if (!taken) return undefined;
+        const same = sameAsked(taken, row);
+        await catchUp(scope, same);
+        return { task: infoOf(same, input), replayed: true };
+      };
+      if (row.inputBlob !== undefined) {
+        const taken = await there();
+        if (taken) return taken;
+        await keepInput(scope, row, input);
+      }
       // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
       const keyFirst = scope.ports.shared && input.id === undefined;
       if (await store(scope, [row], { remembered: remember?.(seed), keyFirst })) {
         room?.taken();
         return { task: infoOf(row, input), replayed: false };
       }
-      const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
-      if (taken) {
-        const same = sameAsked(taken, row);
-        await catchUp(scope, same);
-        return { task: infoOf(same, input), replayed: true };
-      }
+      const taken = await there();
+      if (taken) return taken;
       // The same key was used meanwhile: what it made is the answer.
     } finally {
       room?.release();
     }
+  }
+}
+
+/** The task a key stands for already, unless it is past its retention. */
+async function makeAgain(scope: Scope, row: Row, input: Create): Promise<void> {
+  const stored = await readTask(scope, row.id);
+  if (!stored) {
+    const past = await isPast(scope, row);
+    if (past) throw past;
+    await keepInput(scope, row, input);
+    await store(scope, [row], { again: true });
+  } else if (stored.unmet) {
+    // Whoever stored it may have died before the look at its dependencies that has to follow.
+    await catchUp(scope, stored, await link(scope, [stored]));
   }
 }
 
@@ -164,6 +180,9 @@ async function makeBatch(
     // Within the batch the flag is written with the row itself.
     if (taken.some((other) => other.dependsOn?.includes(row.id))) Object.assign(row, { dependants: true });
   }
+  await Promise.all(
+    rows.map((row, i) => (row && taken.includes(row) ? keepInput(scope, row, entries[i]?.input ?? {}) : undefined)),
+  );
   const how = { again: known, remembered: remember?.(seed), atomic: input.atomic };
   if (taken.length > 0 && !(await store(scope, taken, how))) {
     room?.release();
@@ -203,6 +222,11 @@ function sameAsked(taken: Row, row: Row): Row {
 }
 
 const newId = (scope: Scope) => createId("tsk", scope.ports.clock.now(), scope.ports.random);
+
+/** Puts a large input where its row will name it: only once nothing stands in the way of the task. */
+async function keepInput({ ports }: Scope, row: Row, input: { input?: JsonText | undefined }): Promise<void> {
+  if (row.inputBlob !== undefined) await ports.blobs.put(row.inputBlob, new TextEncoder().encode(input.input));
+}
 
 /** The answer shows the input even where it is kept as a blob. */
 function infoOf(row: Row, input: { input?: JsonText | undefined }): Info {
@@ -306,11 +330,9 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
   };
   if (blob) {
     // An id the caller chose may come again with another input, which must not take the place of the first.
-    const part = input.id === undefined ? "input" : `input-${digest(input.input as string)}`;
-    const bytes = new TextEncoder().encode(input.input);
+    const part = input.id === undefined ? "input" : `input-${digestOf(input.input as JsonText)}`;
     row.inputBlob = `${scope.tenant}/${id}/${part}`;
-    row.inputBytes = bytes.length;
-    await scope.ports.blobs.put(row.inputBlob, bytes);
+    row.inputBytes = bytesOf(input.input);
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;
   if (input.description !== undefined) row.description = input.description;
@@ -333,12 +355,23 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
   if (scope.traceparent !== undefined) row.traceparent = scope.traceparent;
   if (startAt > now) row.scheduledAt = startAt;
   row.deadlineAt = deadlineOf(row as Row);
+  checkSize(row as Row, input);
   return row as Row;
 }
 
-type Draft = { -readonly [Field in keyof Row]: Row[Field] | undefined };
+/** Metadata and the lists of selectors can make a row too large. The store would say so in the midst of a batch. */
+function checkSize(row: Row, { metadata, labels }: Create): void {
+  // All else that a caller can give comes to less than 150 KB, a selector to less than 40 KB.
+  if ((metadata?.length ?? 0) * 3 + labels.length * 40_000 < 250_000) return;
+  const bytes = itemBytes(row);
+  if (bytes <= storeLimits.itemBytes) return;
+  const path = (metadata?.length ?? 0) * 3 > bytes / 2 ? "metadata" : "labels";
+  throw storeErrors.itemTooLarge(`the task is ${bytes} bytes; at most ${storeLimits.itemBytes}`, {
+    errors: [{ path, message: `the task takes ${bytes} bytes; at most ${storeLimits.itemBytes}` }],
+  });
+}
 
-const digest = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 32);
+type Draft = { -readonly [Field in keyof Row]: Row[Field] | undefined };
 
 const hasAny = (fields: object): boolean => {
   for (const name in fields) if (fields[name as never] !== undefined) return true;

@@ -7,7 +7,7 @@ import { backSince, open } from "../match/directory.ts";
 import { readTask } from "../match/dispatch.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { change, type Decision, failed, goOn, released, revoke, whereIs } from "./change.ts";
+import { change, type Decision, failed, goOn, released, takeAway, whereIs } from "./change.ts";
 import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
@@ -19,7 +19,7 @@ import type { Info } from "./schema.ts";
  */
 export async function cancel(scope: Scope, id: string, input: { reason?: string | undefined }): Promise<Info> {
   const reason = input.reason ?? "cancelled by request";
-  const { row, before } = await change(scope, id, (row, now) => {
+  const { row, before } = await takeAway(scope, id, (row, now) => {
     if (terminal.has(row.status) || row.cancelAt !== undefined) return undefined;
     const error = { code: outcome.cancelled, message: reason };
     if (!held.has(row.status)) return { changes: { status: "cancelled", error }, note: reason };
@@ -44,7 +44,6 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
     if (!scope.ports.shared) (await open(scope.ports, scope.tenant)).members.get(row.agentId)?.cancels?.add(id);
     tell(scope, await whereIs(scope, row.agentId), { cancel: [id] });
   } else if (held.has(before.status)) {
-    await revoke(scope, before);
     await goOn(scope, before);
   }
   return toInfo(row);
@@ -109,14 +108,13 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
 export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
   const unit = Math.random();
   try {
-    const { row, before } = await change(scope, id, (row, now) => due(row, now, unit, backSince(scope.ports)));
+    const { row, before } = await takeAway(scope, id, (row, now) => due(row, now, unit, backSince(scope.ports)));
     if (row === before) {
       const now = scope.ports.clock.now();
       // A deadline that is past and was spared (the server was away) is looked at again soon.
       return row.deadlineAt !== undefined && row.deadlineAt <= now ? now + 1000 : row.deadlineAt;
     }
     if (held.has(before.status) && !held.has(row.status)) {
-      await revoke(scope, before);
       await goOn(scope, before);
     }
     // The timer that fired is spent, and the outbox arms none for a deadline later than the one it knew.
@@ -224,14 +222,13 @@ export async function takeBack(
   let count = 0;
   for (const task of await heldTasks(scope, agentId)) {
     if (keep?.(task)) continue;
-    const { row, before } = await change(scope, task.id, (row, now) => {
+    const { row, before } = await takeAway(scope, task.id, (row, now) => {
       if (row.agentId !== agentId || !held.has(row.status) || keep?.(row)) return undefined;
       if (how === "released" || row.status === "assigned") return released(row, reason, now);
       return failed(row, { code: outcome.agentLost, message: reason }, now, { unit: 0, immediate: true });
     });
     if (row === before) continue;
     count++;
-    await revoke(scope, before);
     await goOn(scope, before);
   }
   return count;

@@ -1,8 +1,8 @@
 import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
-import { isLarge, type JsonText } from "../json.ts";
-import { toAssignment } from "../match/dispatch.ts";
+import { digestOf, isLarge, type JsonText } from "../json.ts";
+import { readTask, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";
@@ -79,15 +79,9 @@ export async function heartbeat(
 /** Records the result. An attempt that never said it started is taken to have started when it was assigned. */
 export async function complete(scope: Scope, id: string, input: z.output<typeof schema.Complete>): Promise<Ended> {
   const { result } = input;
-  let resultBlob: string | undefined;
-  let resultBytes: number | undefined;
-  if (result !== undefined && isLarge(result)) {
-    const bytes = new TextEncoder().encode(result);
-    resultBytes = bytes.length;
-    resultBlob = `${scope.tenant}/${id}/result-${input.fence}`;
-    await scope.ports.blobs.put(resultBlob, bytes);
-  }
-  const done = await end(scope, id, input, (row) => ({
+  const resultBlob = await keepLarge(scope, id, input.fence, result);
+  const resultBytes = resultBlob === undefined ? undefined : Buffer.byteLength(result as JsonText);
+  const record = (row: Row): Decision => ({
     changes: {
       status: "completed",
       startedAt: row.startedAt ?? row.assignedAt,
@@ -98,9 +92,32 @@ export async function complete(scope: Scope, id: string, input: z.output<typeof 
     note: true,
     ended: "completed",
     units: input.usage?.units,
-  }));
+  });
+  const done = await end(scope, id, input, record);
   if (resultBlob === undefined || done.status !== "completed") return done;
   return { ...done, task: { ...done.task, result: result as JsonText } };
+}
+
+/**
+ * A result too large for the task's row, as a blob that is there before the row names it. Only from whoever holds the task,
+ * and under a name that no other result has: a call that is refused, or repeated with another result, must not touch the one
+ * recorded.
+ * @returns its name; undefined when it is not large, or is not the one that was recorded before
+ */
+async function keepLarge(
+  scope: Scope,
+  id: string,
+  fence: number,
+  result: JsonText | undefined,
+): Promise<string | undefined> {
+  if (result === undefined || !isLarge(result)) return undefined;
+  const row = await readTask(scope, id);
+  if (!row) throw missing(id);
+  const key = `${scope.tenant}/${id}/result-${fence}-${digestOf(result)}`;
+  if (recorded(scope, row, fence)) return row.resultBlob === key ? key : undefined;
+  mine(scope, row, fence);
+  await scope.ports.blobs.put(key, new TextEncoder().encode(result));
+  return key;
 }
 
 /** The attempt failed: it is tried again as its policy says, or the task has failed. */
@@ -136,12 +153,12 @@ async function end(
   input: { readonly fence: number; readonly take?: number | undefined },
   decide: (row: Row, now: number) => Decision,
 ): Promise<Ended> {
-  const { row, before } = await change(scope, id, (row, now) => {
+  const { row, before, agent } = await change(scope, id, (row, now) => {
     if (recorded(scope, row, input.fence)) return undefined;
     mine(scope, row, input.fence);
     return decide(row, now);
   });
-  const next = await goOn(scope, before, input.take);
+  const next = await goOn(scope, before, input.take, agent);
   // A getter: a socket's reply names the task's status and has no use for the rest.
   const ended = {
     status: row.status,

@@ -1,5 +1,5 @@
 import type { Client } from "../client.ts";
-import { WaggleApiError } from "../error.ts";
+import { isPassing, WaggleApiError } from "../error.ts";
 import type { Commands } from "../types.ts";
 import { type AgentConnection, type Ended, tellState } from "./connection.ts";
 import type { Job, Log, Work } from "./work.ts";
@@ -65,7 +65,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
       work.settled(job);
       if (assignments && assignments.length > 0) work.assign(assignments);
     } catch (error) {
-      if (!(error instanceof WaggleApiError)) {
+      if (!(error instanceof WaggleApiError) || isPassing(error)) {
         // Out of reach for longer than a client tries: the heartbeat says when that is over.
         setTimeout(() => void (closed || send(job)), 1_000);
       } else if (error.status === 400 || error.status === 413) work.refused(job, error);

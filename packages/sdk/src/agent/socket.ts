@@ -1,6 +1,6 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { WebSocket } from "ws";
-import { toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
+import { isPassing, toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
 import { backoffMs } from "../retry.ts";
 import type { Assignment, Commands } from "../types.ts";
 import { type AgentConnection, type Ended, tellState } from "./connection.ts";
@@ -45,7 +45,7 @@ const longestSilenceMs = 240_000;
 const soon = { tries: 10, initialMs: 50, maxMs: 1_000 };
 const later = { initialMs: 1_000, maxMs: 10_000 };
 
-/** The longest a call beside the connection may take. */
+/** The longest a call beside the connection may take, or a welcome. A gateway gives its function no longer. */
 const callMs = 30_000;
 
 /** Answers to the upgrade that another try will not change. */
@@ -175,8 +175,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   });
   const answered = (job: Job, { ok, problem }: Reply) => {
     if (ok) return work.settled(job);
-    const status = problem?.status ?? 500;
-    if (status >= 500 || status === 429 || problem?.code === "task.conflict") {
+    const { status } = problem ?? {};
+    if (isPassing(problem ?? {})) {
       // A reconnect meanwhile sends it as well; the server takes it once.
       setTimeout(() => live && work.resendOne(job), 100 + options.random() * 900);
     } else if (status === 404 || status === 409 || status === 401) {
@@ -233,6 +233,8 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         return;
       default: {
         log.warn(`the gateway lost a frame: ${frame.message ?? "it does not say why"}`);
+        // It was the hello: without a welcome nothing else is said here.
+        if (!live) return socket?.terminate();
         const at = now();
         setTimeout(() => live && sayAgain(at), 100 + options.random() * 900);
       }
@@ -290,7 +292,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     });
     socket = mine;
     carried = to !== address;
-    mine.on("open", () => socket === mine && send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`));
+    mine.on("open", () => {
+      if (socket !== mine) return;
+      send(`{"op":"hello","holding":${JSON.stringify(work.holding())}}`);
+      const late = setTimeout(() => socket === mine && !live && mine.terminate(), callMs);
+      mine.once("close", () => clearTimeout(late));
+    });
     mine.on("message", (data: Buffer) => {
       if (socket !== mine) return;
       let frames: ServerFrame | ServerFrame[];
