@@ -108,7 +108,9 @@ export async function openCloud(
   };
 
   function make(name: FunctionName): Made {
-    const base = processOn(engine.ports, {
+    // There is no looking at all rows there.
+    const { inspect: _, ...there } = engine.ports;
+    const base = processOn(there, {
       live: live(),
       store: { ...engine.ports.store, projected: () => Promise.resolve() },
     });
