@@ -42,6 +42,7 @@ export async function onAws({
   // Each step of the clock is many calls of an emulator.
   vi.setConfig({ testTimeout: 120_000 });
   mode.shared = true;
+  mode.brief = process.env.WAGGLE_AWS_ALL !== "1";
   mode.open = async ({ clock, outbound }) => {
     const [{ endpoint }, { endpoint: storeEndpoint }] = await Promise.all([emulators.ministack(), dynamo()]);
     const prefix = `domain-${process.pid}-${++opened}`;
@@ -60,8 +61,10 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   /** Up to which mark each consumer of the stream has come. */
   const reached = new Map<string, number>();
   const sending = new Set<Promise<unknown>>();
-  /** Writes and messages so far: whatever makes some is not at its end. */
+  /** Calls of the store and the queues so far: whatever makes some is not at its end. */
   let work = 0;
+  /** How many there were when nothing was left to do. */
+  let calm = -1;
   const counted =
     <Args extends unknown[], Result>(call: (...args: Args) => Promise<Result>) =>
     (...args: Args) => {
@@ -95,6 +98,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
       for (const { body, delaySeconds = 0 } of messages) {
         if (delaySeconds <= 0) continue;
         clock.after(delaySeconds * 1000, () => {
+          work++;
           const sent = own.send([{ body }]).finally(() => sending.delete(sent));
           sending.add(sent);
         });
@@ -104,6 +108,9 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   });
   const counting: Store = {
     ...store,
+    get: counted(store.get),
+    batchGet: counted(store.batchGet),
+    query: counted(store.query),
     write: counted(store.write),
     transact: counted(store.transact),
     batchWrite: counted(store.batchWrite),
@@ -146,6 +153,9 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
     ports,
     real: true,
     async quiet() {
+      // What a timer has woken begins with a call.
+      for (let turns = 0; turns < 3; turns++) await new Promise((resolve) => setImmediate(resolve));
+      if (work === calm) return;
       for (let before = -1; before !== work; ) {
         before = work;
         while (sending.size > 0) await Promise.all(sending);
@@ -160,6 +170,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
         await through(reached.keys());
         await through(views);
       }
+      calm = work;
     },
     async again() {
       await engine.close();

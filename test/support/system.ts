@@ -64,8 +64,12 @@ export interface Base {
 
 type OpenBase = (options: { clock: ReturnType<typeof manualClock>; outbound?: Outbound | undefined }) => Promise<Base>;
 
-/** How systems are opened; `shared`: as if other processes wrote to the same store. */
-export const mode: { shared: boolean; open: OpenBase } = { shared: false, open: openEmbeddedBase };
+/** How systems are opened; `shared`: as if other processes wrote to the same store; `brief`: what takes long there is left out. */
+export const mode: { shared: boolean; brief: boolean; open: OpenBase } = {
+  shared: false,
+  brief: false,
+  open: openEmbeddedBase,
+};
 
 async function openEmbeddedBase(
   options: Parameters<OpenBase>[0],
