@@ -25,6 +25,7 @@ export async function play(cloud: Cloud): Promise<readonly string[]> {
 /** What people and scripts do. */
 async function administers({ call, cloud }: Tools): Promise<void> {
   for (const path of ["/health", "/openapi.json", "/docs", "/v1/status", "/metrics"]) await call("GET", path);
+  await call("GET", "/v1/audit", undefined, { status: [501] });
   const { id } = await call("POST", "/v1/keys", { role: "client" }, { headers: { "idempotency-key": "one" } });
   await call("POST", "/v1/keys", { role: "admin", tenant: "other" });
   await call("GET", "/v1/keys");
