@@ -109,7 +109,9 @@ export async function openCloud(
   };
 
   function make(name: FunctionName): Made {
-    const base = processOn(engine.ports, {
+    // No process there knows all that is stored.
+    const { inspect: _, ...known } = engine.ports;
+    const base = processOn(known, {
       live: live(),
       store: { ...engine.ports.store, projected: () => Promise.resolve() },
     });
