@@ -24,7 +24,7 @@ async function connected(transport: "socket" | "poll"): Promise<void> {
     key,
     name,
     transport,
-    capabilities: transport === "socket" ? ["chaos", "narrow"] : ["chaos"],
+    capabilities: transport === "socket" ? ["chaos", "bulk", "narrow"] : ["chaos", "bulk"],
     concurrency,
     leaseSeconds,
     handlers: {

@@ -96,7 +96,16 @@ export const kinds: readonly Kind[] = [
     ends: ["expired"],
   },
   { name: "hasty", weight: 1, task: { ...base, timeouts: { runSeconds: 0.5 } }, busyMs: 100, ends: ["completed"] },
-  { name: "large", weight: 1, task: base, busyMs: 10, ends: ["completed"], inputBytes: 100_000, echoes: true },
+  {
+    name: "large",
+    weight: 1,
+    // What answers a call may be 64 KB at most: this is for agents that connect.
+    task: { ...base, requires: [...able, { capability: "bulk" }] },
+    busyMs: 10,
+    ends: ["completed"],
+    inputBytes: 100_000,
+    echoes: true,
+  },
 ];
 
 const drawn = kinds.flatMap((kind) => Array.from({ length: kind.weight }, () => kind));

@@ -4,7 +4,7 @@ import { createId } from "../id.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { openFor } from "../match/directory.ts";
 import { admissible, admit, admitEach, laneOf, readTask } from "../match/dispatch.ts";
-import { itemBytes, storeLimits, type Write } from "../port/index.ts";
+import { itemBytes, type Put, storeLimits, type Write } from "../port/index.ts";
 import { type Room, reserve } from "../quota/reserve.ts";
 import { keptUntil } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
@@ -135,7 +135,7 @@ export async function createBatch(
 interface Batch {
   readonly seed: Seed;
   readonly known: boolean;
-  readonly remember: ((seed: Seed) => Write) | undefined;
+  readonly remember: ((seed: Seed) => Put) | undefined;
   readonly entries: readonly Entry[];
   readonly room: Room | undefined;
 }
@@ -238,7 +238,7 @@ function infoOf(row: Row, input: { input?: JsonText | undefined }): Info {
 async function recall(
   scope: Scope,
   idempotency: CreateOptions["idempotency"],
-): Promise<{ seed?: Seed; remember?: (seed: Seed) => Write }> {
+): Promise<{ seed?: Seed; remember?: (seed: Seed) => Put }> {
   if (!idempotency) return {};
   const { key, hash } = idempotency;
   const { store, clock } = scope.ports;
@@ -414,9 +414,10 @@ export async function store(
     remembered,
     atomic = false,
     keyFirst = false,
-  }: { again?: boolean; remembered?: Write | undefined; atomic?: boolean; keyFirst?: boolean },
+  }: { again?: boolean; remembered?: Put | undefined; atomic?: boolean; keyFirst?: boolean },
 ): Promise<boolean> {
   const { store } = scope.ports;
+  const begun = store.generation();
   const waiting = rows.filter((row) => row.unmet !== undefined);
   // Those of a call that comes again may have ended long ago.
   const own = new Set(again ? [] : rows.map((row) => row.id));
@@ -432,7 +433,7 @@ export async function store(
   } else {
     if (remembered && !(await store.write(remembered)).ok) return false;
     if (atomic) await storeTogether(scope, rows, []);
-    else await storeEach(scope, rows);
+    else await storeEach(scope, rows, remembered, begun);
   }
   for (const row of waiting) await catchUp(scope, row, ended, own);
   return true;
@@ -450,24 +451,44 @@ async function storeTogether(scope: Scope, rows: readonly Row[], others: readonl
   return (await scope.ports.store.transact([...puts, ...others])).ok;
 }
 
-/** Each by itself: those that wait for others first, so that they are there when one of the others has ended. */
-async function storeEach(scope: Scope, rows: readonly Row[]): Promise<void> {
-  const put = (row: Row) => ({ put: row });
-  await scope.ports.store.batchWrite(rows.filter((row) => row.status !== "queued").map(put));
-  const left = await admitted(
-    scope,
-    rows.filter((row) => row.status === "queued"),
-  );
+/**
+ * Each by itself: those that wait for others first, so that they are there when one of the others has ended.
+ * @param begun the store's generation before the key was remembered: where that was taken back, as the disk failed, the call comes
+ *   again and makes other tasks
+ * @throws `store.unavailable`
+ */
+async function storeEach(
+  scope: Scope,
+  rows: readonly Row[],
+  remembered: Put | undefined,
+  begun: number,
+): Promise<void> {
+  const { store } = scope.ports;
+  const write = (some: readonly Row[]): Promise<void> => {
+    if (store.generation() !== begun) throw takenBack();
+    return store.batchWrite(some.map((row) => ({ put: row })));
+  };
+  await write(rows.filter((row) => row.status !== "queued"));
+  const queued = rows.filter((row) => row.status === "queued");
+  const left = await (scope.ports.shared ? admitEach(scope, queued) : admitted(scope, queued, remembered));
   await announce(scope, left);
-  await scope.ports.store.batchWrite(left.map(put));
+  await write(left);
 }
 
+const takenBack = () =>
+  storeErrors.unavailable("a write failed meanwhile, and was taken back", { retryAfterSeconds: 1 });
+
 /** @returns those that are still to be stored */
-async function admitted(scope: Scope, rows: readonly Row[]): Promise<readonly Row[]> {
-  if (scope.ports.shared) return admitEach(scope, rows);
+async function admitted(scope: Scope, rows: readonly Row[], remembered: Put | undefined): Promise<readonly Row[]> {
+  const key = remembered && { pk: remembered.put.pk, sk: remembered.put.sk };
+  const stands: Write[] = key ? [{ check: key, if: { exists: true } }] : [];
   const left: Row[] = [];
   // One after the other: they are served in the order they came.
-  for (const row of rows) if (!(admissible(scope.ports, row) && (await admit(scope, row)))) left.push(row);
+  for (const row of rows) {
+    const outcome = admissible(scope.ports, row) ? await admit(scope, row, stands) : undefined;
+    if (outcome === "refused") throw takenBack();
+    if (outcome === undefined) left.push(row);
+  }
   return left;
 }
 
