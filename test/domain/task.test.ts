@@ -356,26 +356,34 @@ describe("dependencies", () => {
 });
 
 describe("a batch", () => {
-  test("whose key was taken back, as the disk failed, makes no task: the call that comes again makes them", async () => {
-    const { store } = system.ports;
-    const key = { key: "b", hash: "h" };
-    const asked = { tasks: [{ type: "x" }, { type: "x", delaySeconds: 5 }], atomic: false };
-    const failing: typeof store = {
-      ...store,
-      async write(write) {
-        const result = await store.write(write);
-        if ("put" in write && write.put.kind === "idempotency") await store.write({ delete: write.put });
-        return result;
-      },
-    };
-    const scope = { ...system.admin, ports: { ...system.ports, store: failing } };
-    const refused = Task.createBatch(scope, { ...asked, tasks: [{ type: "x" }, { type: "x" }] }, { idempotency: key });
-    expect(await code(refused)).toBe("store.unavailable");
-    const { results } = await Task.createBatch(system.admin, asked, { idempotency: key });
-    await system.quiet();
-    const { items } = await Task.list(system.admin, Task.ListQuery.parse({}));
-    expect(items.map(({ id }) => id).sort()).toEqual(results.map((each) => "task" in each && each.task.id).sort());
-  });
+  // DynamoDB takes nothing back.
+  test.skipIf(mode.shared)(
+    "whose key was taken back, as the disk failed, makes no task: the call that comes again makes them",
+    async () => {
+      const { store } = system.ports;
+      const key = { key: "b", hash: "h" };
+      const asked = { tasks: [{ type: "x" }, { type: "x", delaySeconds: 5 }], atomic: false };
+      const failing: typeof store = {
+        ...store,
+        async write(write) {
+          const result = await store.write(write);
+          if ("put" in write && write.put.kind === "idempotency") await store.write({ delete: write.put });
+          return result;
+        },
+      };
+      const scope = { ...system.admin, ports: { ...system.ports, store: failing } };
+      const refused = Task.createBatch(
+        scope,
+        { ...asked, tasks: [{ type: "x" }, { type: "x" }] },
+        { idempotency: key },
+      );
+      expect(await code(refused)).toBe("store.unavailable");
+      const { results } = await Task.createBatch(system.admin, asked, { idempotency: key });
+      await system.quiet();
+      const { items } = await Task.list(system.admin, Task.ListQuery.parse({}));
+      expect(items.map(({ id }) => id).sort()).toEqual(results.map((each) => "task" in each && each.task.id).sort());
+    },
+  );
   const batch = (tasks: unknown[], atomic = false) => Task.createBatch(system.admin, { tasks, atomic });
   test("takes good entries and answers a problem for each bad one, in order", async () => {
     const { results } = await batch([{ type: "a" }, { type: "" }, { type: "b", bogus: 1 }, { type: "c" }]);
