@@ -15,7 +15,7 @@ interface Subject {
 }
 interface Plan {
   /** What its path names. */
-  readonly about?: "agent" | "task" | "ended task" | "key" | "limit";
+  readonly about?: "agent" | "task" | "ended task" | "key" | "limit" | "tenant";
   readonly body?: (subject: Subject) => unknown;
 }
 
@@ -62,6 +62,10 @@ const plans: Readonly<Record<string, Plan>> = {
   getSubscriptions: {},
   putLimit: { about: "limit", body: () => ({ concurrency: 1 }) },
   getLimit: { about: "limit" },
+  putRetention: { body: () => ({ taskSeconds: 86_400 }) },
+  getRetention: {},
+  putQuotas: { about: "tenant", body: () => ({ agents: 100 }) },
+  getQuotas: { about: "tenant" },
   listLimits: {},
   getOpenApi: {},
   getDocs: {},
@@ -74,6 +78,7 @@ type Role = (typeof roles)[number];
 
 /** One tenant with everyone in it. */
 interface Tenant {
+  readonly name: string;
   readonly admin: Api;
   readonly keys: Readonly<Record<Role, Api>>;
 }
@@ -95,13 +100,16 @@ async function makeKey(admin: Api, role: string): Promise<Api & { keyId: string 
 }
 
 async function makeTenant(): Promise<Tenant> {
-  const admin = await server.tenant();
+  const name = unique("tenant");
+  const { body } = await server.admin.post<{ key: string }>("/v1/keys", { role: "admin", tenant: name });
+  const admin = server.admin.as(body.key);
   const keys = await Promise.all(roles.map(async (role) => [role, await makeKey(admin, role)] as const));
-  return { admin, keys: Object.fromEntries(keys) as unknown as Record<Role, Api> };
+  return { name, admin, keys: Object.fromEntries(keys) as unknown as Record<Role, Api> };
 }
 
-async function makeSubject({ admin }: Tenant, about: Plan["about"]): Promise<Subject> {
+async function makeSubject({ name, admin }: Tenant, about: Plan["about"]): Promise<Subject> {
   if (about === "key") return { id: (await makeKey(admin, "reader")).keyId, fence: 0, agent: undefined };
+  if (about === "tenant") return { id: name, fence: 0, agent: undefined };
   if (about === "limit") return { id: "shared", fence: 0, agent: undefined };
   const agent = await admin.register();
   if (about === undefined || about === "agent") return { id: agent.id, fence: 0, agent };
@@ -223,6 +231,8 @@ function check({ id, roles: may }: Operation, found: ReadonlyMap<Column, number>
     if (column.endsWith("key") || column.endsWith("token")) {
       if (!open) expect(status, where).toBe(401);
     } else if (!open && !may.includes(role)) expect(status, where).toBe(403);
+    else if (id === "putQuotas" || (id === "getQuotas" && column.endsWith("another tenant's")))
+      expect(status, where).toBe(403);
     else if (column.endsWith("another tenant's") && !id.endsWith("Limit")) expect(status, where).toBe(404);
     else if (column.endsWith("another's")) expect(status, where).toBe(404);
     else expect([401, 403, 404, 500], where).not.toContain(status);
@@ -234,6 +244,7 @@ function table(lines: readonly string[]): string {
   const note =
     "The status of every call, by who makes it and on whose it is. Made by `test/access/matrix.test.ts`.\n\n" +
     "403: not for this role. 404: not there for this caller, as if it never was. 401: no key that is good. 426: allowed, by WebSocket.\n" +
-    "Empty: the call names nothing that could be another's. A limit's key is a name: each tenant has its own of every name.";
+    "Empty: the call names nothing that could be another's. A limit's key is a name: each tenant has its own of every name.\n" +
+    "Quotas are set, and another tenant's read, with a key of the first tenant, which nobody here has.";
   return `# Who may do what\n\n${note}\n\n${head}\n${lines.join("\n")}\n`;
 }

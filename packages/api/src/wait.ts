@@ -6,7 +6,7 @@ import type { Call } from "./route.ts";
  * @throws `auth.required` when that is so, whatever came of the wait
  */
 export async function whileAllowed<T>(
-  call: Pick<Call, "request" | "onRevoked">,
+  call: Pick<Call, "request" | "onRevoked" | "stillAllowed">,
   wait: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const stop = new AbortController();
@@ -23,6 +23,9 @@ export async function whileAllowed<T>(
     throw revoked ? requestErrors.unauthenticated("the key was revoked meanwhile") : error;
   };
   try {
+    // Between the look at it and now it may have been revoked already.
+    if (!(await call.stillAllowed())) revoked = true;
+    if (revoked) return refuse(undefined);
     const result = await wait(stop.signal);
     return revoked ? refuse(undefined) : result;
   } catch (error) {
