@@ -23,7 +23,7 @@ import { systemScope } from "./scope.ts";
 import { tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
-import { held, payloads, type Row, taskBytes, terminal } from "./task/row.ts";
+import { held, payloadBytes, payloads, type Row, taskBytes, terminal } from "./task/row.ts";
 import { arm, type TimerEntry } from "./timer.ts";
 
 /** Kinds of rows whose changes the outbox and the projection work on. */
@@ -243,12 +243,11 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
   taskEvents(batch.events, old, next);
 }
 
-const bytesOf = (text: string | undefined): number => (text === undefined ? 0 : Buffer.byteLength(text));
-
 /** By how many bytes what is stored of a task has grown: its payloads, and a fixed size for all else. */
 export function grown(old: Row | undefined, next: Row | undefined): number {
   let bytes = ((next ? 1 : 0) - (old ? 1 : 0)) * taskBytes;
-  for (const name of payloads) if (old?.[name] !== next?.[name]) bytes += bytesOf(next?.[name]) - bytesOf(old?.[name]);
+  for (const name of payloads)
+    if (old?.[name] !== next?.[name]) bytes += payloadBytes(next?.[name]) - payloadBytes(old?.[name]);
   const kept = (row: Row | undefined) => (row?.inputBytes ?? 0) + (row?.resultBytes ?? 0);
   return bytes + kept(next) - kept(old);
 }

@@ -164,7 +164,7 @@ export async function register(scope: Scope, input: Register): Promise<Registere
       if (value !== undefined) (row as Record<string, unknown>)[key] = value;
     const deadlineAt = deadlineOf(row);
     if (deadlineAt !== undefined) (row as Record<string, unknown>).deadlineAt = deadlineAt;
-    const room = await reserve(scope, { agents: 1 });
+    const room = await reserve(scope, () => ({ agents: 1 }));
     try {
       const result = await store.transact([
         { put: row, if: { exists: false } },

@@ -11,7 +11,7 @@ import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { catchUp, link } from "./dependency.ts";
 import { dependencyCycle, dependencyNotFound, gone, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
-import { deadlineOf, defaultRetry, type Row, taskBytes, toInfo } from "./row.ts";
+import { deadlineOf, defaultRetry, payloadBytes, type Row, taskBytes, toInfo } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
 
 export interface CreateOptions {
@@ -91,17 +91,16 @@ async function makeAgain(scope: Scope, row: Row, input: Create): Promise<void> {
   }
 }
 
-const bytesOf = (text: string | undefined): number => (text === undefined ? 0 : Buffer.byteLength(text));
-
 /** Room for new tasks in the tenant's quotas. One that is there already, asked for again, needs none. */
 async function roomFor(
   scope: Scope,
   inputs: readonly (BatchEntry & { id?: string | undefined })[],
 ): Promise<Room | undefined> {
   const count = inputs.length;
-  const bytes = inputs.reduce((sum, { input, metadata }) => sum + taskBytes + bytesOf(input) + bytesOf(metadata), 0);
+  const bytes = () =>
+    inputs.reduce((sum, { input, metadata }) => sum + taskBytes + payloadBytes(input) + payloadBytes(metadata), 0);
   try {
-    return await reserve(scope, { tasks: count, waiting: count, bytes, submits: count });
+    return await reserve(scope, () => ({ tasks: count, waiting: count, bytes: bytes(), submits: count }));
   } catch (error) {
     const id = inputs[0]?.id;
     if (id !== undefined && (await readTask(scope, id))) return undefined;
@@ -332,7 +331,7 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
     // An id the caller chose may come again with another input, which must not take the place of the first.
     const part = input.id === undefined ? "input" : `input-${digestOf(input.input as JsonText)}`;
     row.inputBlob = `${scope.tenant}/${id}/${part}`;
-    row.inputBytes = bytesOf(input.input);
+    row.inputBytes = payloadBytes(input.input);
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;
   if (input.description !== undefined) row.description = input.description;

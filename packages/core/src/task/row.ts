@@ -279,6 +279,8 @@ export function toInfo(row: Row): Info {
 
 /** What a task counts for beside its payloads, in bytes. */
 export const taskBytes = 1024;
+/** Of a payload, in UTF-8. */
+export const payloadBytes = (text: string | undefined): number => (text === undefined ? 0 : Buffer.byteLength(text));
 export const payloads = ["input", "result", "metadata", "details"] as const;
 
 /** JSON text of a task, its payloads exactly as they came. */
