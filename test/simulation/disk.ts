@@ -6,7 +6,7 @@ import type { LogFiles } from "@waggle/engine-embedded";
 import type { ExpiryRecord } from "../../packages/engine-embedded/src/expiry.ts";
 import type { ChangeRecord } from "../../packages/engine-embedded/src/feed.ts";
 import { sortForm } from "../../packages/engine-embedded/src/key.ts";
-import type { QueueRecord } from "../../packages/engine-embedded/src/queue.ts";
+import type { QueueRecord } from "../../packages/engine-embedded/src/queue-state.ts";
 import type { Rows } from "../../packages/engine-embedded/src/rows.ts";
 
 /** What a process does to a disk, until the machine stops. */

@@ -1,72 +1,17 @@
-import {
-  type Clock,
-  checkOutgoing,
-  type Message,
-  type Outgoing,
-  type Queue,
-  type QueueFeed,
-  type QueueOptions,
-  type Value,
-} from "@waggle/core";
+import type { Clock, Message, Queue, QueueFeed, QueueOptions, Value } from "@waggle/core";
 import type { Journal } from "./journal.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
+import { createQueue } from "./queue-port.ts";
+import {
+  count,
+  createState,
+  type Handler,
+  type Held,
+  type QueueRecord,
+  type QueueState,
+  type State,
+} from "./queue-state.ts";
 import { Step } from "./step.ts";
-
-/** A message as a checkpoint keeps it. */
-export interface QueueRecord {
-  readonly queue: string;
-  readonly id: string;
-  readonly body: Value;
-  readonly receives: number;
-  readonly visibleAt: number;
-  readonly dead: boolean;
-}
-
-type State = "ready" | "delayed" | "flight" | "dead" | "done";
-
-interface Held {
-  readonly id: string;
-  readonly body: Value;
-  receives: number;
-  /** Ready from then on, when delayed or in flight. */
-  visibleAt: number;
-  state: State;
-  /** LMDB has it. */
-  stored: boolean;
-  flying: boolean;
-  dirty: boolean;
-  /** Where its Send step lies, while that is not yet in a frame. */
-  readonly frame: number;
-  readonly step: number;
-}
-
-interface Handler {
-  readonly batch: number;
-  readonly concurrency: number;
-  running: Set<Promise<void>>;
-  stopped: boolean;
-  handle(messages: readonly Message[]): Promise<{ failed: readonly string[] }>;
-}
-
-interface Waiter {
-  readonly max: number;
-  readonly visibilitySeconds: number;
-  resolve(messages: readonly Message[]): void;
-}
-
-interface QueueState {
-  readonly name: string;
-  readonly options: QueueOptions;
-  readonly messages: Map<string, Held>;
-  readonly ready: Fifo;
-  readonly later: Heap;
-  readonly waiters: Set<Waiter>;
-  handlers: Handler[];
-  waiting: number;
-  inFlight: number;
-  delayed: number;
-  dead: number;
-}
 
 export type Queues = ReturnType<typeof createQueues>;
 
@@ -233,111 +178,6 @@ export function createQueues(options: {
     giveBack(queue, held, clock.now() + delaySeconds * 1000);
   }
 
-  function createQueue(queue: QueueState): Queue {
-    return {
-      async send(outgoing: readonly Outgoing[]) {
-        const journal = options.journal();
-        journal.check();
-        const sizes = outgoing.map(checkOutgoing);
-        for (let i = 0; i < sizes.length; i += 10) {
-          counts.queueRequests += units(
-            sizes.slice(i, i + 10).reduce((sum, each) => sum + each, 0),
-            64 * 1024,
-          );
-        }
-        const now = clock.now();
-        for (const { body, delaySeconds } of outgoing) {
-          const id = (journal.lsn + 1).toString(36);
-          const visibleAt = delaySeconds ? now + delaySeconds * 1000 : 0;
-          const step = journal.steps.length;
-          journal.steps.push(Step.Send, queue.name, id, body, visibleAt);
-          journal.lsn++;
-          const held = add(queue, id, body, 0, visibleAt, step);
-          place(queue, held);
-          mark(queue, held);
-        }
-        journal.touch();
-        deliver(queue);
-      },
-      async receive({ max, waitSeconds = 0, visibilitySeconds = queue.options.visibilitySeconds }) {
-        options.journal().check();
-        const messages = take(queue, Math.min(10, max), visibilitySeconds);
-        if (messages.length > 0 || waitSeconds === 0) {
-          if (messages.length === 0) counts.queueRequests++;
-          return messages;
-        }
-        return await new Promise((resolve) => {
-          const cancel = clock.after(waitSeconds * 1000, () => {
-            counts.queueRequests++;
-            queue.waiters.delete(waiter);
-            resolve([]);
-          });
-          const waiter: Waiter = {
-            max: Math.min(10, max),
-            visibilitySeconds,
-            resolve(found) {
-              cancel();
-              resolve(found);
-            },
-          };
-          queue.waiters.add(waiter);
-        });
-      },
-      async ack(receipts) {
-        options.journal().check();
-        counts.queueRequests += Math.ceil(receipts.length / 10);
-        for (const receipt of receipts) {
-          const held = delivered(queue, receipt);
-          if (held !== undefined) ack(queue, held);
-        }
-      },
-      async retry(receipt, delaySeconds) {
-        options.journal().check();
-        counts.queueRequests++;
-        const held = delivered(queue, receipt);
-        if (held === undefined) return;
-        retry(queue, held, delaySeconds);
-        deliver(queue);
-      },
-      deadLetters: {
-        async list({ limit }) {
-          options.journal().check();
-          counts.queueRequests++;
-          const found: Message[] = [];
-          if (queue.dead === 0) return found;
-          for (const held of queue.messages.values()) {
-            if (held.state !== "dead") continue;
-            found.push({ id: held.id, body: held.body, receives: held.receives, receipt: "" });
-            if (found.length >= limit) break;
-          }
-          return found;
-        },
-        async redrive({ limit }) {
-          options.journal().check();
-          counts.queueRequests++;
-          let moved = 0;
-          if (queue.dead === 0) return moved;
-          for (const held of queue.messages.values()) {
-            if (moved >= limit) break;
-            if (held.state !== "dead") continue;
-            log(Step.Redrive, queue.name, held.id);
-            held.receives = 0;
-            held.visibleAt = 0;
-            place(queue, held);
-            mark(queue, held);
-            moved++;
-          }
-          deliver(queue);
-          return moved;
-        },
-      },
-      async depth() {
-        const { waiting, inFlight, delayed, dead } = queue;
-        return { waiting, inFlight, delayed, dead };
-      },
-    };
-  }
-
   async function handle(queue: QueueState, handler: Handler, messages: readonly Message[]): Promise<void> {
     const started = generation;
     let failed: ReadonlySet<string>;
@@ -389,7 +229,13 @@ export function createQueues(options: {
 
   return {
     queueFeed,
-    queue: (name: string): Queue => createQueue(all.get(name) as QueueState),
+    queue: (name: string): Queue =>
+      createQueue(all.get(name) as QueueState, {
+        journal: options.journal,
+        clock,
+        counts,
+        moves: { log, add, place, mark, take, delivered, ack, retry, deliver },
+      }),
     /** Bodies of all that is not done, those in flight included. */
     *messages(name: string): Generator<Value> {
       for (const { state, body } of all.get(name)?.messages.values() ?? []) if (state !== "dead") yield body;
@@ -528,105 +374,6 @@ export function createQueues(options: {
         for (const waiter of queue.waiters) waiter.resolve([]);
         queue.waiters.clear();
       }
-    },
-  };
-}
-
-function createState(name: string, options: QueueOptions): QueueState {
-  return {
-    name,
-    options,
-    messages: new Map(),
-    ready: createFifo(),
-    later: createHeap(),
-    waiters: new Set(),
-    handlers: [],
-    waiting: 0,
-    inFlight: 0,
-    delayed: 0,
-    dead: 0,
-  };
-}
-
-function count(queue: QueueState, state: State, by: number): void {
-  if (state === "ready") queue.waiting += by;
-  else if (state === "flight") queue.inFlight += by;
-  else if (state === "delayed") queue.delayed += by;
-  else if (state === "dead") queue.dead += by;
-}
-
-type Fifo = ReturnType<typeof createFifo>;
-function createFifo() {
-  let items: Held[] = [];
-  let head = 0;
-  return {
-    push(held: Held): void {
-      items.push(held);
-    },
-    shift(): Held | undefined {
-      if (head === items.length) return undefined;
-      const held = items[head++] as Held;
-      if (head === items.length) {
-        items = [];
-        head = 0;
-      } else if (head > 1024 && head * 2 > items.length) {
-        items = items.slice(head);
-        head = 0;
-      }
-      return held;
-    },
-    clear(): void {
-      items = [];
-      head = 0;
-    },
-  };
-}
-
-type Heap = ReturnType<typeof createHeap>;
-/** Binary heap by time. */
-function createHeap() {
-  const times: number[] = [];
-  const items: Held[] = [];
-  function swap(a: number, b: number): void {
-    const time = times[a] as number;
-    const item = items[a] as Held;
-    times[a] = times[b] as number;
-    items[a] = items[b] as Held;
-    times[b] = time;
-    items[b] = item;
-  }
-  return {
-    least: (): number | undefined => times[0],
-    push(held: Held, at: number): void {
-      let i = times.push(at) - 1;
-      items.push(held);
-      while (i > 0) {
-        const parent = (i - 1) >> 1;
-        if ((times[parent] as number) <= (times[i] as number)) break;
-        swap(i, parent);
-        i = parent;
-      }
-    },
-    pop(): Held {
-      const top = items[0] as Held;
-      const last = times.length - 1;
-      swap(0, last);
-      times.pop();
-      items.pop();
-      for (let i = 0; ; ) {
-        const left = 2 * i + 1;
-        if (left >= last) break;
-        const right = left + 1;
-        const least = right < last && (times[right] as number) < (times[left] as number) ? right : left;
-        if ((times[i] as number) <= (times[least] as number)) break;
-        swap(i, least);
-        i = least;
-      }
-      return top;
-    },
-    clear(): void {
-      times.length = 0;
-      items.length = 0;
     },
   };
 }

@@ -4,7 +4,7 @@ import { Packr } from "msgpackr";
 import type { ExpiryRecord } from "./expiry.ts";
 import type { ChangeRecord } from "./feed.ts";
 import { type Place, rowKeys, sortForm } from "./key.ts";
-import type { QueueRecord } from "./queue.ts";
+import type { QueueRecord } from "./queue-state.ts";
 
 /** What a checkpoint knows besides the rows. */
 export interface Marker {
