@@ -47,8 +47,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     wake();
   };
   const lost = (job: Job, error: unknown) => {
-    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404))
-      work.revoke([job.task.id]);
+    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404)) work.lost(job);
     else log.warn(`${job.task.id}: ${error instanceof Error ? error.message : String(error)}`);
   };
   const send = async (job: Job): Promise<void> => {
@@ -105,7 +104,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
         obey(commands);
       },
       (error) => {
-        if (error instanceof WaggleApiError && [401, 403, 404, 409].includes(error.status)) finish(error.message);
+        if (error instanceof WaggleApiError && !isPassing(error) && [401, 403, 404, 409].includes(error.status))
+          finish(error.message);
       },
     );
   };
