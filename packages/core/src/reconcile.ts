@@ -297,7 +297,10 @@ function areGiven(
   let given = false;
   for (const taskId of stray) {
     const fence = markOf(row, taskId);
-    if ((tasks.get(taskId)?.fence ?? 0) >= fence) continue;
+    const task = tasks.get(taskId);
+    // It came between the look at what the agent holds and this one.
+    if (task?.fence === fence && task.agentId === row.id && held.has(task.status)) given = true;
+    if ((task?.fence ?? 0) >= fence) continue;
     const name = noteOf(row.id, taskId, fence);
     const since = cursor[name] ?? String(now);
     if (Number(since) > now - strayMs) {
