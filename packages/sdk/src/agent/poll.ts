@@ -77,8 +77,17 @@ export function pollConnection(options: PollOptions): AgentConnection {
     }
   };
 
+  /** Until the server knows it: what it takes for not begun goes to others in time. */
+  const start = (job: Job): void => {
+    if (closed || job.outcome || job.aborted) return;
+    client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => {
+      lost(job, error);
+      if (!(error instanceof WaggleApiError) || isPassing(error)) setTimeout(start, 1_000, job);
+    });
+  };
+
   work.setLink({
-    start: (job) => void client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => lost(job, error)),
+    start,
     progress(job) {
       const { progress, details } = job;
       job.progress = undefined;
