@@ -295,6 +295,34 @@ test("what was assigned and not begun for long is pushed again", async () => {
   expect(fleet.sent.slice(before).map(({ text }) => JSON.parse(text).assignments?.[0].task.id)).toEqual([work]);
 });
 
+test("a tenant at rest costs few reads, and is looked through now and then all the same", async () => {
+  const id = await agent("one");
+  const work = await task();
+  await fleet.quiet();
+  await Task.complete(fleet.process().scope({ role: "agent", id }), work, { fence: 1 });
+  const reads = async () => {
+    const { ports } = fleet.process();
+    const { query } = ports.store;
+    let count = 0;
+    (ports.store as { query: typeof query }).query = (each) => {
+      if (each.pk.startsWith("acme#X#status#")) count++;
+      return query(each);
+    };
+    await minuteHandler(ports)();
+    await fleet.quiet();
+    return count;
+  };
+  expect(await reads()).toBeGreaterThan(0);
+  await fleet.pass(60, 20);
+  expect(await reads()).toBe(0);
+  const waiting = await task({ requires: [{ capability: "y" }] });
+  await fleet.quiet();
+  expect(await reads()).toBeGreaterThan(0);
+  await Task.cancel(fleet.process().scope(), waiting, {});
+  await fleet.pass(29 * 60, 20);
+  expect(await reads()).toBeGreaterThan(0);
+});
+
 test("a lane nobody used for long is forgotten, and made again when it is needed", async () => {
   const first = await task();
   await fleet.quiet();
