@@ -291,7 +291,7 @@ export const functions = {
     reserved: 2,
     may: {
       ...matches,
-      read: [...matches.read, "lists", "tenants", "timers", "repairs"],
+      read: [...matches.read, "lists", "counters", "tenants", "timers", "repairs"],
       write: [...matching, "timers", "repairs"],
       blobs: ["read"],
       send: ["dispatch", "timers"],

@@ -66,19 +66,27 @@ test.skipIf(lack !== undefined)(
     const client = createClient({ url, key, retrySeconds: 100 });
     const said: string[] = [];
     const say = (message: string) => void said.push(`${new Date().toISOString()} ${message}`);
+    /** What agents did with each task, for when it does not end. */
+    const done = new Map<string, string[]>();
     const agents = (["socket", "socket", "poll"] as const).map((transport, i) =>
       createAgent({
         url,
         key,
         name: `books-${i}`,
         transport,
-        capabilities: transport === "socket" ? ["chaos", "narrow"] : ["chaos"],
+        capabilities: transport === "socket" ? ["chaos", "bulk", "narrow"] : ["chaos", "bulk"],
         concurrency: 6,
         leaseSeconds: 10,
         log: { debug() {}, info() {}, warn: say, error: say },
         handlers: {
           "*": async (task, { attempt, signal }) => {
             const input = task.input as Input;
+            const notes = done.get(task.id) ?? [];
+            const note = (what: string) =>
+              notes.push(`${new Date().toISOString()} books-${i} ${what} attempt ${attempt}`);
+            done.set(task.id, notes);
+            note("begins");
+            signal.addEventListener("abort", () => note(`is told ${signal.reason.code} of`));
             await sleep(input.busyMs, undefined, { signal });
             const { error } = kinds.find((kind) => kind.name === input.kind) ?? {};
             if (error !== undefined) throw Object.assign(new Error("meant to fail"), { code: error, retryable: false });
@@ -154,10 +162,15 @@ test.skipIf(lack !== undefined)(
         break;
     }
     const stuck = await Promise.all(
-      [...waiting].map(async ({ id }) => JSON.stringify([await client.tasks.get(id), await client.tasks.explain(id)])),
+      [...waiting].map(async ({ id }) =>
+        JSON.stringify([await client.tasks.get(id), await client.tasks.explain(id), done.get(id)]),
+      ),
     );
-    if (stuck.length > 0)
-      stuck.push(...agents.map(({ name, running }) => `${name} runs ${running}`), ...said.slice(-20));
+    if (stuck.length > 0) {
+      const rows = await Promise.all(agents.map(({ id }) => client.agents.get(id as string)));
+      stuck.push(...agents.map(({ state, running }, i) => `${JSON.stringify(rows[i])} is ${state}, runs ${running}`));
+      stuck.push(...said.slice(-20));
+    }
     expect(stuck, "tasks that did not end").toEqual([]);
 
     const books = await eventually(

@@ -105,6 +105,26 @@ describe("liveness", () => {
   });
 });
 
+test("work whose answer was lost is given to others in a quarter of an hour, though its agent lives and says nothing of it", async () => {
+  const a = await system.agent("a", { leaseSeconds: 600, maxConcurrency: 2 });
+  const [lost, begun] = [await system.task("x"), await system.task("x")];
+  await system.lease(a);
+  await system.lease(a);
+  await Task.start(system.as(a), begun.id, { fence: 1 });
+  for (let i = 0; i < 8; i++) {
+    await system.pass(110, 110);
+    await Agent.heartbeat(system.as(a), a, {});
+  }
+  expect((await system.get(lost.id)).status).toBe("assigned");
+  for (let i = 0; i < 8; i++) {
+    await system.pass(110, 110);
+    await Agent.heartbeat(system.as(a), a, {});
+  }
+  await system.quiet();
+  expect(await system.get(lost.id)).toMatchObject({ status: "queued", attempt: 0 });
+  expect(await system.get(begun.id)).toMatchObject({ status: "running", attempt: 1 });
+});
+
 describe("an agent that asks and says what it holds", () => {
   const ask = (id: string, holding: { taskId: string; fence: number }[]) =>
     Agent.lease(system.as(id), id, { max: 2, waitSeconds: 0, holding });

@@ -185,6 +185,31 @@ test("a slot that is being taken for a task is not taken away in between", async
   expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 0 });
 });
 
+test("a slot is not taken away from a task that comes while it is looked for", async () => {
+  const id = await agent("one");
+  const [slow, looking] = [fleet.process(), fleet.process()];
+  const { write } = slow.ports.store;
+  const { batchGet } = looking.ports.store;
+  let looks = 0;
+  (slow.ports.store as { write: typeof write }).write = async (each) => {
+    if (!("put" in each) || each.put.kind !== "task") return write(each);
+    let written: Awaited<ReturnType<typeof write>> | undefined;
+    (looking.ports.store as { batchGet: typeof batchGet }).batchGet = async (keys) => {
+      if (keys.some(({ sk }) => sk === each.put.sk) && ++looks === 2) written = await write(each);
+      return batchGet(keys);
+    };
+    expect(await minuteHandler(looking.ports)()).toMatchObject({ drifted: 0 });
+    return written ?? write(each);
+  };
+  const { task } = await Task.create(slow.scope(), asked);
+  expect(looks).toBe(2);
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 1, freeSlots: 0 });
+  const scope = fleet.process().scope({ role: "agent", id });
+  await fleet.pass(31, 31);
+  await Agent.heartbeat(scope, id, { holding: [] });
+  expect(await get(task.id)).toMatchObject({ status: "queued" });
+});
+
 test("a slot taken for a queued task by a process that died is the task's, whoever gives it to its agent", async () => {
   const id = await agent("one", 2);
   const later = await task({ delaySeconds: 600 });
@@ -268,6 +293,34 @@ test("what was assigned and not begun for long is pushed again", async () => {
   const before = fleet.sent.length;
   expect(await minute()).toMatchObject({ undelivered: 1 });
   expect(fleet.sent.slice(before).map(({ text }) => JSON.parse(text).assignments?.[0].task.id)).toEqual([work]);
+});
+
+test("a tenant at rest costs few reads, and is looked through now and then all the same", async () => {
+  const id = await agent("one");
+  const work = await task();
+  await fleet.quiet();
+  await Task.complete(fleet.process().scope({ role: "agent", id }), work, { fence: 1 });
+  const reads = async () => {
+    const { ports } = fleet.process();
+    const { query } = ports.store;
+    let count = 0;
+    (ports.store as { query: typeof query }).query = (each) => {
+      if (each.pk.startsWith("acme#X#status#")) count++;
+      return query(each);
+    };
+    await minuteHandler(ports)();
+    await fleet.quiet();
+    return count;
+  };
+  expect(await reads()).toBeGreaterThan(0);
+  await fleet.pass(60, 20);
+  expect(await reads()).toBe(0);
+  const waiting = await task({ requires: [{ capability: "y" }] });
+  await fleet.quiet();
+  expect(await reads()).toBeGreaterThan(0);
+  await Task.cancel(fleet.process().scope(), waiting, {});
+  await fleet.pass(29 * 60, 20);
+  expect(await reads()).toBeGreaterThan(0);
 });
 
 test("a lane nobody used for long is forgotten, and made again when it is needed", async () => {

@@ -1,6 +1,6 @@
 import type { CreateTask, RegisterAgent } from "@waggle/sdk";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Api, openServer, type TestAgent, type TestServer } from "../support/api.ts";
+import { type Api, openServer, remote, type TestAgent, type TestServer } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
 import { connect, type Socket } from "../support/socket.ts";
 
@@ -34,6 +34,12 @@ async function race(api: Api, members: ReadonlyMap<string, TestAgent>) {
     expect(await socket.ask({ op: "complete", taskId: id, fence })).toMatchObject({ ok: true });
     return name;
   };
+}
+
+/** On AWS who gives tasks away looks once a second whether a busy agent is free again: until then another may get one. */
+async function expectWinner(winner: Awaited<ReturnType<typeof race>>, task: Partial<CreateTask>, name: string) {
+  if (remote) await eventually(`${name} gets it`, async () => (await winner(task)) === name);
+  else expect(await winner(task)).toBe(name);
 }
 
 test("a task goes only to an agent with every capability it requires, at the level it requires", async () => {
@@ -104,7 +110,7 @@ describe("label selectors", () => {
     });
     const winner = await race(api, members);
     const labels = [{ key: "region", op: "eq", value: "eu", required: false, weight: 5 } as const];
-    for (let n = 0; n < 3; n++) expect(await winner({ labels })).toBe("eu");
+    for (let n = 0; n < 3; n++) await expectWinner(winner, { labels }, "eu");
     const elsewhere = [{ key: "region", op: "eq", value: "mars", required: false, weight: 5 } as const];
     expect(["us", "eu"]).toContain(await winner({ labels: elsewhere }));
   });
@@ -151,7 +157,7 @@ test("cheapest takes the agent that costs least", async () => {
   });
   const winner = await race(api, members);
   const task = { requires: [{ capability: "code" }], strategy: "cheapest" as const };
-  for (let n = 0; n < 3; n++) expect(await winner(task)).toBe("cheap");
+  for (let n = 0; n < 3; n++) await expectWinner(winner, task, "cheap");
 });
 
 test("least loaded takes the agent with the largest share of free slots", async () => {

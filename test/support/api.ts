@@ -199,6 +199,19 @@ export function agentOf(id: string, token: string, api: Api): TestAgent {
 /** A server somebody else runs: it can be spoken to, not killed. */
 export const remote = process.env.WAGGLE_URL !== undefined;
 
+/**
+ * What `look` reads of a list once `check` takes it. A server of ours holds to it at once; elsewhere lists follow what was written.
+ * @throws what `check` threw last
+ */
+export const listed = <Seen>(look: () => Promise<Seen>, check: (seen: Seen) => void): Promise<Seen> => {
+  const checked = async () => {
+    const seen = await look();
+    check(seen);
+    return seen;
+  };
+  return remote ? (eventually("the list follows", checked, { seconds: 30 }) as Promise<Seen>) : checked();
+};
+
 export interface TestServer {
   /** Admin of the first tenant. */
   readonly admin: Api;

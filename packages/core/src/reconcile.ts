@@ -2,6 +2,7 @@ import { heldTasks } from "./agent/commands.ts";
 import { timeUp as agentTimeUp } from "./agent/liveness.ts";
 import { send } from "./agent/message.ts";
 import { type Row as AgentRow, heldMark, heldMarks } from "./agent/row.ts";
+import { counters } from "./counters.ts";
 import { isCalled } from "./delivery/schema.ts";
 import { type Directory, open } from "./match/directory.ts";
 import { dispatch, serveAgent, serveGate, serveLaneShared, toAssignment } from "./match/dispatch.ts";
@@ -46,6 +47,8 @@ const graceMs = {
 } as const;
 /** Read for one tenant in one run; the next run goes on from there. */
 const limits = { queued: 200, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
+/** A status that no task has, by the count, is looked at now and then only: most tenants are at rest, and it is eight reads. */
+const thoroughMinutes = 30;
 const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
 
 type Counts = { -readonly [Name in Exclude<keyof Reconciled, "tenants">]: number };
@@ -144,7 +147,10 @@ async function tasks(
 ): Promise<void> {
   const { store, clock } = scope.ports;
   const gates = new Set<string>();
+  const counted = await counters(scope);
+  const thorough = Math.floor(clock.now() / 60_000) % thoroughMinutes === 0;
   for (const status of scanned) {
+    if (!thorough && !counted[`tasks.${status}`]) continue;
     const limit = status === "queued" ? limits.queued : limits.others;
     const partitions = indexPartitions(scope.tenant, "status", status);
     for (let shard = 0; shard < indexShards; shard++) {
@@ -297,7 +303,10 @@ function areGiven(
   let given = false;
   for (const taskId of stray) {
     const fence = markOf(row, taskId);
-    if ((tasks.get(taskId)?.fence ?? 0) >= fence) continue;
+    const task = tasks.get(taskId);
+    // It came between the look at what the agent holds and this one.
+    if (task?.fence === fence && task.agentId === row.id && held.has(task.status)) given = true;
+    if ((task?.fence ?? 0) >= fence) continue;
     const name = noteOf(row.id, taskId, fence);
     const since = cursor[name] ?? String(now);
     if (Number(since) > now - strayMs) {

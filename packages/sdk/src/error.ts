@@ -71,7 +71,7 @@ export class NonRetryableError extends Error {
 
 /** Says nothing of the call: the same one may be taken later. */
 export const isPassing = ({ status = 500, code }: { readonly status?: number; readonly code?: string }): boolean =>
-  status >= 500 || status === 429 || code === "task.conflict";
+  status >= 500 || status === 429 || code === "task.conflict" || code === "agent.conflict";
 
 /** Reads a problem+json answer; anything else (a proxy's page) becomes a problem of the same status. */
 export function toApiError(

@@ -173,6 +173,26 @@ test("learns from a refused start that it lost the task", async () => {
   expect(await aborted.promise).toMatchObject({ code: "task.lease_lost" });
 });
 
+test("goes on with a later attempt when the start of the one before is refused late", async () => {
+  const gate = deferred();
+  const { peer } = await setUp(
+    { work: () => gate.promise.then(() => "done") },
+    { reply: (frame) => (frame.op === "start" && frame.fence === 1 ? undefined : { ok: true }) },
+  );
+  peer.assign({ id: "tsk_1", fence: 1 });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  const [start] = of(peer, "start");
+  peer.assign({ id: "tsk_1", fence: 2 });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(2));
+  peer.send({ op: "reply", re: start?.re, ok: false, problem: { status: 409, code: "task.lease_lost" } });
+  // Frames are read in their order: once this one is answered, that one was heard.
+  peer.assign({ id: "tsk_2" });
+  await eventually(() => expect(of(peer, "start")).toHaveLength(3));
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete").map(({ taskId }) => taskId)).toEqual(["tsk_1", "tsk_2"]));
+  expect(of(peer, "complete")[0]).toMatchObject({ fence: 2, result: "done" });
+});
+
 test("sends progress of one turn as one frame, the newest winning, details kept", async () => {
   const gate = deferred();
   const { peer } = await setUp({

@@ -137,7 +137,10 @@ export const agentRoutes: readonly Route[] = [
     id: "leaseTasks",
     tag: "Agents",
     summary: "Ask for work",
-    description: "Waits up to `waitSeconds` for the first task. The list is empty when none came.",
+    description:
+      "Waits up to `waitSeconds` for the first task. The list is empty when none came. Say in `holding` what the agent has: " +
+      "what an answer that was lost had for it then comes again. What is neither begun nor ended within 15 minutes, or the " +
+      "agent's lease where that is longer, is given to others.",
     roles: agentOnly,
     params,
     body: Agent.Lease,

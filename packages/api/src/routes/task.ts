@@ -138,6 +138,8 @@ export const taskRoutes: readonly Route[] = [
     id: "listTasks",
     tag: "Tasks",
     summary: "List tasks, newest first",
+    description:
+      "On AWS a list follows what was written by a moment, on the embedded engine it has it. A task by its id is always as it is.",
     roles: everyone,
     query: Task.ListQuery,
     responses: { 200: { description: "A page of tasks", schema: TaskList } },

@@ -5,6 +5,7 @@ import { backSince, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
+import { deliverySeconds } from "../task/row.ts";
 import { commands, unnamed } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
@@ -79,6 +80,10 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       await serveAgent(scope, id);
       return tried.deadlineAt;
     }
+    if (member && !member.connected && !isCalled(row) && member.lookedAt + unbegunLookMs <= now) {
+      member.lookedAt = now;
+      if (member.used > 0) await takeBackUnbegun(scope, row);
+    }
     if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
     // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
     const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;
@@ -103,6 +108,24 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
     if (isError(error, notFound)) return undefined;
     throw error;
   }
+}
+
+/** A look reads a list. */
+const unbegunLookMs = (deliverySeconds / 3) * 1000;
+
+/**
+ * What an agent that asks for work was given and did not begin in this time, nobody may have told it: the answer may have been
+ * lost, and not every agent says what it holds.
+ */
+async function takeBackUnbegun(scope: Scope, { id, leaseSeconds }: Row): Promise<void> {
+  const until = scope.ports.clock.now() - Math.max(leaseSeconds, deliverySeconds) * 1000;
+  await takeBack(
+    scope,
+    id,
+    "released",
+    "its agent did not begin it",
+    ({ status, assignedAt }) => status !== "assigned" || Math.max(assignedAt ?? 0, backSince(scope.ports)) > until,
+  );
 }
 
 const lostReason = ({ name, leaseSeconds }: Row) => `agent ${name} was not heard of for ${leaseSeconds} s`;

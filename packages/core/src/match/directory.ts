@@ -21,6 +21,8 @@ export interface Member extends Candidate {
   lastAssigned: number;
   assigned: number;
   lastSeenAt: number;
+  /** When it was last looked whether it began what it was given. */
+  lookedAt: number;
   /** A live connection takes pushes. */
   connected: boolean;
   /** Slots asked for by waiting lease calls. */
@@ -415,6 +417,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
           lastAssigned: 0,
           assigned: row.completed + row.failed,
           lastSeenAt: row.lastSeenAt ?? 0,
+          lookedAt: 0,
           connected: isConnected(row.id),
           asked: 0,
           reserved: 0,

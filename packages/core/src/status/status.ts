@@ -60,6 +60,7 @@ export async function read(scope: Scope) {
 async function queuesOf(scope: Scope, directory: Directory, counts: Record<string, number>) {
   const now = scope.ports.clock.now();
   const depth = family(counts, "depth.");
+  if (Object.keys(depth).length === 0) return [];
   const oldest: Record<string, number> = {};
   const { shared } = scope.ports;
   if (shared) await readLanes(scope, directory);

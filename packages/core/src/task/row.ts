@@ -127,7 +127,10 @@ export const transitions: Readonly<Record<Status, readonly Status[]>> = {
   expired: ["queued", "scheduled"],
 };
 
-/** An assignment that could not be delivered within this time has failed; tries are over long before, unless their messages were lost. */
+/**
+ * An assignment that could not be delivered within this time has failed; tries are over long before, unless their messages were lost.
+ * One that an agent asked for and did not begin goes to others.
+ */
 export const deliverySeconds = 900;
 
 /** The longest silence of a running attempt. */

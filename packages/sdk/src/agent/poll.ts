@@ -47,8 +47,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     wake();
   };
   const lost = (job: Job, error: unknown) => {
-    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404))
-      work.revoke([job.task.id]);
+    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404)) work.lost(job);
     else log.warn(`${job.task.id}: ${error instanceof Error ? error.message : String(error)}`);
   };
   const send = async (job: Job): Promise<void> => {
@@ -78,8 +77,17 @@ export function pollConnection(options: PollOptions): AgentConnection {
     }
   };
 
+  /** Until the server knows it: what it takes for not begun goes to others in time. */
+  const start = (job: Job): void => {
+    if (closed || job.outcome || job.aborted) return;
+    client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => {
+      lost(job, error);
+      if (!(error instanceof WaggleApiError) || isPassing(error)) setTimeout(start, 1_000, job);
+    });
+  };
+
   work.setLink({
-    start: (job) => void client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => lost(job, error)),
+    start,
     progress(job) {
       const { progress, details } = job;
       job.progress = undefined;
@@ -105,7 +113,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
         obey(commands);
       },
       (error) => {
-        if (error instanceof WaggleApiError && [401, 403, 404, 409].includes(error.status)) finish(error.message);
+        if (error instanceof WaggleApiError && !isPassing(error) && [401, 403, 404, 409].includes(error.status))
+          finish(error.message);
       },
     );
   };

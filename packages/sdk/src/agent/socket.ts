@@ -148,7 +148,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       job.saidAt = now();
       say("start", job, "", ({ ok, problem }) => {
         job.heard ||= ok;
-        if (problem?.code === "task.lease_lost") work.revoke([job.task.id]);
+        if (problem?.code === "task.lease_lost") work.lost(job);
       });
     },
     progress(job) {
@@ -162,7 +162,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       say("progress", job, members.join(","), (reply) => {
         job.heard ||= reply.ok;
         if (reply.ok) return;
-        if (reply.problem?.code === "task.lease_lost") work.revoke([job.task.id]);
+        if (reply.problem?.code === "task.lease_lost") work.lost(job);
         else log.warn(`progress was not taken: ${reply.problem?.detail}`, { taskId: job.task.id });
       });
     },

@@ -204,6 +204,10 @@ export function createWork(options: WorkOptions) {
     if (first) job.controller?.abort(error);
   };
 
+  /** The server says that this attempt holds its task no more. A later attempt of the same task may run here meanwhile. */
+  const lost = (job: Job) =>
+    abort(job, "revoked", failure("task.lease_lost", "the task was taken away from this agent"));
+
   const createContext = (job: Job): TaskContext => {
     let bound: Log | undefined;
     return {
@@ -268,9 +272,10 @@ export function createWork(options: WorkOptions) {
     revoke(taskIds: readonly string[]) {
       for (const id of taskIds) {
         const job = jobs.get(id);
-        if (job) abort(job, "revoked", failure("task.lease_lost", "the task was taken away from this agent"));
+        if (job) lost(job);
       }
     },
+    lost,
     /** What runs is to stop; where a handler then throws, its task is given back unharmed. */
     releaseAll(code: string, message: string) {
       for (const job of jobs.values()) if (!job.outcome) abort(job, "released", failure(code, message));
