@@ -1,4 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
+import { measureSteps } from "../../bench/cost/steps.ts";
 import { dollarsOf } from "../../bench/cost/units.ts";
 import { baseline, type Cost, dearer, measureCost, ways } from "../../bench/cost.ts";
 
@@ -29,6 +30,11 @@ describe("what a task costs on AWS", () => {
     const pushed = dollarsOf({ ...unitsOf("submit"), socketMessages: 0 });
     expect(dollarsOf(single?.units as never)).toBeCloseTo(pushed + dollarsOf(unitsOf("complete")), 12);
   });
+
+  test("counts are the same whoever works beside them, and however long the disk takes", async () => {
+    const [one, other] = await Promise.all([measureSteps("embedded", 2), measureSteps("embedded", 2)]);
+    expect(one).toEqual(other);
+  }, 120_000);
 
   test("a step that takes one unit more is found", () => {
     const [step, ...rest] = now.steps as [(typeof now.steps)[0], ...typeof now.steps];
