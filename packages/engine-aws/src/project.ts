@@ -56,6 +56,8 @@ async function applyGroup(
     const fresh = known === undefined ? changes : changes.filter((change) => !known.has(markOf(change)));
     if (fresh.length === 0) return;
     const { once, again } = await derive(fresh);
+    // Nothing comes of it, however often it comes. Several that come to nothing may have cancelled one another out: they are noted.
+    if (fresh.length === 1 && once.length + again.length === 0) return;
     if (once.length > onceLimit) {
       if (fresh.length === 1) {
         throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes; at most ${onceLimit}`);
