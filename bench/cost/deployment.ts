@@ -133,6 +133,14 @@ export async function deploy(kind: RigKind, answer: unknown) {
       await socket({ requestContext: { eventType: "CONNECT", connectionId }, headers });
       await deployment.say(connectionId, { op: "hello", re: 1 });
     },
+    /** The gateway answers it by itself. */
+    ping(): void {
+      counted.socketMessages++;
+    },
+    async disconnect(connectionId: string) {
+      ran("socket", assumed.requestMs);
+      await socket({ requestContext: { eventType: "DISCONNECT", connectionId } });
+    },
     /** What a queue's event source mapping does, until nothing is due. */
     async drain(name: Queue, batch: number): Promise<void> {
       const queue = rig.ports.queues[name];

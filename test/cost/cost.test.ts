@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
 import { measureSteps } from "../../bench/cost/steps.ts";
-import { dollarsOf } from "../../bench/cost/units.ts";
+import { dollarsOf, noUnits } from "../../bench/cost/units.ts";
 import { baseline, type Cost, dearer, measureCost, ways } from "../../bench/cost.ts";
 
 describe("what a task costs on AWS", () => {
@@ -29,6 +29,17 @@ describe("what a task costs on AWS", () => {
     expect(dollarsOf(single?.units as never) * 1e6).toBeLessThanOrEqual(single?.goal as number);
     const pushed = dollarsOf({ ...unitsOf("submit"), socketMessages: 0 });
     expect(dollarsOf(single?.units as never)).toBeCloseTo(pushed + dollarsOf(unitsOf("complete")), 12);
+  });
+
+  test("submitted by tens, for less than two and a half", () => {
+    const [, tens] = ways(now.steps);
+    expect(dollarsOf(tens?.units as never) * 1e6).toBeLessThanOrEqual(tens?.goal as number);
+  });
+
+  test("an idle agent that is connected costs no more than its connection, its pings, and coming back after two hours", () => {
+    const [fleet] = now.fleets.filter(({ name }) => name === "idle, connected");
+    const { socketMinutes, ...rest } = fleet?.units ?? ({} as never);
+    expect(dollarsOf({ ...rest, socketMinutes: 0 })).toBeLessThan(dollarsOf({ ...noUnits(), socketMinutes }));
   });
 
   test("counts are the same whoever works beside them, and however long the disk takes", async () => {
