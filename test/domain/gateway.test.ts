@@ -216,6 +216,8 @@ describe("an agent behind the gateway", () => {
       await minutes(2);
       expect(await unitsOf(() => fleet.pass(3000, 60))).toBe(0);
       expect(await status()).toBe("ready");
+      // Where the gateway does not take it by itself.
+      expect(await unitsOf(() => say("one", { op: "ping" }))).toBe(0);
       const id = await submit();
       expect(heard("one").at(-1)).toMatchObject({ op: "assign", assignments: [{ task: { id } }] });
     });
