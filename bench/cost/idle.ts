@@ -20,7 +20,8 @@ const registered = 200;
 
 /** API Gateway ends a connection after two hours, which agents come back from; what it costs repeats with that. */
 const connectionMinutes = 120;
-const changesOfReconnect = 4;
+/** Of the agent's row: its connection ends, it has another. */
+const changesOfReconnect = 2;
 /** How often an agent pings, in s: at the last of its beats that is not past `pingSeconds`. See the agent in packages/sdk. */
 function pingEachSeconds(leaseSeconds: number): number {
   const beat = Math.min(leaseSeconds / 3, 240);
@@ -38,6 +39,7 @@ export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
     const known = times(perAgent, agents * (secondsPerMonth / readEachSeconds(agents)));
     fleets.push({ name: "idle, called", what: "webhook, function or queue", agents, units: known });
     for (const leaseSeconds of [60, 900]) {
+      // Lambda asks a shard of the stream four times a second.
       const changes = (agents * changesOfReconnect) / (connectionMinutes * 60);
       const streamBatch = Math.max(1, Math.min(100, Math.floor(changes / assumed.streamPollsPerSecond)));
       const alive = times(await ofConnected(kind, leaseSeconds, streamBatch), agents);
@@ -82,8 +84,8 @@ async function ofConnection(kind: RigKind, leaseSeconds: number, streamBatch: nu
       for (const [i, token] of tokens.entries()) {
         if (round > 0) await on.disconnect(`connection-${i}-${round - 1}`);
         await on.connect(`connection-${i}-${round}`, token);
-        await follow();
       }
+      await follow();
     };
     const stay = async () => {
       for (let minute = 0, pinged = 0; minute < connectionMinutes; minute++) {
