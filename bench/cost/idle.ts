@@ -33,6 +33,7 @@ const readEachSeconds = (agents: number): number => Math.ceil(Math.min(300, Math
 /** What agents that have nothing to do cost in a month. */
 export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
   const { none, perAgent } = await ofMinutes(kind);
+  const nobody = await ofConnection(kind, 60, 1, 0);
   const fleets: Fleet[] = [{ name: "idle, nobody", what: "a deployment at rest", agents: 0, units: none }];
   for (const agents of sizes) {
     // One scheduled function reads the agents when what it remembers is too old.
@@ -42,7 +43,7 @@ export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
       // Lambda asks a shard of the stream four times a second.
       const changes = (agents * changesOfReconnect) / (connectionMinutes * 60);
       const streamBatch = Math.max(1, Math.min(100, Math.floor(changes / assumed.streamPollsPerSecond)));
-      const alive = times(await ofConnected(kind, leaseSeconds, streamBatch), agents);
+      const alive = times(await ofConnected(kind, leaseSeconds, streamBatch, nobody), agents);
       fleets.push({
         name: "idle, connected",
         what: `WebSocket, lease ${leaseSeconds} s`,
@@ -54,12 +55,9 @@ export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
   return fleets;
 }
 
-/** One connected agent's month. */
-async function ofConnected(kind: RigKind, leaseSeconds: number, streamBatch: number): Promise<Units> {
-  const [nobody, some] = [
-    await ofConnection(kind, leaseSeconds, streamBatch, 0),
-    await ofConnection(kind, leaseSeconds, streamBatch, sample),
-  ];
+/** One connected agent's month. @param nobody what its two hours take without it */
+async function ofConnected(kind: RigKind, leaseSeconds: number, streamBatch: number, nobody: Units): Promise<Units> {
+  const some = await ofConnection(kind, leaseSeconds, streamBatch, sample);
   const each = times(sum(some, times(nobody, -1)), 1 / sample);
   return {
     ...times(each, secondsPerMonth / (connectionMinutes * 60)),
