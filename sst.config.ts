@@ -19,11 +19,13 @@ export default $config({
     const { functions, reserves } = await import("./infra/functions.ts");
     const { socket } = await import("./infra/socket.ts");
     const { queues } = await import("./infra/queues.ts");
+    const { table } = await import("./infra/store.ts");
     const { bus } = await import("./infra/bus.ts");
     await import("./infra/triggers.ts");
     await import("./infra/alarms.ts");
     return {
       url: functions.api.url,
+      table: table.name,
       socketUrl: socket.url,
       bus: bus.name,
       intakeQueue: queues.intake.queue.arn,

@@ -93,6 +93,7 @@ export async function deploy(kind: RigKind, answer: unknown) {
     counted.lambdaCalls++;
     counted.lambdaGbSeconds += ((functions[name].memoryMiB / 1024) * ms) / 1000;
   };
+  let numbered = 0;
   const total = (): Units => {
     const { writeUnits, readUnits, storeCalls, queueRequests, busEvents } = rig.meter();
     return { ...counted, writeUnits, readUnits, storeCalls, queueRequests, busEvents };
@@ -104,6 +105,8 @@ export async function deploy(kind: RigKind, answer: unknown) {
     /** The admin's. */
     key,
     changes: () => rig.changes(),
+    /** 1, 2, … */
+    number: () => ++numbered,
     /** One request to the API. */
     async call(method: string, path: string, bearer: string, body?: unknown, headers: Record<string, string> = {}) {
       ran("api", method === "POST" && /^\/v1\/tasks(\/batch)?$/.test(path) ? assumed.submitMs : assumed.requestMs);
@@ -129,6 +132,14 @@ export async function deploy(kind: RigKind, answer: unknown) {
       const headers = { "Sec-WebSocket-Protocol": `waggle.v1, bearer.${token}` };
       await socket({ requestContext: { eventType: "CONNECT", connectionId }, headers });
       await deployment.say(connectionId, { op: "hello", re: 1 });
+    },
+    /** The gateway answers it by itself. */
+    ping(): void {
+      counted.socketMessages++;
+    },
+    async disconnect(connectionId: string) {
+      ran("socket", assumed.requestMs);
+      await socket({ requestContext: { eventType: "DISCONNECT", connectionId } });
     },
     /** What a queue's event source mapping does, until nothing is due. */
     async drain(name: Queue, batch: number): Promise<void> {

@@ -1,3 +1,4 @@
+import { Agent } from "@waggle/core";
 import { assumed } from "../prices.ts";
 import { deploy } from "./deployment.ts";
 import type { RigKind } from "./rig.ts";
@@ -17,14 +18,22 @@ const sizes = [1_000, 100_000] as const;
 const sample = 10;
 const registered = 200;
 
-/** How long a beat of the connected agent is: `longestSilenceMs` of the agent in packages/sdk. */
-const beatSeconds = (leaseSeconds: number): number => Math.min(leaseSeconds / 3, 240);
+/** API Gateway ends a connection after two hours, which agents come back from; what it costs repeats with that. */
+const connectionMinutes = 120;
+/** Of the agent's row: its connection ends, it has another. */
+const changesOfReconnect = 2;
+/** How often an agent pings, in s: at the last of its beats that is not past `pingSeconds`. See the agent in packages/sdk. */
+function pingEachSeconds(leaseSeconds: number): number {
+  const beat = Math.min(leaseSeconds / 3, 240);
+  return Math.floor(Agent.pingSeconds / beat) * beat;
+}
 /** How old the agents as a process remembers them may be, in s: `maxAgeMs` of core/match/directory.ts, in whole minutes. */
 const readEachSeconds = (agents: number): number => Math.ceil(Math.min(300, Math.max(10, agents * 0.1)) / 60) * 60;
 
 /** What agents that have nothing to do cost in a month. */
 export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
   const { none, perAgent } = await ofMinutes(kind);
+  const nobody = await ofConnection(kind, 60, 1, 0);
   const fleets: Fleet[] = [{ name: "idle, nobody", what: "a deployment at rest", agents: 0, units: none }];
   for (const agents of sizes) {
     // One scheduled function reads the agents when what it remembers is too old.
@@ -32,9 +41,9 @@ export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
     fleets.push({ name: "idle, called", what: "webhook, function or queue", agents, units: known });
     for (const leaseSeconds of [60, 900]) {
       // Lambda asks a shard of the stream four times a second.
-      const changes = agents / beatSeconds(leaseSeconds);
+      const changes = (agents * changesOfReconnect) / (connectionMinutes * 60);
       const streamBatch = Math.max(1, Math.min(100, Math.floor(changes / assumed.streamPollsPerSecond)));
-      const alive = times(await ofConnected(kind, leaseSeconds, streamBatch), agents);
+      const alive = times(await ofConnected(kind, leaseSeconds, streamBatch, nobody), agents);
       fleets.push({
         name: "idle, connected",
         what: `WebSocket, lease ${leaseSeconds} s`,
@@ -46,33 +55,51 @@ export async function measureIdle(kind: RigKind): Promise<Fleet[]> {
   return fleets;
 }
 
-/** One connected agent's month. */
-async function ofConnected(kind: RigKind, leaseSeconds: number, streamBatch: number): Promise<Units> {
+/** One connected agent's month. @param nobody what its two hours take without it */
+async function ofConnected(kind: RigKind, leaseSeconds: number, streamBatch: number, nobody: Units): Promise<Units> {
+  const some = await ofConnection(kind, leaseSeconds, streamBatch, sample);
+  const each = times(sum(some, times(nobody, -1)), 1 / sample);
+  return {
+    ...times(each, secondsPerMonth / (connectionMinutes * 60)),
+    socketMinutes: secondsPerMonth / 60,
+  };
+}
+
+/** From one reconnect of so many agents to the next, with the scheduled functions. */
+async function ofConnection(kind: RigKind, leaseSeconds: number, streamBatch: number, agents: number): Promise<Units> {
   const on = await deploy(kind, {});
   try {
-    for (let i = 0; i < sample; i++) {
+    const tokens: string[] = [];
+    for (let i = 0; i < agents; i++) {
       const agent = { name: `agent-${i}`, capabilities: [{ name: "review" }], leaseSeconds };
-      const { token } = await on.call("POST", "/v1/agents", on.key, agent);
-      await on.connect(`connection-${i}`, token);
+      tokens.push((await on.call("POST", "/v1/agents", on.key, agent)).token);
     }
-    const step = beatSeconds(leaseSeconds);
-    const beats = 30;
-    let pending = await on.changes();
-    const beat = async () => {
-      on.clock.advance(step * 1000);
-      for (let i = 0; i < sample; i++) await on.say(`connection-${i}`, { op: "heartbeat", re: 1 });
-      pending = [...pending, ...(await on.changes())];
-      while (pending.length >= streamBatch) {
-        await on.follow(pending.slice(0, streamBatch), streamBatch);
-        pending = pending.slice(streamBatch);
-      }
+    const follow = async () => {
+      await on.follow(await on.changes(), streamBatch);
       await on.drain("timers", 10);
     };
-    for (let i = 0; i < 6; i++) await beat();
-    const each = await on.count(sample * beats, async () => {
-      for (let i = 0; i < beats; i++) await beat();
+    const connectAll = async (round: number) => {
+      for (const [i, token] of tokens.entries()) {
+        if (round > 0) await on.disconnect(`connection-${i}-${round - 1}`);
+        await on.connect(`connection-${i}-${round}`, token);
+      }
+      await follow();
+    };
+    const stay = async () => {
+      for (let minute = 0, pinged = 0; minute < connectionMinutes; minute++) {
+        on.clock.advance(60_000);
+        for (; pinged + pingEachSeconds(leaseSeconds) <= minute * 60; pinged += pingEachSeconds(leaseSeconds))
+          for (let i = 0; i < agents; i++) on.ping();
+        await on.minute();
+        await follow();
+      }
+    };
+    await connectAll(0);
+    await stay();
+    return await on.count(1, async () => {
+      await connectAll(1);
+      await stay();
     });
-    return { ...times(each, secondsPerMonth / step), socketMinutes: secondsPerMonth / 60 };
   } finally {
     await on.close();
   }

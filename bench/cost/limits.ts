@@ -30,9 +30,11 @@ function taskKeys(): { count: number; fullest: number } {
 export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSecond: number, agents: number): Limit[] {
   const of = (name: string): Units => (steps.find((step) => step.name === name) as Step).units;
   const way = sum(of("submit"), of("complete, socket"), of("follow"));
-  const beating = fleets.find((fleet) => fleet.agents === agents && fleet.what.includes("900 s")) as Fleet;
+  const idle = fleets.find((fleet) => fleet.agents === agents && fleet.what.includes("900 s")) as Fleet;
   const seconds = assumed.daysPerMonth * 86_400;
-  const beats = beating.units.socketMessages / 2 / seconds;
+  const said = idle.units.socketMessages / seconds;
+  /** Functions at once that see to those who come anew. */
+  const busy = (idle.units.lambdaCalls / seconds) * (assumed.requestMs / 1000);
   const calls = (name: string, ms: number) => (of(name).lambdaCalls * perSecond * ms) / 1000;
   const { batch, messageMs, requestMs, submitMs } = { batch: functions.dispatch.trigger.batch, ...assumed };
   /** Changes of a task that are worked on: it and its agent, when it is submitted, given and ended. */
@@ -65,14 +67,14 @@ export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSe
     {
       name: "socket function, reserved concurrency",
       allows: functions.socket.reserved,
-      needs: calls("complete, socket", requestMs) + (beats * requestMs) / 1000,
+      needs: calls("complete, socket", requestMs) + busy,
       unit: "at once",
       raise: "`reserved` in infra/manifest.ts",
     },
     {
       name: "WebSocket messages from agents, this deployment's throttle",
       allows: functions.socket.trigger.requestsPerSecond,
-      needs: perSecond + beats,
+      needs: perSecond + said,
       unit: "/s",
       raise: "`requestsPerSecond` in infra/manifest.ts; the account's quota is 10,000",
     },
@@ -115,7 +117,7 @@ export function limitsAt(steps: readonly Step[], fleets: readonly Fleet[], perSe
     {
       name: "Lambda, the account's concurrency",
       allows: 1000,
-      needs: way.lambdaGbSeconds * 2 * perSecond + (beats * requestMs) / 1000,
+      needs: way.lambdaGbSeconds * 2 * perSecond + busy,
       unit: "at once, all functions",
       raise: "quota of the account",
     },

@@ -52,9 +52,7 @@ export async function measureSteps(kind: RigKind, rounds = 10): Promise<Step[]> 
   }
 }
 
-let named = 0;
-
-async function submit({ call, key }: Deployment, how: How): Promise<void> {
+async function submit({ call, key, number }: Deployment, how: How): Promise<void> {
   if (how === "batch") {
     const { results } = await call("POST", "/v1/tasks/batch", key, {
       tasks: Array.from({ length: round }, () => wanted),
@@ -63,8 +61,8 @@ async function submit({ call, key }: Deployment, how: How): Promise<void> {
     return;
   }
   for (let i = 0; i < round; i++) {
-    const own = how === "id" ? { id: `tsk_${String(++named).padStart(22, "0")}` } : {};
-    const headers = how === "key" ? { "Idempotency-Key": `key-${String(++named).padStart(8, "0")}` } : {};
+    const own = how === "id" ? { id: `tsk_${String(number()).padStart(22, "0")}` } : {};
+    const headers = how === "key" ? { "Idempotency-Key": `key-${String(number()).padStart(8, "0")}` } : {};
     await call("POST", "/v1/tasks", key, { ...wanted, ...own }, headers);
   }
 }

@@ -4,17 +4,20 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { dollarsOf, unitNames } from "../../bench/cost/units.ts";
+import { pricesReadOn } from "../../bench/prices.ts";
 import { apiOf } from "../support/api.ts";
 import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
+import { measured, nextMinute, type Places, settled } from "./cost.ts";
 
 const help = `npm run test:cloud -- --stage NAME [--keep] [--tasks N]
 
-Deploys a stage of its own into your AWS account, runs the end-to-end tests against its URL, measures N tasks (default 200),
-and removes the stage. Needs AWS credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, or what your SDK finds) and AWS_REGION.
+Deploys a stage of its own into your AWS account, measures the latency of N tasks (default 200), runs the end-to-end tests
+against its URL, asks CloudWatch what the N tasks took, and removes the stage. Needs AWS credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID, or what your SDK finds) and AWS_REGION.
 It costs a few cents. --keep leaves the stage; a stage that holds something of yours must not be named.`;
 
-interface Deployed {
+interface Deployed extends Omit<Places, "stage"> {
   readonly url: string;
   readonly concurrency: string;
 }
@@ -72,6 +75,21 @@ async function latency(url: string, key: string, tasks: number): Promise<void> {
   }
 }
 
+/** What was consumed from one minute to another, beside what the bench counts for as many tasks. */
+async function cost(places: Places, tasks: number, from: Date, to: Date): Promise<void> {
+  const { CloudWatchClient } = await import("@aws-sdk/client-cloudwatch");
+  const client = new CloudWatchClient({});
+  console.log("waiting for the metrics of CloudWatch, which are some minutes late");
+  const units = await settled(() => measured(client, places, from, to));
+  for (const name of unitNames)
+    if (units[name] > 0) console.log(`${name}: ${units[name].toFixed(2)}, ${(units[name] / tasks).toFixed(3)} a task`);
+  const minutes = (to.getTime() - from.getTime()) / 60_000;
+  const perMillion = (dollarsOf(units) / tasks) * 1e6;
+  console.log(
+    `cost: $${perMillion.toFixed(2)} a million tasks at ${pricesReadOn}'s prices, with events, lists, counters, and what a stage at rest takes in ${minutes} min`,
+  );
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
@@ -84,6 +102,8 @@ async function main(): Promise<void> {
   if (values.help) return console.log(help);
   const { stage } = values;
   if (stage === undefined || !/^[a-z][a-z0-9-]{0,30}$/.test(stage)) throw new Error(`--stage takes a name\n\n${help}`);
+  const tasks = Number(values.tasks);
+  if (!Number.isSafeInteger(tasks) || tasks < 1) throw new Error("--tasks takes a number");
   if (stage === "production") throw new Error("this test removes its stage afterwards: not production");
   const lack = missing(process.env, homedir());
   if (lack !== undefined) throw new Error(`cannot deploy: ${lack}`);
@@ -95,11 +115,16 @@ async function main(): Promise<void> {
   process.env.SST_SECRET_SecretKey = randomBytes(32).toString("base64url");
   try {
     await sst("deploy");
-    const { url, concurrency } = JSON.parse(readFileSync(join(root, ".sst/outputs.json"), "utf8")) as Deployed;
+    const { url, concurrency, ...places } = JSON.parse(
+      readFileSync(join(root, ".sst/outputs.json"), "utf8"),
+    ) as Deployed;
     console.log(`deployed to ${url}; concurrency is ${concurrency}`);
     await ready(url.replace(/\/$/, ""));
-    await latency(url.replace(/\/$/, ""), key, Number(values.tasks));
+    const from = await nextMinute();
+    await latency(url.replace(/\/$/, ""), key, tasks);
+    const to = await nextMinute();
     await shell(bin("vitest"), ["run", "test/e2e"], { WAGGLE_URL: url, WAGGLE_API_KEY: key });
+    await cost({ stage, ...places }, tasks, from, to);
   } finally {
     if (!values.keep) await sst("remove");
   }

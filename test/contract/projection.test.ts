@@ -101,6 +101,22 @@ test("each change counts once, however shards cut, repeat and cross their batche
   );
 });
 
+test("changes nothing comes of leave no row; those that cancel one another out are counted once, though they come again apart", async () => {
+  // Rows called n change nothing, the others count for or against.
+  const balance = async (changes: readonly Change[]): Promise<Derived> => {
+    const by = changes.reduce((sum, { key }) => sum + (key.sk === "up" ? 1 : key.sk === "down" ? -1 : 0), 0);
+    return { once: by === 0 ? [] : [{ update: sums("t"), kind: "sum", add: { n: by } }], again: [] };
+  };
+  const applied = projection(store, balance);
+  const quiet = [record("t#T#1", "n", 1), record("t#T#1", "n", 2)];
+  await applied(quiet);
+  expect((await store.query({ pk: "t#P", limit: 10 })).items).toEqual([]);
+  const [up, down] = [record("t#T#1", "up", 3), record("t#T#1", "down", 4)];
+  await applied([...quiet, up, down]);
+  await applied([down]);
+  expect((await store.get(sums("t")))?.n ?? 0).toBe(0);
+});
+
 test("tenants of one batch are counted apart", async () => {
   const batch = [record("a#T#1", "x", 1), record("b#T#1", "x", 2), record("a#A#1", "y", 3)];
   await apply(batch);

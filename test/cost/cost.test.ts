@@ -1,5 +1,6 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import { dollarsOf } from "../../bench/cost/units.ts";
+import { measureSteps } from "../../bench/cost/steps.ts";
+import { dollarsOf, noUnits } from "../../bench/cost/units.ts";
 import { baseline, type Cost, dearer, measureCost, ways } from "../../bench/cost.ts";
 
 describe("what a task costs on AWS", () => {
@@ -29,6 +30,22 @@ describe("what a task costs on AWS", () => {
     const pushed = dollarsOf({ ...unitsOf("submit"), socketMessages: 0 });
     expect(dollarsOf(single?.units as never)).toBeCloseTo(pushed + dollarsOf(unitsOf("complete")), 12);
   });
+
+  test("submitted by tens, for less than two and a half", () => {
+    const [, tens] = ways(now.steps);
+    expect(dollarsOf(tens?.units as never) * 1e6).toBeLessThanOrEqual(tens?.goal as number);
+  });
+
+  test("an idle agent that is connected costs no more than its connection, its pings, and coming back after two hours", () => {
+    const [fleet] = now.fleets.filter(({ name }) => name === "idle, connected");
+    const { socketMinutes, ...rest } = fleet?.units ?? ({} as never);
+    expect(dollarsOf({ ...rest, socketMinutes: 0 })).toBeLessThan(dollarsOf({ ...noUnits(), socketMinutes }));
+  });
+
+  test("counts are the same whoever works beside them, and however long the disk takes", async () => {
+    const [one, other] = await Promise.all([measureSteps("embedded", 2), measureSteps("embedded", 2)]);
+    expect(one).toEqual(other);
+  }, 120_000);
 
   test("a step that takes one unit more is found", () => {
     const [step, ...rest] = now.steps as [(typeof now.steps)[0], ...typeof now.steps];

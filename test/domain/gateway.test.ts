@@ -1,5 +1,5 @@
 import { Agent, type JsonText, Key, Task } from "@waggle/core";
-import { type SocketEvent, socketHandler } from "@waggle/edge";
+import { minuteHandler, type SocketEvent, socketHandler } from "@waggle/edge";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type Fleet, openFleet } from "../support/processes.ts";
 
@@ -187,4 +187,96 @@ describe("an agent behind the gateway", () => {
       if (strategy === "cheapest") expect(seen[0]).toBe("cheap");
     },
   );
+
+  describe("lives by its connection while it holds nothing:", () => {
+    const status = async () => (await Agent.list(admin(), { limit: 1 })).items[0]?.status;
+    const minute = () => minuteHandler(fleet.process().ports, (_, error) => void fleet.errors.push(error))();
+    const minutes = async (count: number) => {
+      for (let n = 0; n < count; n++) {
+        await fleet.pass(60, 60);
+        await minute();
+      }
+      await fleet.quiet();
+    };
+    const connected = async () => {
+      const { token } = await register("a");
+      await open("one", token);
+      const [welcome] = await say("one", { op: "hello", re: 1 });
+      return { token, welcome };
+    };
+    const unitsOf = async (run: () => Promise<unknown>) => {
+      const before = fleet.engine.meter().writeUnits;
+      await run();
+      return fleet.engine.meter().writeUnits - before;
+    };
+
+    test("it need not be heard of, is there when work comes, and costs no write meanwhile", async () => {
+      const { welcome } = await connected();
+      expect(welcome).toMatchObject({ leaseSeconds: 60, pingSeconds: 540 });
+      await minutes(2);
+      expect(await unitsOf(() => fleet.pass(3000, 60))).toBe(0);
+      expect(await status()).toBe("ready");
+      // Where the gateway does not take it by itself.
+      expect(await unitsOf(() => say("one", { op: "ping" }))).toBe(0);
+      const id = await submit();
+      expect(heard("one").at(-1)).toMatchObject({ op: "assign", assignments: [{ task: { id } }] });
+    });
+
+    test("with work it has a lease again, and silent for that its task goes to others within a minute and a half", async () => {
+      await connected();
+      await minutes(30);
+      const id = await submit();
+      expect((await get(id)).status).toBe("assigned");
+      await fleet.pass(90, 5);
+      expect(await status()).toBe("lost");
+      expect(await get(id)).toMatchObject({ status: "queued" });
+    });
+
+    test("a second task does not lengthen the lease of one that is silent", async () => {
+      const { token } = await register("a");
+      await Agent.update(admin(), (await Agent.list(admin(), { limit: 1 })).items[0]?.id as string, {
+        maxConcurrency: 5,
+      });
+      await open("one", token);
+      await say("one", { op: "hello" });
+      await minutes(5);
+      for (let n = 0; n < 4; n++) {
+        await submit();
+        await fleet.pass(22, 2);
+      }
+      expect(await status()).toBe("lost");
+    });
+
+    test("after its work the connection is enough again", async () => {
+      await connected();
+      const id = await submit();
+      await say("one", { op: "complete", taskId: id, fence: (await get(id)).fence });
+      await minutes(60);
+      expect(await status()).toBe("ready");
+    });
+
+    test("when the connection has ended and it does not come again, it is lost", async () => {
+      await connected();
+      await minutes(5);
+      await close("one");
+      await fleet.pass(90, 5);
+      expect(await status()).toBe("lost");
+    });
+
+    test("an end nobody was told of shows with the next task, which goes to another, or after two hours", async () => {
+      await connected();
+      await minutes(5);
+      fleet.gone.add("one");
+      const id = await submit();
+      expect(await get(id)).toMatchObject({ status: "queued", attempt: 0 });
+      expect([...fleet.ended]).toEqual(["one"]);
+      const b = await register("b");
+      await open("two", b.token);
+      await say("two", { op: "hello" });
+      expect((await get(id)).agentId).toBe(b.agent.id);
+      await say("two", { op: "complete", taskId: id, fence: 1 });
+      await minutes(125);
+      expect((await Agent.get(admin(), b.agent.id)).status).toBe("lost");
+    });
+  });
 });

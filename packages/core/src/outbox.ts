@@ -23,7 +23,7 @@ import { systemScope } from "./scope.ts";
 import { tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
-import { held, payloadBytes, payloads, type Row, taskBytes, terminal } from "./task/row.ts";
+import { held, payloadBytes, payloads, type Row, taskBytes, terminal, whole } from "./task/row.ts";
 import { arm, type TimerEntry } from "./timer.ts";
 
 /** Kinds of rows whose changes the outbox and the projection work on. */
@@ -263,7 +263,8 @@ function heldChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
   }
 }
 
-function taskEvents(events: Entry[], old: Row | undefined, next: Row): void {
+function taskEvents(events: Entry[], old: Row | undefined, now: Row): void {
+  const next = whole(now);
   const { id } = next;
   const agentId = next.agentId ?? "";
   const history = next.history.at(-1);

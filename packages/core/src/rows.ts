@@ -90,4 +90,8 @@ export const rateKey = (tenant: string): RowKey => ({ pk: `${tenant}#Q`, sk: "su
 /** Deadlines more than a queue's delay away, by minute. */
 export const timerPartition = (minute: number, shard: number) => `TIMER#${minute}#${shard}`;
 export const timerShards = 4;
+export const timerKey = (minute: number, id: string): RowKey => ({
+  pk: timerPartition(minute, shardOf(id, timerShards)),
+  sk: id,
+});
 export const timerCursorKey: RowKey = { pk: "TIMER", sk: "cursor" };

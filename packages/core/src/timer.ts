@@ -2,7 +2,7 @@ import * as Agent from "./agent/liveness.ts";
 import { serveGate } from "./match/dispatch.ts";
 import { type Item, type Ports, queueLimits, type Value } from "./port/index.ts";
 import { step, type Walk } from "./retention/retention.ts";
-import { timerCursorKey, timerPartition, timerShards } from "./rows.ts";
+import { timerCursorKey, timerKey, timerPartition, timerShards } from "./rows.ts";
 import { systemScope } from "./scope.ts";
 import { timeUp } from "./task/end.ts";
 
@@ -36,8 +36,7 @@ export async function arm(ports: Ports, timers: readonly TimerEntry[]): Promise<
   const rows = [...far].flatMap(([minute, entries]) =>
     chunks(entries).map((timers): { put: Item } => ({
       put: {
-        pk: timerPartition(minute, Math.floor(Math.random() * timerShards)),
-        sk: ports.random(16),
+        ...timerKey(minute, ports.random(16)),
         kind: "timers",
         timers: timers as unknown as Value,
       },

@@ -90,8 +90,12 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     replies.push(Frames.refusal(re, thrown, requestId));
   };
   const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
-    const { agent, commands, again } = await Agent.attach(scope, agentId, { connectionId, holding });
-    replies.push(...Frames.welcome(agent, commands));
+    const { agent, commands, again } = await Agent.attach(scope, agentId, {
+      connectionId,
+      carriedUntil: holder.until,
+      holding,
+    });
+    replies.push(...Frames.welcome(agent, commands, Agent.pingSeconds));
     if (re !== undefined) replies.push(Frames.helloReply(re, commands));
     await answer(ports, connectionId, replies.splice(0));
     if (again.length > 0) Agent.send(ports, connectionId, { assign: again });

@@ -56,6 +56,8 @@ async function applyGroup(
     const fresh = known === undefined ? changes : changes.filter((change) => !known.has(markOf(change)));
     if (fresh.length === 0) return;
     const { once, again } = await derive(fresh);
+    // Nothing is noted of what nothing comes of, however often and in whatever batches it comes.
+    if (once.length + again.length === 0 && (await idle(derive, fresh))) return;
     if (once.length > onceLimit) {
       if (fresh.length === 1) {
         throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes; at most ${onceLimit}`);
@@ -85,6 +87,15 @@ async function applyGroup(
   throw storeErrors.unavailable(`the projection ${name} of ${group} is being written by too many`, {
     retryAfterSeconds: 1,
   });
+}
+
+/** Whether nothing comes of any of these by itself. What comes to nothing together may be a sum of changes that come again apart. */
+async function idle(derive: Derive, changes: readonly Change[]): Promise<boolean> {
+  for (const change of changes) {
+    const { once, again } = await derive([change]);
+    if (once.length + again.length > 0) return false;
+  }
+  return true;
 }
 
 /** One change, also where two shards should give the same number. */

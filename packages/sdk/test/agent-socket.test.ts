@@ -444,3 +444,16 @@ test("connects where the server sends it, asking the server again for each conne
   await eventually(() => expect(of(elsewhere, "hello")).toHaveLength(2));
   expect(asked).toBe(2);
 });
+
+test("behind a gateway says nothing but a ping while it holds no task, and beats while it does", async () => {
+  const gate = deferred();
+  const { peer } = await setUp({ work: () => gate.promise }, { leaseSeconds: 0.3, pingSeconds: 0.5 });
+  await eventually(() => expect(of(peer, "ping").length).toBeGreaterThan(1));
+  expect(of(peer, "heartbeat")).toEqual([]);
+  peer.assign({ id: "tsk_1" });
+  await eventually(() => expect(of(peer, "heartbeat").length).toBeGreaterThan(1));
+  gate.resolve();
+  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  const pings = of(peer, "ping").length;
+  await eventually(() => expect(of(peer, "ping").length).toBeGreaterThan(pings));
+});

@@ -31,6 +31,7 @@ export async function startPeer(
     /** What to answer to a frame; undefined leaves it unanswered. Default: ok. */
     reply?: (frame: Frame, connection: number) => object | undefined;
     leaseSeconds?: number;
+    pingSeconds?: number;
     upgrade?: (connection: number) => number;
     /** Where the answer to a refused upgrade points. */
     location?: string;
@@ -73,6 +74,7 @@ export async function startPeer(
                 status: "ready",
                 leaseSeconds: options.leaseSeconds ?? 60,
                 maxConcurrency: 100,
+                pingSeconds: options.pingSeconds,
               }),
             );
             continue;

@@ -62,10 +62,10 @@ export const helloReply = (re: number, commands: Commands): string => replyText(
 export const refusal = (re: number | undefined, thrown: unknown, requestId: string): string =>
   `{"op":"reply",${re === undefined ? "" : `"re":${re},`}"ok":false,"problem":${toProblem(thrown, requestId).text}}`;
 
-/** What an agent gets that said hello, as frames. */
-export function welcome(agent: Info, commands: Commands): string[] {
+/** What an agent gets that said hello, as frames. @param pingSeconds where a gateway carries its connection */
+export function welcome(agent: Info, commands: Commands, pingSeconds?: number): string[] {
   const { id, status, leaseSeconds, maxConcurrency } = agent;
-  const texts = [JSON.stringify({ op: "welcome", agentId: id, status, leaseSeconds, maxConcurrency })];
+  const texts = [JSON.stringify({ op: "welcome", agentId: id, status, leaseSeconds, maxConcurrency, pingSeconds })];
   if (commands.cancel.length > 0 || commands.pause || commands.drain)
     texts.push(JSON.stringify({ op: "command", ...commands }));
   return texts;
@@ -95,6 +95,8 @@ async function members(scope: Scope, frame: Exclude<AgentFrame, { op: "hello" }>
       return "";
     case "resume":
       await resume(scope, id);
+      return "";
+    case "ping":
       return "";
     case "stop":
       await remove(scope, id, { mode: "force", graceSeconds: 0 });

@@ -10,7 +10,7 @@ import { stopped } from "./error.ts";
 import { seen } from "./liveness.ts";
 import { change, read } from "./manage.ts";
 import { type AgentMessage, agentChannel, send } from "./message.ts";
-import { toInfo } from "./row.ts";
+import { isCarried, leaseUntil, toInfo } from "./row.ts";
 import type { Commands, Info } from "./schema.ts";
 
 export interface Connection {
@@ -90,10 +90,12 @@ export async function attach(
   id: string,
   options: {
     readonly connectionId: string;
+    /** A gateway carries it, and ends it then at the latest. */
+    readonly carriedUntil?: number | undefined;
     readonly holding?: readonly { readonly taskId: string; readonly fence: number }[] | undefined;
   },
 ): Promise<{ readonly agent: Info; readonly commands: Commands; readonly again: Assignment[] }> {
-  const { connectionId } = options;
+  const { connectionId, carriedUntil } = options;
   let before: string | undefined;
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
@@ -101,8 +103,9 @@ export async function attach(
     before = row.connectionId;
     return {
       connectionId,
+      carriedUntil,
       lastSeenAt: now,
-      expiresAt: now + row.leaseSeconds * 1000,
+      expiresAt: leaseUntil(row, now, carriedUntil),
       ...(row.state === "lost" && { state: "active" }),
     };
   });
@@ -124,8 +127,14 @@ export async function attach(
  * others, or sent again when the agent has another connection by now. What it runs it keeps until its lease runs out.
  */
 export async function detach(scope: Scope, id: string, connectionId: string, gone: boolean): Promise<void> {
-  const row = await change(scope, id, (row) =>
-    row.connectionId === connectionId ? { connectionId: undefined } : undefined,
+  const row = await change(scope, id, (row, now) =>
+    row.connectionId === connectionId
+      ? {
+          connectionId: undefined,
+          carriedUntil: undefined,
+          ...(isCarried(row, now) && { expiresAt: now + row.leaseSeconds * 1000 }),
+        }
+      : undefined,
   );
   if (!gone) return;
   if (row.connectionId === undefined) {

@@ -40,6 +40,8 @@ export const AgentFrame = z.discriminatedUnion("op", [
   z.strictObject({ op: z.literal("release"), ...on, fence, reason: z.string().max(1024).optional() }),
   /** A sign of life; renews the lease. Answered with the commands. */
   z.strictObject({ op: z.literal("heartbeat"), re, holding: Heartbeat.shape.holding }),
+  /** Nothing: keeps a silent connection from being closed. A gateway takes it by itself, and answers none. */
+  z.strictObject({ op: z.literal("ping"), re }),
   z.strictObject({ op: z.literal("drain"), re }),
   z.strictObject({ op: z.literal("pause"), re }),
   z.strictObject({ op: z.literal("resume"), re }),
@@ -58,6 +60,8 @@ export const ServerFrame = z.discriminatedUnion("op", [
     status: z.string(),
     leaseSeconds: z.number(),
     maxConcurrency: z.number(),
+    /** While it holds nothing the agent need not send heartbeats, only a `ping` this often. */
+    pingSeconds: z.number().optional(),
   }),
   z.object({ op: z.literal("assign"), assignments: z.array(task.Assignment) }),
   /** `revoked`: fenced off; stop working on it, the outcome will not be taken. `stop`: the agent was removed. */

@@ -6,7 +6,7 @@ import { type Scope, systemScope } from "../scope.ts";
 import { detach } from "./connect.ts";
 import { notFound } from "./error.ts";
 import { change } from "./manage.ts";
-import { send } from "./message.ts";
+import { hangUp, send } from "./message.ts";
 import type { Row } from "./row.ts";
 
 /** Whose a connection is that a gateway keeps. */
@@ -15,10 +15,18 @@ export interface Holder {
   readonly agentId: string;
   /** Of the token it was opened with. */
   readonly tokenHash: string;
+  /** When the gateway will have ended it. */
+  readonly until: number;
 }
 
-/** API Gateway ends a connection after two hours at the latest. */
+/**
+ * API Gateway ends a connection after two hours at the latest.
+ * Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html
+ */
+const longestSeconds = 2 * 3600;
 const keptSeconds = 3 * 3600;
+/** It ends a connection on which nothing was said for ten minutes: an agent that holds nothing says something this often. */
+export const pingSeconds = 540;
 
 /** The gateway opened a connection for this agent; the agent has it once it says hello (`attach`). */
 export async function hold(scope: Scope, connectionId: string): Promise<void> {
@@ -32,6 +40,7 @@ export async function hold(scope: Scope, connectionId: string): Promise<void> {
       tenant: scope.tenant,
       agentId: agent.id,
       tokenHash: agent.tokenHash,
+      until: clock.now() + longestSeconds * 1000,
       ttl: Math.floor(clock.now() / 1000) + keptSeconds,
     },
   });
@@ -52,6 +61,7 @@ export async function holderOf(ports: Ports, connectionId: string): Promise<Hold
     tenant: row.tenant as string,
     agentId: row.agentId as string,
     tokenHash: row.tokenHash as string,
+    until: row.until as number,
   };
   if (known.size >= holdersKept) known.delete(known.keys().next().value as string);
   known.set(connectionId, holder);
@@ -74,7 +84,9 @@ export async function stillHolds(scope: Scope, connectionId: string, holder: Hol
   if (row.tokenHash !== holder.tokenHash) return stop("the token is no longer valid");
   if (row.connectionId === connectionId) return true;
   if (row.connectionId !== undefined) return stop("the agent connected anew");
-  await change(scope, holder.agentId, (now) => (now.connectionId === undefined ? { connectionId } : undefined));
+  await change(scope, holder.agentId, (now) =>
+    now.connectionId === undefined ? { connectionId, carriedUntil: holder.until } : undefined,
+  );
   await serveAgent(scope, holder.agentId);
   return true;
 }
@@ -91,6 +103,8 @@ export async function lost(ports: Ports, connectionId: string, gone: boolean): P
   }
   holders.get(ports)?.delete(connectionId);
   await ports.store.write({ delete: connectionKey(connectionId) });
+  // One that holds nothing does not beat: should the connection stand after all, this is how it learns to come anew.
+  if (gone) hangUp(ports, connectionId);
 }
 
 const watched = new WeakSet<Ports>();

@@ -2,7 +2,7 @@ export { Delivery, DeliveryInfo } from "../delivery/schema.ts";
 export { serveAgent as serve } from "../match/dispatch.ts";
 export { commands } from "./commands.ts";
 export { attach, type Connection, connect, detach } from "./connect.ts";
-export { hold, holderOf, lost, stillHolds, watchConnections } from "./gateway.ts";
+export { hold, holderOf, lost, pingSeconds, stillHolds, watchConnections } from "./gateway.ts";
 export * as Agent from "./index.ts";
 export { lease } from "./lease.ts";
 export { heartbeat, seen, timeUp } from "./liveness.ts";

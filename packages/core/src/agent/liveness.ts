@@ -9,7 +9,7 @@ import { deliverySeconds } from "../task/row.ts";
 import { commands, unnamed } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
-import { heard, type Row } from "./row.ts";
+import { heard, leaseUntil, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -85,6 +85,14 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       if (member.used > 0) await takeBackUnbegun(scope, row);
     }
     if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
+    if (row.used === 0 && row.carriedUntil !== undefined && row.carriedUntil > now)
+      return (
+        await change(scope, id, (current, at) =>
+          current.used === 0 && current.carriedUntil !== undefined
+            ? { expiresAt: leaseUntil(current, at, current.carriedUntil) }
+            : undefined,
+        )
+      ).deadlineAt;
     // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
     const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;
     if (shared && sparedUntil > now) return sparedUntil;

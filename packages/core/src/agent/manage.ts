@@ -127,6 +127,7 @@ export async function register(scope: Scope, input: Register): Promise<Registere
           drainedAt: undefined,
           registeredAt: now,
           connectionId: undefined,
+          carriedUntil: undefined,
         },
         now,
       );
@@ -239,7 +240,7 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
       ...changes,
       ...settings,
       ...reachable,
-      ...(called && { expiresAt: undefined, connectionId: undefined }),
+      ...(called && { expiresAt: undefined, connectionId: undefined, carriedUntil: undefined }),
       ...(!called && isCalled(row) && { expiresAt: now + row.leaseSeconds * 1000 }),
       ...(called && row.state === "lost" && { state: "active" as const }),
     };

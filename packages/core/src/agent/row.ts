@@ -59,7 +59,22 @@ export interface Row extends Item {
    * task it holds (`heldMark`), and for each of those that it should stop working on (`cancelMark`).
    */
   readonly connectionId?: string;
+  /**
+   * A gateway carries this connection, and ends it at this time at the latest. While it stands and the agent holds nothing, that is
+   * its lease; what it is given begins one of `leaseSeconds`.
+   */
+  readonly carriedUntil?: number;
 }
+
+const leaseMs = ({ leaseSeconds }: Row): number => leaseSeconds * 1000;
+
+/** Until when an agent heard of now need not be heard of again. */
+export const leaseUntil = (row: Row, now: number, carriedUntil: number | undefined): number =>
+  Math.max(now + leaseMs(row), row.used === 0 ? (carriedUntil ?? 0) : 0);
+
+/** Whether its lease is that of its connection, now. */
+export const isCarried = (row: Row, now: number): boolean =>
+  row.carriedUntil !== undefined && (row.expiresAt ?? 0) > now + leaseMs(row);
 
 /** Names of attributes of the agent's row: read with it, strongly, where lists lag behind. */
 export const heldMark = (taskId: string): string => `held:${taskId}`;
@@ -90,7 +105,10 @@ export function advance(row: Row, changes: Mutable, now: number): { next: Row; w
     kind: "agent",
     set,
     ...(remove.length > 0 && { remove }),
-    if: { equals: { rev: row.rev } },
+    // What it was given meanwhile did not raise `rev`, and needs a lease of its own.
+    if: {
+      equals: { rev: row.rev, ...(changes.expiresAt !== undefined && isCarried(merged as Row, now) && { used: 0 }) },
+    },
   };
   return { next: merged as Row, write };
 }
@@ -98,7 +116,7 @@ export function advance(row: Row, changes: Mutable, now: number): { next: Row; w
 /** A sign of life: a lost agent is back, and a called one may be called with all it has room for. */
 export const heard = (row: Row, now: number): Mutable => ({
   lastSeenAt: now,
-  ...(isCalled(row) ? reachable : { expiresAt: now + row.leaseSeconds * 1000 }),
+  ...(isCalled(row) ? reachable : { expiresAt: leaseUntil(row, now, row.carriedUntil) }),
   ...(row.state === "lost" && { state: "active" }),
 });
 

@@ -1,6 +1,6 @@
 import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
-import { cancelMark, heldMark } from "../agent/row.ts";
+import { cancelMark, deadlineOf, heldMark, isCarried } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
 import type { Item, Ports, Put, Refusal, TransactResult, Update, Write, WriteResult } from "../port/index.ts";
@@ -323,18 +323,37 @@ function slotsWrite(
   const slots = tasks.reduce((sum, task) => sum + task.slots, 0);
   const { shared } = scope.ports;
   const marks = tasks.map((task) => [heldMark(task.id), task.fence] as const);
+  const lease = leaseWith(member.row, scope.ports.clock.now());
   return {
     update: agentKey(scope.tenant, member.id),
     kind: "agent",
     add: { used: slots },
-    ...(shared && { set: Object.fromEntries(marks) }),
+    ...(shared && { set: { ...Object.fromEntries(marks), ...lease.set } }),
     if: {
-      equals: { state: "active", ...(connectionId !== undefined && { connectionId }) },
+      equals: { state: "active", ...(connectionId !== undefined && { connectionId }), ...lease.equals },
       // An earlier attempt of the task may have ended, and not given its slots back yet.
       ...(shared && { missing: marks.map(([mark]) => mark) }),
-      lessThan: { used: member.maxConcurrency - slots + 1 },
+      lessThan: { used: member.maxConcurrency - slots + 1, ...lease.lessThan },
     },
   };
+}
+
+interface LeaseChange {
+  readonly set?: { readonly expiresAt: number; readonly deadlineAt: number };
+  readonly equals?: { readonly expiresAt: number };
+  readonly lessThan?: { readonly expiresAt: number };
+}
+
+/**
+ * An agent that lives by its connection gets a lease with what it is given: whoever gives it shortens the one it has, if that is
+ * still the one it knows, and is refused where it has become long meanwhile.
+ */
+function leaseWith(row: Member["row"], now: number): LeaseChange {
+  if (row.carriedUntil === undefined) return {};
+  const expiresAt = now + row.leaseSeconds * 1000;
+  if (!isCarried(row, now)) return { lessThan: { expiresAt: expiresAt + 1 } };
+  const deadlineAt = deadlineOf({ ...row, expiresAt }) as number;
+  return { set: { expiresAt, deadlineAt }, equals: { expiresAt: row.expiresAt as number } };
 }
 
 async function reserve(...asked: Parameters<typeof slotsWrite>): Promise<WriteResult> {

@@ -8,7 +8,7 @@ import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
-import { agentKey, gateKey, gatePartition, lanePartition } from "../rows.ts";
+import { agentKey, gateKey, gatePartition, lanePartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { conflict, missing } from "./error.ts";
 import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
@@ -28,25 +28,31 @@ export interface Decision {
 /** Times a change is decided anew when others changed the row under it. */
 const tries = 20;
 
+/** The task after a change, and before it. And its agent, where that was written by itself. */
+export interface Changed {
+  readonly row: Row;
+  readonly before: Row;
+  readonly agent?: AgentRow;
+}
+
 /**
  * Reads the task, decides, and writes on the condition that nobody changed it meanwhile; else decides again.
  * A task that leaves its agent, its lane or its limits gives back in the same transaction what it held there.
  *
  * @param options `revokes`: the agent is told to stop working on a task that leaves it; before its slots are given back, as others may
- *   give it work the moment it has them
- * @returns the task after it, and before it; the same row twice when `decide` answered undefined. And its agent, where that was
- *   written by itself
+ *   give it work the moment it has them. `known`: the task as the store had it just now, which saves the first read
+ * @returns the same row twice when `decide` answered undefined
  */
 export async function change(
   scope: Scope,
   id: string,
   decide: (row: Row, now: number) => Decision | undefined,
-  { revokes = false } = {},
-): Promise<{ row: Row; before: Row; agent?: AgentRow }> {
+  { revokes = false, known }: { readonly revokes?: boolean; readonly known?: Row | undefined } = {},
+): Promise<Changed> {
   const { store, clock, queues } = scope.ports;
   for (let attempt = 0; attempt < tries; attempt++) {
     if (scope.ports.shared) await yieldTo(scope.ports, attempt);
-    const before = await readTask(scope, id);
+    const before = (attempt === 0 ? known : undefined) ?? (await readTask(scope, id));
     if (!before) throw missing(id);
     const now = clock.now();
     const decision = decide(before, now);
@@ -69,14 +75,7 @@ export async function change(
     );
     const writes: Write[] = [write];
     if (freed) {
-      const busyMs = decision.ended ? now - (before.startedAt ?? before.assignedAt ?? now) : 0;
-      writes.push({
-        update: agentKey(scope.tenant, before.agentId as string),
-        kind: "agent",
-        add: { used: -before.slots, ...(decision.ended && { [decision.ended]: 1, busyMs }) },
-        ...(scope.ports.shared && { remove: [heldMark(id), cancelMark(id)] }),
-        if: { exists: true },
-      });
+      writes.push(slotsBack(scope, before, decision.ended, now));
       if (Gate.gated(before))
         writes.push(...(await Gate.leave(scope.ports, scope.tenant, before, now, decision.units)));
     }
@@ -91,26 +90,70 @@ export async function change(
     const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
     if (freed && revokes) await revoke(scope, before);
-    const given = apart
-      ? await store.write(onlyOnce(writes[1] as Update, { [heldMark(id)]: before.fence }))
-      : undefined;
-    if (given?.ok && given.item) {
-      const agent = given.item as AgentRow;
-      cacheOf(scope.ports, scope.tenant).set(agent);
-      return { row: next, before, agent };
-    }
-    if (freed) await afterFreed(scope, before, decision, now);
+    const agent = apart ? await giveSlotsBack(scope, before, writes[1] as Update) : undefined;
+    if (agent) return { row: next, before, agent };
+    if (freed) await afterFreed(scope, before, decision.ended, now);
     return { row: next, before };
   }
   throw conflict(`task ${id} is being changed by others; try again`);
 }
 
+/**
+ * Completes an attempt on a shared store, unread: its agent and fence are in the caller's hands, and whatever else counts comes
+ * back with the write. What it cannot know, `whole` (`row.ts`) adds. With limits there are more rows to write, together.
+ * @returns what was changed; or, as it was refused, the task as it stands
+ */
+export async function completeUnread(
+  scope: Scope,
+  id: string,
+  fence: number,
+  outcome: Changes,
+): Promise<{ readonly done: Changed } | { readonly done?: undefined; readonly stands: Row | undefined }> {
+  const { store, clock } = scope.ports;
+  const now = clock.now();
+  const written = await store.write({
+    update: taskKey(scope.tenant, id),
+    kind: "task",
+    set: { ...outcome, status: "completed", finishedAt: now, expiresAt: await keptUntil(scope, now) } as never,
+    add: { rev: 1 },
+    remove: ["error", "cancelAt", "scheduledAt", "deadlineAt"],
+    if: {
+      equals: { fence, agentId: scope.actor.id },
+      oneOf: { status: [...held] },
+      // The first of them also sees to it that no second try of the call adds again.
+      missing: ["finishedAt", "concurrency", "rate"],
+    },
+  });
+  if (!written.ok) return { stands: written.winner as Row | undefined };
+  const row = written.item as Row;
+  const agent = await giveSlotsBack(scope, row, slotsBack(scope, row, "completed", now));
+  if (!agent) await afterFreed(scope, row, "completed", now);
+  return { done: { row, before: row, ...(agent && { agent }) } };
+}
+
+/** The write that gives an agent back the slots of a task that it held. */
+const slotsBack = (scope: Scope, task: Row, ended: Decision["ended"], now: number): Update => ({
+  update: agentKey(scope.tenant, task.agentId as string),
+  kind: "agent",
+  add: { used: -task.slots, ...(ended && { [ended]: 1, busyMs: busyMs(task, now) }) },
+  ...(scope.ports.shared && { remove: [heldMark(task.id), cancelMark(task.id)] }),
+  if: { exists: true },
+});
+
+const busyMs = ({ startedAt, assignedAt }: Row, now: number): number => now - (startedAt ?? assignedAt ?? now);
+
+/** By itself, and once for each attempt, whoever does it: with the mark goes the right to. @returns the agent, unless it was done before */
+async function giveSlotsBack(scope: Scope, { id, fence }: Row, write: Update): Promise<AgentRow | undefined> {
+  const given = await scope.ports.store.write({ ...write, if: { equals: { [heldMark(id)]: fence } } });
+  if (!given.ok || !given.item) return undefined;
+  const agent = given.item as AgentRow;
+  cacheOf(scope.ports, scope.tenant).set(agent);
+  return agent;
+}
+
 /** `change` of what may leave its agent by another's doing: that one is told. */
 export const takeAway = (scope: Scope, id: string, decide: Parameters<typeof change>[2]) =>
   change(scope, id, decide, { revokes: true });
-
-/** Slots are given back once for each attempt, whoever does it: with the mark goes the right to. */
-const onlyOnce = (write: Update, equals: Readonly<Record<string, number>>): Update => ({ ...write, if: { equals } });
 
 function unpark(scope: Scope, row: Row): Write[] {
   const sk = row.parked as string;
@@ -121,16 +164,16 @@ function unpark(scope: Scope, row: Row): Write[] {
   ];
 }
 
-async function afterFreed(scope: Scope, before: Row, decision: Decision, now: number): Promise<void> {
+async function afterFreed(scope: Scope, before: Row, ended: Decision["ended"], now: number): Promise<void> {
   const { shared } = scope.ports;
   const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
   const member = directory.members.get(before.agentId as string);
   if (!member) return;
   member.used = Math.max(0, member.used - before.slots);
   member.cancels?.delete(before.id);
-  if (decision.ended) {
-    member[decision.ended]++;
-    member.busyMs += now - (before.startedAt ?? before.assignedAt ?? now);
+  if (ended) {
+    member[ended]++;
+    member.busyMs += busyMs(before, now);
   }
   directory.refresh(member);
   // What is remembered of its state may be old where others write too: whoever goes on with the agent reads it.

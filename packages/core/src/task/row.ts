@@ -162,8 +162,7 @@ export function advance(
   put("rev", row.rev + 1);
   if (entry) {
     const next = merged as Row;
-    const kept = row.history.length >= limits.history ? row.history.slice(1 - limits.history) : row.history;
-    put("history", [...kept, [entry.at, status, next.attempt, next.agentId ?? "", entry.reason ?? ""]]);
+    put("history", continued(row.history, [entry.at, status, next.attempt, next.agentId ?? "", entry.reason ?? ""]));
   }
   put("deadlineAt", deadlineOf(merged as Row));
   const write: Update = {
@@ -175,6 +174,25 @@ export function advance(
   };
   return { next: merged as Row, write };
 }
+
+/**
+ * The row with all that its completion says. Where it was completed unread (`completeUnread`), the last entry of the history and the
+ * start of an attempt that told of none are not stored: both follow from what is.
+ */
+export function whole(row: Row): Row {
+  const { status, history, finishedAt, attempt, agentId = "" } = row;
+  if (status !== "completed" || history.at(-1)?.[1] === "completed") return row;
+  return {
+    ...row,
+    startedAt: row.startedAt ?? row.assignedAt,
+    history: continued(history, [finishedAt as number, status, attempt, agentId, ""]),
+  } as Row;
+}
+
+const continued = (history: Row["history"], entry: HistoryEntry): HistoryEntry[] => [
+  ...(history.length >= limits.history ? history.slice(1 - limits.history) : history),
+  entry,
+];
 
 /** The nearest time at which something is due, or undefined. */
 export function deadlineOf(row: Row): number | undefined {
@@ -212,7 +230,8 @@ function iso(at: number): string {
 }
 
 /** The task as callers see it. */
-export function toInfo(row: Row): Info {
+export function toInfo(stored: Row): Info {
+  const row = whole(stored);
   const info: Record<string, unknown> = {
     id: row.id,
     type: row.type,

@@ -4,7 +4,7 @@ import type * as Agent from "../agent/schema.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { readTask, toAssignment } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
-import { change, type Decision, failed, goOn, released } from "./change.ts";
+import { type Changed, change, completeUnread, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";
 import { held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type * as schema from "./schema.ts";
@@ -81,19 +81,17 @@ export async function complete(scope: Scope, id: string, input: z.output<typeof 
   const { result } = input;
   const resultBlob = await keepLarge(scope, id, input.fence, result);
   const resultBytes = resultBlob === undefined ? undefined : Buffer.byteLength(result as JsonText);
+  const outcome = { ...(resultBlob === undefined ? { result } : { resultBlob, resultBytes }), usage: input.usage };
   const record = (row: Row): Decision => ({
-    changes: {
-      status: "completed",
-      startedAt: row.startedAt ?? row.assignedAt,
-      ...(resultBlob === undefined ? { result } : { resultBlob, resultBytes }),
-      usage: input.usage,
-      error: undefined,
-    },
+    changes: { status: "completed", startedAt: row.startedAt ?? row.assignedAt, ...outcome, error: undefined },
     note: true,
     ended: "completed",
     units: input.usage?.units,
   });
-  const done = await end(scope, id, input, record);
+  const tried = scope.ports.shared ? await completeUnread(scope, id, input.fence, outcome) : undefined;
+  const done = tried?.done
+    ? await goOnFrom(scope, tried.done, input.take)
+    : await end(scope, id, input, record, tried?.stands);
   if (resultBlob === undefined || done.status !== "completed") return done;
   return { ...done, task: { ...done.task, result: result as JsonText } };
 }
@@ -147,18 +145,25 @@ export async function release(scope: Scope, id: string, input: z.output<typeof s
   });
 }
 
+/** @param known the task as the store had it just now */
 async function end(
   scope: Scope,
   id: string,
   input: { readonly fence: number; readonly take?: number | undefined },
   decide: (row: Row, now: number) => Decision,
+  known?: Row,
 ): Promise<Ended> {
-  const { row, before, agent } = await change(scope, id, (row, now) => {
+  const decided = (row: Row, now: number) => {
     if (recorded(scope, row, input.fence)) return undefined;
     mine(scope, row, input.fence);
     return decide(row, now);
-  });
-  const next = await goOn(scope, before, input.take, agent);
+  };
+  return goOnFrom(scope, await change(scope, id, decided, { known }), input.take);
+}
+
+/** What its agent gets next, and what the call answers. */
+async function goOnFrom(scope: Scope, { row, before, agent }: Changed, max: number | undefined): Promise<Ended> {
+  const next = await goOn(scope, before, max, agent);
   // A getter: a socket's reply names the task's status and has no use for the rest.
   const ended = {
     status: row.status,
@@ -167,7 +172,7 @@ async function end(
       return toInfo(row);
     },
   };
-  if (input.take === undefined) return ended;
+  if (max === undefined) return ended;
   const assignments = next ? await Promise.all(next.tasks.map((task) => toAssignment(scope, task, next.member))) : [];
   return Object.assign(ended, { assignments });
 }

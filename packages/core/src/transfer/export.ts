@@ -16,7 +16,7 @@ import {
   taskShards,
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import type { Row as TaskRow } from "../task/row.ts";
+import { type Row as TaskRow, whole } from "../task/row.ts";
 import { cut } from "./pieces.ts";
 import type { ExportQuery } from "./request.ts";
 import {
@@ -168,7 +168,7 @@ async function toRecords(scope: Scope, section: Section, item: Item): Promise<Re
     case "key":
       return [picked(item, ["kind", "id", "role", "hash", "hint", "createdAt", "name"]) as Record];
     case "task":
-      return taskRecords(scope, item as TaskRow);
+      return taskRecords(scope, whole(item as TaskRow));
   }
 }
 

@@ -15,7 +15,7 @@ import type { Scope } from "../scope.ts";
 import { released } from "../task/change.ts";
 import { invalid, store as storeTasks } from "../task/create.ts";
 import { limits } from "../task/error.ts";
-import { advance, deadlineOf, held, type Row as TaskRow, terminal } from "../task/row.ts";
+import { advance, deadlineOf, held, type Row as TaskRow, terminal, whole } from "../task/row.ts";
 import { differs, newerFormat, piecesMissing } from "./error.ts";
 import { toPayload } from "./payload.ts";
 import { pieceKey, sha256 } from "./pieces.ts";
@@ -394,10 +394,11 @@ async function sameInput(scope: Scope, record: TaskRecord, now: TaskRow): Promis
 /** The task was once as the record says it is: here it is still so, or has gone on from there. */
 function passedHere(record: TaskRecord, now: TaskRow): boolean {
   const [at, status, attempt] = record.history.at(-1) as TaskRecord["history"][number];
-  if (now.history.some((entry) => entry[0] === at && entry[1] === status && entry[2] === attempt)) return true;
+  const { history } = whole(now);
+  if (history.some((entry) => entry[0] === at && entry[1] === status && entry[2] === attempt)) return true;
   // Only the newest entries are kept: it may have been among those that were dropped.
-  const oldest = now.history[0];
-  return now.history.length >= limits.history && oldest !== undefined && oldest[0] > at;
+  const oldest = history[0];
+  return history.length >= limits.history && oldest !== undefined && oldest[0] > at;
 }
 
 function picked<R extends object>(record: R, names: readonly (keyof R)[]): Partial<R> {

@@ -211,7 +211,8 @@ export const taskFields = (Object.keys(TaskFields.shape) as (keyof TaskRecord)[]
 type Named<T> = keyof { [K in keyof T as string extends K ? never : number extends K ? never : K]: T[K] };
 /** Made anew where the row comes to: its place among others, and what follows from that. */
 type Anew =
-  | ("pk" | "sk" | "tenant" | "rev" | "deadlineAt" | "used" | "deliverySecret" | "connectionId" | "silenceSeconds")
+  | ("pk" | "sk" | "tenant" | "rev" | "deadlineAt" | "used" | "deliverySecret" | "silenceSeconds")
+  | ("connectionId" | "carriedUntil")
   | (
       | "lane"
       | "parked"

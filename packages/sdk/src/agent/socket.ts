@@ -25,7 +25,7 @@ interface Reply {
 }
 /** ServerFrame of core's agent/frame.ts, as far as an agent reads it. */
 type ServerFrame =
-  | { op: "welcome"; leaseSeconds: number }
+  | { op: "welcome"; leaseSeconds: number; pingSeconds?: number }
   | { op: "assign"; assignments: Assignment[] }
   | ({ op: "command"; revoked?: string[]; stop?: boolean; reason?: string } & Partial<Commands>)
   | ({ op: "reply"; re?: number } & Reply)
@@ -69,6 +69,9 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   /** When the last confirmed sign of life was sent: the lease counts from here. */
   let confirmedAt = now();
   let beat: { readonly at: number } | undefined;
+  /** While it holds nothing a gateway's connection is its sign of life, and this is how often something has to be said on it. */
+  let pingMs: number | undefined;
+  let saidAt = now();
   let timer: NodeJS.Timeout | undefined;
   let retryTimer: NodeJS.Timeout | undefined;
   let failures = 0;
@@ -76,6 +79,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
   let opened: { resolve(): void; reject(error: Error): void } | undefined;
 
   const send = (text: string) => {
+    saidAt = now();
     if (!carried || text.length * 3 <= gateway.fragmentBytes) return socket?.send(text);
     const bytes = Buffer.from(text);
     for (let at = 0; at < bytes.length; at += gateway.fragmentBytes) {
@@ -222,6 +226,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         return;
       case "welcome":
         leaseMs = frame.leaseSeconds * 1000;
+        pingMs = frame.pingSeconds === undefined ? undefined : frame.pingSeconds * 1000;
         failures = 0;
         live = true;
         confirmedAt = now();
@@ -252,6 +257,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       socket?.terminate();
       return;
     }
+    if (pingMs !== undefined && work.size === 0) {
+      // There is no lease to lose until it is given something.
+      confirmedAt = at;
+      if (at + beatMs() - saidAt > pingMs) push(`{"op":"ping"}`);
+      return;
+    }
     // Said before a sign of life that was confirmed since: its answer is not only slow.
     sayAgain(confirmedAt);
     const mine = { at };
@@ -263,9 +274,10 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       if (reply.commands) obey(reply.commands);
     });
   };
+  const beatMs = () => Math.min(leaseMs / 3, longestSilenceMs);
   const armHeartbeat = () => {
     clearInterval(timer);
-    timer = setInterval(heartbeat, Math.min(leaseMs / 3, longestSilenceMs));
+    timer = setInterval(heartbeat, beatMs());
   };
 
   /** Over for good: removed, replaced, or turned away. */
