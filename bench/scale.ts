@@ -141,7 +141,7 @@ export async function scale(args: readonly string[]): Promise<void> {
   const machine = machineFacts();
   const dataDir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-scale-"));
   const server = await startServer({ dataDir });
-  const client = createClient({ url: server.url, key: server.key });
+  const client = createClient({ url: server.url, key: server.key, retrySeconds: 300 });
   const fleets: Fleet[] = [];
   const steps: Step[] = [];
   try {
