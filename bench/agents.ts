@@ -13,7 +13,8 @@ export interface AgentsConfig {
   /** A file that gets a line `begun n time` (ms, Unix) and a line `done n` for each run of a handler. */
   readonly log?: string;
 }
-export type AgentsMessage = { readonly ready: true } | { readonly handled: number };
+/** `failed`: calls that got no answer, or another than they should. */
+export type AgentsMessage = { readonly ready: true } | { readonly handled: number; readonly failed?: number };
 
 const config = JSON.parse(process.argv[2] ?? "") as AgentsConfig;
 const tell = (message: AgentsMessage) => process.send?.(message);

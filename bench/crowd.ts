@@ -24,12 +24,21 @@ const operator = httpCaller(url, { authorization: `Bearer ${key}` });
 /** A long poll holds its connection, so there is one an agent. */
 const polls = httpCaller(url, {}, Number.POSITIVE_INFINITY);
 let handled = 0;
+let failed = 0;
 const resultOf = ({ input }: Assignment["task"]) => ({ ok: true, n: input.n });
 
-async function register(index: number, delivery?: object) {
+/** A server that has as much to do as it can hold says so, and is asked again, as the SDK does. */
+async function register(index: number, delivery?: object): Promise<{ agent: { id: string }; token: string }> {
   const capabilities = [{ name: kind }];
   const body = { name: `${kind}-${index}`, capabilities, ...(delivery ? { delivery } : {}) };
-  return operator.call<{ agent: { id: string }; token: string }>("POST", "/v1/agents", body);
+  for (;;) {
+    try {
+      return await operator.call("POST", "/v1/agents", body);
+    } catch (error) {
+      if ((error as { status?: number }).status !== 429) throw error;
+      await sleep(500 + Math.random() * 1000);
+    }
+  }
 }
 
 /** Asks, does what comes, tells, asks again. A poll that failed is repeated after a second. */
@@ -48,6 +57,7 @@ async function askForEver(id: string, token: string): Promise<never> {
         handled++;
       }
     } catch (error) {
+      failed++;
       process.stderr.write(`${error instanceof Error ? error.message : error}\n`);
       await sleep(1000);
     }
@@ -85,8 +95,8 @@ async function receivers(): Promise<void> {
 await (kind === "poll" ? pollers() : receivers());
 let told = 0;
 setInterval(() => {
-  if (told !== handled) tell({ handled });
-  told = handled;
+  if (told !== handled + failed) tell({ handled, failed });
+  told = handled + failed;
 }, 5);
 process.on("disconnect", () => process.exit(0));
 tell({ ready: true });

@@ -6,6 +6,8 @@ import type { AgentShape, RunningServer, System } from "./systems/system.ts";
 export interface Fleet {
   readonly processes: readonly Process[];
   handled(): number;
+  /** Calls that failed, of those fleets that count them. */
+  failed(): number;
   end(): Promise<void>;
 }
 
@@ -13,29 +15,25 @@ export type Work = Pick<AgentsConfig, "taskMs" | "log">;
 
 /** One process for each entry, each run with its entry as JSON; resolves when all have said that they are ready. */
 export async function launchAgents(script: string, configs: readonly object[], seconds = 60): Promise<Fleet> {
-  const counts = configs.map(() => 0);
+  const counts = configs.map(() => ({ handled: 0, failed: 0 }));
+  const sum = (what: "handled" | "failed") => counts.reduce((total, each) => total + each[what], 0);
   const processes = await Promise.all(
     configs.map(async (config, index) => {
       const agents = launchScript(script, [JSON.stringify(config)], { ipc: true });
       let ready = false;
       agents.child.on("message", (message: AgentsMessage) => {
         if ("ready" in message) ready = true;
-        else counts[index] = message.handled;
+        else counts[index] = { failed: 0, ...message };
       });
-      await eventually(
-        "the agents are connected",
-        () => {
-          if (!agents.running) throw new Error(agents.output());
-          return ready;
-        },
-        { seconds, everyMs: 5 },
-      );
+      await eventually("the agents are connected", () => ready || !agents.running, { seconds, everyMs: 5 });
+      if (!ready) throw new Error(`the agents have ended:\n${agents.output()}`);
       return agents;
     }),
   );
   return {
     processes,
-    handled: () => counts.reduce((sum, count) => sum + count, 0),
+    handled: () => sum("handled"),
+    failed: () => sum("failed"),
     end: async () => {
       await Promise.all(processes.map((agents) => agents.end("SIGKILL")));
     },

@@ -39,6 +39,9 @@ interface Step {
   readonly agents: number;
   /** Until all are registered and connected. */
   readonly arrivalSeconds: number;
+  /** Calls of theirs that failed, and how many of all agents were taken for lost, by the end of the step. */
+  readonly failedCalls: number;
+  readonly lost: number;
   /** While all that have come so far wait for work. */
   readonly idleMiB: number;
   /** Share of one core. */
@@ -106,7 +109,8 @@ const toldIdle = ({ idleMiB, idleCpu }: Pick<Step, "idleMiB" | "idleCpu">) =>
   `${show(idleMiB)} MiB, ${(idleCpu * 100).toFixed(0)} % of a core`;
 
 const told = ({ kind, agents, ...step }: Step): string =>
-  `${agents.toLocaleString("en-US")} ${kind}: came in ${show(step.arrivalSeconds)} s, idle ${toldIdle(step)}; submit to result ` +
+  `${agents.toLocaleString("en-US")} ${kind}: came in ${show(step.arrivalSeconds)} s, idle ${toldIdle(step)}; ` +
+  `${step.failedCalls} of their calls failed, ${step.lost} of all agents lost; submit to result ` +
   `p50 ${show(step.p50)} p99 ${show(step.p99)} ms; ${Math.round(step.perSecond)} tasks/s, submit p99 ${show(step.submitP99)} ms, ` +
   `event loop p99 ${show(step.loopMs)} ms, server ${show(step.serverMiB)} MiB`;
 
@@ -137,14 +141,15 @@ export async function scale(args: readonly string[]): Promise<void> {
   const machine = machineFacts();
   const dataDir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-scale-"));
   const server = await startServer({ dataDir });
-  const client = createClient({ url: server.url, key: server.key });
+  const client = createClient({ url: server.url, key: server.key, retrySeconds: 300 });
   const fleets: Fleet[] = [];
   const steps: Step[] = [];
   try {
     for (const kind of kinds.filter((each) => counts[each] > 0)) {
       const began = performance.now();
       console.error(`${counts[kind].toLocaleString("en-US")} agents (${kind}) come`);
-      fleets.push(await arrive(kind, counts[kind], server));
+      const fleet = await arrive(kind, counts[kind], server);
+      fleets.push(fleet);
       const arrivalSeconds = (performance.now() - began) / 1000;
       const idle = await rest(server);
       console.error(`${fleets.length === 1 ? "all" : "together with those before"} idle: ${toldIdle(idle)}`);
@@ -152,7 +157,8 @@ export async function scale(args: readonly string[]): Promise<void> {
       const done = await work(kind, tasks, client);
       const loopMs = await loopLagMs(server.url, server.key);
       const serverMiB = memoryMiB(server.process.pid).now;
-      const step = { kind, agents: counts[kind], arrivalSeconds, ...idle, ...done, loopMs, serverMiB };
+      const stayed = { failedCalls: fleet.failed(), lost: (await client.status.get()).agents.byStatus.lost ?? 0 };
+      const step = { kind, agents: counts[kind], arrivalSeconds, ...stayed, ...idle, ...done, loopMs, serverMiB };
       steps.push(step);
       console.error(told(step));
       if (values.json) console.log(JSON.stringify(step));

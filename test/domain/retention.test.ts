@@ -1,4 +1,13 @@
-import { DeadLetter, EventLog, idempotencyKey, type JsonText, Retention, type RowKey, Task } from "@waggle/core";
+import {
+  DeadLetter,
+  EventLog,
+  idempotencyKey,
+  type JsonText,
+  Retention,
+  type RowKey,
+  type Scope,
+  Task,
+} from "@waggle/core";
 import type { EmbeddedEngine } from "@waggle/engine-embedded";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
@@ -104,6 +113,51 @@ describe("a finished task", () => {
     await system.pass(3600, 600);
     await retire(task.id);
     expect(await Retention.get(system.tenant("other"))).toEqual({ taskSeconds: 30 * day, eventSeconds: 7 * day });
+  });
+
+  describe("deleted just when another task comes to depend on it", () => {
+    /** A caller in whose midst a task passes its retention: once `when` holds of a write, before it or after. */
+    const overtaken = (id: string, when: "before" | "after"): Scope => {
+      const { store } = system.ports;
+      let over = false;
+      const write: typeof store.write = async (wanted) => {
+        const links = !over && "update" in wanted && wanted.set?.dependants === true;
+        if (links) {
+          over = true;
+          system.clock.advance(31 * day * 1000);
+        }
+        if (links && when === "before") await retire(id);
+        const result = await store.write(wanted);
+        if (links && when === "after") await retire(id);
+        return result;
+      };
+      return { ...system.admin, ports: { ...system.ports, store: { ...store, write } } };
+    };
+    const following = (id: string) => Task.Create.parse({ type: "after", dependsOn: [id] });
+    const all = async () => (await Task.list(system.admin, Task.ListQuery.parse({ type: "after" }))).items;
+
+    test("refuses that one, as if it had been gone before", async () => {
+      const first = await done("first");
+      const scope = overtaken(first.id, "before");
+      expect(await code(Task.create(scope, following(first.id)))).toBe("task.dependency_not_found");
+      expect(await all()).toEqual([]);
+    });
+
+    test("refuses that entry of a batch, and takes the others", async () => {
+      const first = await done("first");
+      const scope = overtaken(first.id, "before");
+      const tasks = [following(first.id), { type: "after" }];
+      const { results } = await Task.createBatch(scope, { tasks, atomic: false });
+      expect(results).toMatchObject([{ problem: { code: "task.dependency_not_found" } }, { task: { type: "after" } }]);
+      expect(await all()).toHaveLength(1);
+    });
+
+    test("lets it go on by how it ended, once it is linked", async () => {
+      const first = await done("first");
+      const { task } = await Task.create(overtaken(first.id, "after"), following(first.id));
+      await system.quiet();
+      expect((await system.get(task.id)).status).toBe("queued");
+    });
   });
 
   test("leaves the dead letters and lets its child and its dependants be as they are", async () => {

@@ -51,6 +51,12 @@ export interface Subjects {
   readonly tasks: readonly string[];
   readonly keys: readonly string[];
   readonly admin: string;
+  /** The tenant of all these. */
+  readonly tenant: string;
+  /** Another one, whose quotas are set to anything. */
+  readonly limited: { readonly tenant: string; readonly admin: string };
+  /** Of the first tenant: may set quotas. */
+  readonly root: string;
 }
 
 /** Values by field: those that are there, and short waits. */
@@ -65,6 +71,7 @@ function known(subjects: Subjects): Known {
     dependsOn: tasks,
     waitSeconds: [0, 0, 0, 0.05],
     fence: [1, 1, 1, 2],
+    version: [1, 1, 1, 2],
     // Made in a tenant of its own only.
     tenant: [],
     id: [],
@@ -89,6 +96,8 @@ const encode = (text: string) => encodeURIComponent(text.toWellFormed());
 
 const pathValues = (path: string, operation: Operation, subjects: Subjects): readonly string[] => {
   if (path.endsWith("{key}")) return ["gpu", "a%2Fb", "two%20words"];
+  if (operation.operationId === "putQuotas") return [subjects.limited.tenant];
+  if (path.endsWith("{tenant}")) return [subjects.tenant, subjects.limited.tenant];
   if (operation.operationId === "removeAgent") return subjects.victims;
   if (path.startsWith("/v1/agents/")) return subjects.agents.map(({ id }) => id);
   return path.startsWith("/v1/keys/") ? subjects.keys : subjects.tasks;
@@ -241,7 +250,7 @@ function inputOf(
         ),
       )
       .map((parts) => parts.filter((part) => part !== undefined)),
-    headers: credentials(operation, subjects),
+    headers: credentials(operation, subjects, !has.segment),
     body: bodyOf(operation, defs, values),
   }) as fc.Arbitrary<Draft>;
   return fc.tuple(drafts, twists(has), fc.constantFrom(...methods)).map(([draft, twist, other]) =>
@@ -255,11 +264,17 @@ function inputOf(
   );
 }
 
-function credentials(operation: Operation, { admin, agents }: Subjects): fc.Arbitrary<Record<string, string>> {
+/** @param anywhere it is about no subject, so that any tenant will do */
+function credentials(
+  operation: Operation,
+  { admin, agents, limited, root }: Subjects,
+  anywhere: boolean,
+): fc.Arbitrary<Record<string, string>> {
   const roles = operation["x-roles"];
   if (roles.length === 0) return fc.constant({});
+  const admins = operation.operationId === "putQuotas" ? [root] : [admin, admin, ...(anywhere ? [limited.admin] : [])];
   const bearers = [
-    ...(roles.includes("admin") ? [admin, admin] : []),
+    ...(roles.includes("admin") ? admins : []),
     ...(roles.includes("agent") ? agents.map(({ token }) => token) : []),
   ];
   return fc.constantFrom(...bearers).map((bearer) => ({ authorization: `Bearer ${bearer}` }));

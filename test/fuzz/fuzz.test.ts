@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { apiOf } from "../support/api.ts";
-import { callRound, described, type Figures } from "./round.ts";
+import type { Document } from "./calls.ts";
+import { callRound, described, noFigures } from "./round.ts";
 import { socketRound } from "./sockets.ts";
 import { markHeader, openTarget, type Target } from "./target.ts";
 
@@ -12,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => target?.stop());
 
-const figures: Figures = { inputs: 0, byStatus: {} };
+const figures = noFigures();
 const patience = { timeout: 120_000 };
 
 test(
@@ -60,7 +61,11 @@ test("a task that is refused leaves no payload behind", async () => {
   }
 });
 
-test("the inputs are as intended: most are refused, and some are taken", () => {
+test("the inputs are as intended: every operation is called, most are refused, and some are taken", async () => {
+  const { body } = await apiOf(target.url, target.adminKey).get<Document>("/openapi.json");
+  const operations = Object.values(body.paths).flatMap((byMethod) => Object.values(byMethod));
+  expect([...figures.called].sort()).toEqual(operations.map(({ operationId }) => operationId).sort());
+
   const of = (from: number, to: number) =>
     Object.entries(figures.byStatus).reduce(
       (sum, [status, count]) => sum + (+status >= from && +status < to ? count : 0),

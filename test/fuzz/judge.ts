@@ -11,6 +11,8 @@ interface Judge {
   faults(input: Input, answer: Answer): readonly string[];
   /** Whether a refusal names the place that was changed. It may name another, when the input was unfit before. */
   names(input: Input, answer: Answer): boolean;
+  /** Whether it was sent with the method of its operation. */
+  asMeant(input: Input): boolean;
 }
 
 interface Problem {
@@ -47,6 +49,7 @@ export function createJudge(document: Document): Judge {
       // With another method it may be another operation, or none.
       return problemFaults(answer, input.method.toLowerCase() === method ? operation : undefined);
     },
+    asMeant: ({ operation, method }) => method.toLowerCase() === operations.get(operation)?.method,
     names({ wrong }, { status, text }) {
       if (wrong === undefined || status !== 400) return true;
       const { errors } = JSON.parse(text) as { errors: readonly { readonly path: string }[] };

@@ -13,7 +13,12 @@ export interface RoundFailure {
 export interface Figures {
   inputs: number;
   readonly byStatus: Record<string, number>;
+  /** Operations that were done at least once, and those that were called. */
+  readonly done: Set<string>;
+  readonly called: Set<string>;
 }
+export const noFigures = (): Figures => ({ inputs: 0, byStatus: {}, done: new Set(), called: new Set() });
+
 export interface RoundOptions {
   /** Decides the inputs. */
   readonly seed: number;
@@ -51,6 +56,8 @@ export async function callRound(target: Target, options: RoundOptions): Promise<
       const answer = await client.send(input, { [markHeader]: mark });
       const rows = changed();
       figures.byStatus[answer.status] = (figures.byStatus[answer.status] ?? 0) + 1;
+      figures.called.add(input.operation);
+      if (answer.status < 400 && judge.asMeant(input)) figures.done.add(input.operation);
       const faults = [...judge.faults(input, answer)];
       if (faults.length === 0 && !(await namesIt(input, answer))) faults.push(`${input.wrong} is not named`);
       if (answer.status >= 400 && rows.length > 0)
@@ -106,8 +113,10 @@ export async function check<T>(
 async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
   const root = apiOf(target.url, target.adminKey);
   const tenant = `fuzz-${seed >>> 0}-${process.pid}-${performance.now().toFixed(0)}`;
-  const made = await root.post<{ key: string }>("/v1/keys", { role: "admin", tenant });
-  const admin = root.as(made.body.key);
+  const adminOf = async (tenant: string) =>
+    (await root.post<{ key: string }>("/v1/keys", { role: "admin", tenant })).body.key;
+  const admin = root.as(await adminOf(tenant));
+  const limited = { tenant: `${tenant}-limited`, admin: await adminOf(`${tenant}-limited`) };
   const able = { capabilities: [{ name: "held" }], maxConcurrency: 4, leaseSeconds: 3600 };
   const agents = [await admin.register(able), await admin.register(able), await admin.register({ leaseSeconds: 3600 })];
   const victims = [];
@@ -119,5 +128,5 @@ async function makeSubjects(target: Target, seed: number): Promise<Subjects> {
   await agents[0]?.lease(2);
   await agents[1]?.lease(2);
   for (let n = 0; n < 2; n++) tasks.push((await admin.delegate({ delaySeconds: 3600 })).id);
-  return { agents, victims, tasks, keys, admin: admin.key };
+  return { agents, victims, tasks, keys, tenant, limited, admin: admin.key, root: root.key };
 }

@@ -1,5 +1,5 @@
 import { parseArgs } from "node:util";
-import { callRound, described, type Figures, type RoundFailure } from "./round.ts";
+import { callRound, described, noFigures, type RoundFailure } from "./round.ts";
 import { socketRound } from "./sockets.ts";
 import { openTarget, type Target } from "./target.ts";
 
@@ -37,7 +37,7 @@ const frameRounds = 1;
 const inputsOfServer = 100_000;
 const failuresShown = 10;
 
-const figures: Figures = { inputs: 0, byStatus: {} };
+const figures = noFigures();
 const began = performance.now();
 const seconds = () => (performance.now() - began) / 1000;
 const tell = (text: string) => process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}` : `${text}\n`);
@@ -84,5 +84,8 @@ console.log(
   `\n${figures.inputs} inputs in ${seconds().toFixed(0)} s from seed ${firstSeed}, at most ${most} MiB with the server`,
 );
 for (const [status, count] of Object.entries(figures.byStatus)) console.log(`  ${status.padEnd(12)}${count}`);
+const { called, done } = figures;
+const never = [...called].filter((operation) => !done.has(operation));
+console.log(`${called.size} operations called; never done: ${never.join(", ") || "none"}`);
 console.log(failures === 0 ? "the server kept its word" : `${failures} failures`);
 process.exit(failures === 0 ? 0 : 1);

@@ -1,4 +1,3 @@
-import { setMaxListeners } from "node:events";
 import {
   createServer as createHttpServer,
   type IncomingMessage,
@@ -49,8 +48,6 @@ const limits = {
  */
 export async function createServer(options: ServerOptions): Promise<RunningServer> {
   const closing = new AbortController();
-  // Every long poll and stream listens.
-  setMaxListeners(0, closing.signal);
   const app = createApp({
     ...options,
     closing: closing.signal,

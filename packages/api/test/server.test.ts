@@ -1,9 +1,12 @@
+import { getEventListeners, once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { connect } from "node:net";
+import { createServer as createHttpServer } from "node:http";
+import { type AddressInfo, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { getRequestListener } from "@hono/node-server";
 import { createApp, createServer, type RunningServer } from "@waggle/api";
-import { type Engine, forget, Key } from "@waggle/core";
+import { type Engine, forget, Key, type Live } from "@waggle/core";
 import { openEmbedded } from "@waggle/engine-embedded";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
@@ -85,6 +88,28 @@ describe("a server that stops", () => {
     await close({ graceSeconds: 0.2 });
     await gone;
   });
+});
+
+test("any number may wait, and each costs the same: none looks through the others to hear of the server's end", async () => {
+  const closing = new AbortController();
+  let waits = 0;
+  const subscribe: Live["subscribe"] = (channel, listener) => {
+    if (channel.startsWith("task/")) waits++;
+    return engine.ports.live.subscribe(channel, listener);
+  };
+  const ports = { ...engine.ports, live: { ...engine.ports.live, subscribe } };
+  const { hono } = createApp({ ports, version: "1", closing: closing.signal });
+  const http = createHttpServer(getRequestListener(hono.fetch)).listen(0, "127.0.0.1");
+  await once(http, "listening");
+  const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}`;
+  const { task } = await post(url, "/v1/tasks", { type: "a", requires: [{ capability: "nobody has" }] });
+  const wait = () => fetch(`${url}/v1/tasks/${task.id}?waitSeconds=20`, { headers: headers() });
+  const waiting = Array.from({ length: 30 }, wait);
+  await eventually(async () => waits === waiting.length || undefined);
+  expect(getEventListeners(closing.signal, "abort").length).toBeLessThanOrEqual(1);
+  closing.abort();
+  expect((await Promise.all(waiting)).map(({ status }) => status)).toEqual(waiting.map(() => 200));
+  http.close();
 });
 
 test("fails loudly when the port is taken", async () => {

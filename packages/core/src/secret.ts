@@ -2,7 +2,8 @@ import { createHash, randomBytes } from "node:crypto";
 import type { Ports } from "./port/index.ts";
 
 const hashes = new Map<string, string>();
-const hashesKept = 10_000;
+/** More than connections that a server has at once. */
+const hashesKept = 25_000;
 
 /** All that is ever stored of a bearer text. Random 160-bit secrets need no slow hash. */
 export function hashOf(bearer: string): string {

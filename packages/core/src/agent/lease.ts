@@ -165,7 +165,8 @@ function wait(scope: Scope, member: Member, seconds: number, signal: AbortSignal
     wake(false);
   };
   member.waiters.add(nudge);
-  const cancelTimer = scope.ports.clock.after(seconds * 1000, stop);
+  // Up to a twentieth early: agents whom a stall brought together would else come together for ever.
+  const cancelTimer = scope.ports.clock.after(seconds * (1000 - Math.random() * 50), stop);
   const off = scope.ports.live.subscribe(
     agentChannel(scope.tenant, member.id),
     (message: { stop?: true; drain?: boolean; pause?: boolean }) => {

@@ -13,27 +13,29 @@ import { heard, leaseUntil, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
- * A sign of life. Costs no write until a third of the lease has passed; brings a lost agent back.
+ * A sign of life. Costs no write until a third of the lease has passed, two thirds where no other process has to see it; brings a lost
+ * agent back.
  * @throws `agent.not_found`
  */
 export async function seen(scope: Scope, id: string): Promise<void> {
-  const now = scope.ports.clock.now();
-  const directory = await openFor(scope.ports, scope.tenant, id, (row) => heardLately(row, now));
+  const { clock, shared } = scope.ports;
+  const now = clock.now();
+  const directory = await openFor(scope.ports, scope.tenant, id, (row) => heardLately(row, now, shared));
   const member = directory.members.get(id);
   const down = member?.row.state === "lost" || member?.row.probing === true;
   if (member) {
     member.lastSeenAt = now;
-    if (!down && heardLately(member.row, now)) return;
+    if (!down && heardLately(member.row, now, shared)) return;
   }
   const row = await change(scope, id, (row, at) => (row.state === "stopped" ? undefined : heard(row, at)));
   if (row.state === "active" && (isCalled(row) ? down : member?.connected)) await serveAgent(scope, id);
 }
 
-/** Within the last third of its lease, as its row says. */
-function heardLately(row: Row, now: number): boolean {
+/** As its row says. */
+function heardLately(row: Row, now: number, shared: boolean): boolean {
   const leaseMs = row.leaseSeconds * 1000;
   if (isCalled(row)) return !row.probing && row.state !== "lost" && (row.lastSeenAt ?? 0) > now - leaseMs / 3;
-  return row.expiresAt !== undefined && row.expiresAt - now > (leaseMs * 2) / 3;
+  return row.expiresAt !== undefined && row.expiresAt - now > (leaseMs * (shared ? 2 : 1)) / 3;
 }
 
 /** Keeps the agent and its leases alive; answers what it is to do. With `holding`, work it no longer has is given to others. */

@@ -9,7 +9,7 @@ import { type Room, reserve } from "../quota/reserve.ts";
 import { keptUntil } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { catchUp, link } from "./dependency.ts";
+import { catchUp, type Ended, link } from "./dependency.ts";
 import { dependencyCycle, dependencyNotFound, gone, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
 import { deadlineOf, defaultRetry, payloadBytes, type Row, taskBytes, toInfo } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
@@ -83,11 +83,12 @@ async function makeAgain(scope: Scope, row: Row, input: Create): Promise<void> {
   if (!stored) {
     const past = await isPast(scope, row);
     if (past) throw past;
+    await checkDependencies(scope, row);
     await keepInput(scope, row, input);
-    await store(scope, [row], { again: true });
+    if (!(await store(scope, [row], { again: true }))) await makeAgain(scope, row, input);
   } else if (stored.unmet) {
     // Whoever stored it may have died before the look at its dependencies that has to follow.
-    await catchUp(scope, stored, await link(scope, [stored]));
+    await catchUp(scope, stored, await link(scope, [stored], { later: () => true }));
   }
 }
 
@@ -150,8 +151,9 @@ async function makeBatch(
       if (entry.problem) return undefined;
       try {
         const row = await build(scope, entry.input as Create, entry.id, seed.at);
-        if (!known) await checkDependencies(scope, row, entry.siblings);
-        else if (!(await readTask(scope, row.id))) entry.problem = await isPast(scope, row);
+        const isNew = !known || !(await readTask(scope, row.id));
+        if (known && isNew) entry.problem = await isPast(scope, row);
+        if (isNew && !entry.problem) await checkDependencies(scope, row, entry.siblings);
         return row;
       } catch (error) {
         if (!isError(error)) throw error;
@@ -403,7 +405,9 @@ async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<s
 
 /**
  * Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice.
- * @returns false when another request with the same key was quicker: then nothing was written
+ * @param how `ahead`: those they depend on may come after them
+ * @returns false when another request with the same key was quicker, or a task that one depends on has been deleted since it was
+ *   looked for: then no task was written
  */
 export async function store(
   scope: Scope,
@@ -413,14 +417,24 @@ export async function store(
     remembered,
     atomic = false,
     keyFirst = false,
-  }: { again?: boolean; remembered?: Put | undefined; atomic?: boolean; keyFirst?: boolean },
+    ahead = false,
+  }: {
+    again?: boolean;
+    remembered?: Put | undefined;
+    atomic?: boolean;
+    keyFirst?: boolean;
+    ahead?: boolean;
+  },
 ): Promise<boolean> {
   const { store } = scope.ports;
   const begun = store.generation();
   const waiting = rows.filter((row) => row.unmet !== undefined);
+  const together = new Set(rows.map((row) => row.id));
   // Those of a call that comes again may have ended long ago.
-  const own = new Set(again ? [] : rows.map((row) => row.id));
-  const ended = waiting.length > 0 ? await link(scope, waiting, own) : own;
+  const own = again ? new Set<string>() : together;
+  const later = (id: string) => ahead || together.has(id);
+  const ended = waiting.length > 0 ? await link(scope, waiting, { own, later }) : noneEnded;
+  if (!ended) return false;
   if (again) {
     await announce(scope, rows);
     for (const row of rows) await store.write({ put: row, if: { exists: false } });
@@ -437,6 +451,8 @@ export async function store(
   for (const row of waiting) await catchUp(scope, row, ended, own);
   return true;
 }
+
+const noneEnded: Ended = new Map();
 
 /** All or none. @returns false when a condition refused it */
 async function storeTogether(scope: Scope, rows: readonly Row[], others: readonly Write[]): Promise<boolean> {

@@ -7,25 +7,30 @@ import { notFound, outcome } from "./error.ts";
 import { type Row, terminal } from "./row.ts";
 import { type Status, statuses } from "./schema.ts";
 
+/** How those ended that tell nobody any more. They may be deleted before anybody looks again. */
+export type Ended = ReadonlyMap<string, Status>;
+
 /**
  * Sees to it that those tasks are told when the ones they wait for end. Comes before their rows are written, and `catchUp` after.
  * @param own written together with them, and saying themselves that somebody waits
- * @returns those that have ended and tell nobody any more: a row to be told by would stay for ever, were its task never stored
+ * @param later may come later, as with the next page of an import; any other that is not there was deleted after it was looked for
+ * @returns those that have ended: a row to be told by would stay for ever, were its task never stored. undefined when one is gone
  */
 export async function link(
   scope: Scope,
   waiting: readonly Pick<Row, "id" | "unmet">[],
-  own: ReadonlySet<string> = new Set(),
-): Promise<ReadonlySet<string>> {
+  { own, later }: { own?: ReadonlySet<string>; later?: (id: string) => boolean } = {},
+): Promise<Ended | undefined> {
   const { store } = scope.ports;
-  const others = [...new Set(waiting.flatMap(({ unmet = [] }) => unmet).filter((on) => !own.has(on)))];
-  const ended = new Set<string>();
+  const others = [...new Set(waiting.flatMap(({ unmet = [] }) => unmet).filter((on) => !own?.has(on)))];
+  const ended = new Map<string, Status>();
   for (const on of others) {
     const update = taskKey(scope.tenant, on);
     const open = { exists: true, oneOf: { status: [...openStatuses] } };
     const result = await store.write({ update, kind: "task", set: { dependants: true }, if: open });
-    // One that is not there yet comes with a later page of an import.
-    if (!result.ok && result.winner) ended.add(on);
+    if (result.ok) continue;
+    if (result.winner) ended.set(on, (result.winner as Row).status);
+    else if (!later?.(on)) return undefined;
   }
   await store.batchWrite(
     waiting.flatMap(({ id, unmet = [] }) =>
@@ -47,7 +52,7 @@ const openStatuses = statuses.filter((status) => !terminal.has(status));
 export async function catchUp(
   scope: Scope,
   { id, unmet = [] }: Pick<Row, "id" | "unmet">,
-  ended: ReadonlySet<string> = new Set(),
+  ended: Ended = new Map(),
   own: ReadonlySet<string> = new Set(),
 ): Promise<boolean> {
   let some = false;
@@ -58,8 +63,9 @@ export async function catchUp(
       await link(scope, [{ id, unmet: [on] }]);
       dependency = await readTask(scope, on);
     }
-    if (!dependency || !terminal.has(dependency.status)) continue;
-    await dependencyEnded(scope, id, on, dependency.status);
+    const status = dependency ? dependency.status : ended.get(on);
+    if (status === undefined || !terminal.has(status)) continue;
+    await dependencyEnded(scope, id, on, status);
     await scope.ports.store.batchWrite([{ delete: { pk: dependantPartition(scope.tenant, on), sk: id } }]);
     some = true;
   }

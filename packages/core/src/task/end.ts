@@ -64,6 +64,8 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
         )
       : [];
   const ended = await link(scope, unmet.length > 0 ? [{ id, unmet }] : []);
+  // One of them has been deleted since it was read.
+  if (!ended) return retry(scope, id, delayMs);
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);

@@ -254,7 +254,7 @@ async function takeTask(scope: Scope, record: TaskRecord, known: TaskRow | undef
   const row = await taskRow(scope, record, payloads);
   const stored = terminal.has(row.status)
     ? (await scope.ports.store.write({ put: row, if: { exists: false } })).ok
-    : await storeTasks(scope, [row], {});
+    : await storeTasks(scope, [row], { ahead: true });
   if (!stored) {
     const now = await readTask(scope, row.id);
     return now
