@@ -68,10 +68,17 @@ const refused: readonly [string, () => (string | Uint8Array)[], readonly number[
   ["another version", () => [lines("GET /health HTTP/9.9", "Host: x")], [400]],
   ["an unknown method", () => [lines("FETCH /health HTTP/1.1", "Host: x")], [400]],
   ["TRACE", () => [lines("TRACE /health HTTP/1.1", "Host: x", close)], [405]],
+  [
+    "another protocol asked for, and the length of the body behind a hundred headers",
+    () => [
+      submit("Connection: Upgrade", "Upgrade: h2c", ...Array(200).fill("X: y"), `Content-Length: ${task.length}`),
+      task,
+    ],
+    [431],
+  ],
   ["CONNECT", () => [lines("CONNECT example.com:443 HTTP/1.1", "Host: x")], [405]],
   ["TLS", () => [Buffer.from("16030100e0010000dc0303", "hex"), new Uint8Array(300)], [400]],
   ["HTTP/2 by prior knowledge", () => ["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], [400]],
-  ["an upgrade to something else", () => [head("GET /health HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c")], [404]],
   [
     "a WebSocket without a key",
     () => [lines("GET /v1/agents/x/connect HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: websocket")],
@@ -143,6 +150,19 @@ test("what comes while an event stream is sent does not appear in it", async () 
   socket.write("rubbish\r\n\r\n");
   await closed;
   expect(answers(text).statuses).toEqual([200]);
+});
+
+test("a request that asks for another protocol is answered in this one, body included, in its turn", async () => {
+  const before = await tasks();
+  const other = ["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA"];
+  const { text } = await exchange(server.url, [
+    head("GET /nowhere HTTP/1.1"),
+    submit(...other, `Content-Length: ${task.length}`),
+    task,
+    head("GET /health HTTP/1.1", "Connection: Upgrade, close", "Upgrade: TLS/1.0"),
+  ]);
+  expect(answers(text)).toEqual({ statuses: [404, 201, 200], problems: true });
+  expect(await tasks()).toBe(before + 1);
 });
 
 test("HTTP/1.0 without a Host is answered: load balancers ask so", async () => {

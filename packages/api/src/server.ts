@@ -86,6 +86,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   );
   server.on("upgrade", (request, socket, head) => {
     socket.on("error", () => {});
+    if (request.headers.upgrade?.toLowerCase() !== "websocket") return stay(server, request, socket as Socket, head);
     void sockets.then(({ upgrade }) => upgrade(request, socket, head));
   });
   const { port } = server.address() as AddressInfo;
@@ -138,9 +139,41 @@ function unreadable(): Response {
   return new Response(text, { status: 400, headers: { "content-type": problemType } });
 }
 
+/**
+ * To a request for another protocol, e.g. h2c, we answer as if it had not asked: https://www.rfc-editor.org/rfc/rfc9110#section-7.8.
+ * Node stopped reading HTTP at its head, so it gets the head anew, without the question.
+ */
+function stay(server: Server, request: IncomingMessage, socket: Socket, head: Buffer): void {
+  const answering = answeringOn(socket);
+  if (answering) {
+    answering.once("finish", () => setImmediate(stay, server, request, socket, head));
+    return;
+  }
+  if (!socket.writable) return;
+  // Node keeps no more than these, and what it dropped may have been the length of the body.
+  if (request.rawHeaders.length >= limits.maxHeadersCount * 2) {
+    socket.end(responseText(431, problemText(431, requestErrors.tooLarge, "", "too many headers")));
+    return;
+  }
+  const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];
+  for (let at = 0; at < request.rawHeaders.length; at += 2) {
+    const [name, value] = request.rawHeaders.slice(at, at + 2) as [string, string];
+    if (!hopByHop.has(name.toLowerCase())) lines.push(`${name}: ${value}`);
+  }
+  if (/\bclose\b/i.test(request.headers.connection ?? "")) lines.push("Connection: close");
+  socket.unshift(Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"), head]));
+  server.emit("connection", socket);
+}
+
+const hopByHop: ReadonlySet<string> = new Set(["upgrade", "connection", "http2-settings"]);
+
+/** The answer being written to a connection, where there is one. */
+const answeringOn = (socket: Socket) =>
+  (socket as Socket & { readonly _httpMessage?: ServerResponse | null })._httpMessage;
+
 /** What Node's parser refuses. */
 function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-  const { _httpMessage: answering } = socket as Socket & { readonly _httpMessage?: ServerResponse | null };
+  const answering = answeringOn(socket);
   // In the midst of an answer, e.g. an event stream, another one would be taken for a part of it.
   if (!socket.writable || error.code === "ECONNRESET" || answering?.headersSent) {
     socket.destroy();
