@@ -1,5 +1,5 @@
+import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/directory.ts";
-import { readTask } from "../match/dispatch.ts";
 import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { held, type Row } from "../task/row.ts";

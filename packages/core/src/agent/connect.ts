@@ -1,7 +1,8 @@
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
+import { toAssignment } from "../match/assignment.ts";
 import { open, setConnection } from "../match/directory.ts";
-import { serveAgent, toAssignment } from "../match/dispatch.ts";
+import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Assignment } from "../task/schema.ts";

@@ -1,8 +1,9 @@
 import type { z } from "zod";
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
+import { readTask, toAssignment } from "../match/assignment.ts";
 import { type Member, open, openFor } from "../match/directory.ts";
-import { readTask, take, toAssignment } from "../match/dispatch.ts";
+import { take } from "../match/dispatch.ts";
 import { parkedChannel } from "../match/shared.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";

@@ -4,7 +4,6 @@ import { forgetPolicies } from "../policy.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type * as TaskRow from "../task/row.ts";
-import type { Requirement, Selector } from "../task/schema.ts";
 import { createLane, type Lane, mayWait } from "./lane.ts";
 import { type Need, refusal } from "./requirement.ts";
 import type { Candidate } from "./strategy.ts";
@@ -512,21 +511,4 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
     },
   };
   return directory;
-}
-
-/** What a task needs and where it waits, from the fields it was made with. */
-export function needOf(task: {
-  readonly requires?: readonly Requirement[] | undefined;
-  readonly labels?: readonly Selector[] | undefined;
-  readonly role?: string | undefined;
-  readonly boundAgentId?: string | undefined;
-  readonly slots: number;
-}): Need {
-  return {
-    requires: task.requires ?? [],
-    labels: task.labels?.filter((selector) => selector.required) ?? [],
-    slots: task.slots,
-    ...(task.role !== undefined && { role: task.role }),
-    ...(task.boundAgentId !== undefined && { agentId: task.boundAgentId }),
-  };
 }

@@ -1,66 +1,31 @@
 import { emptied } from "../agent/leave.ts";
-import { tell } from "../agent/message.ts";
-import { cancelMark, deadlineOf, heldMark, isCarried } from "../agent/row.ts";
+import { heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
-import type { JsonText } from "../json.ts";
-import type { Item, Ports, Put, Refusal, TransactResult, Update, Write, WriteResult } from "../port/index.ts";
-import { agentKey, fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
+import type { Item, Put, Refusal, TransactResult, Update, Write } from "../port/index.ts";
+import { fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { advance, held, type Row, toInfo } from "../task/row.ts";
-import type { Assignment } from "../task/schema.ts";
+import { advance, held, type Row } from "../task/row.ts";
+import { push, readTask } from "./assignment.ts";
+import { type Choice, pick, pickShared } from "./choice.ts";
 import {
   cacheOf,
   type Directory,
   freeSlots,
   idOfParked,
-  learn as learnAgent,
   type Member,
-  needOf,
   open,
   openFor,
-  openSample,
   parkedKey,
   taken,
 } from "./directory.ts";
 import * as Gate from "./gate.ts";
 import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
-import { refusal, signature } from "./requirement.ts";
+import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { choose } from "./strategy.ts";
+import { giveSlotsBack, hold, learn, reserve, slotsWrite, unhold } from "./slots.ts";
 
 /** Times a decision is made anew when others changed the rows under it. */
-const tries = 12;
-
-export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
-  return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
-}
-
-/**
- * Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. To one that
- * is called the outbox sends it.
- */
-export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
-  if (tasks.length === 0 || isCalled(member.row)) return;
-  if (!member.connected && !scope.ports.shared) {
-    member.mailbox.push(...tasks);
-    for (const wake of member.waiters) wake();
-    return;
-  }
-  const assign = await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
-  tell(scope, member.row, { assign });
-}
-
-export async function toAssignment(scope: Scope, task: Row, member: Pick<Member, "row">): Promise<Assignment> {
-  const info = toInfo(task);
-  if (task.inputBlob !== undefined) info.input = await readBlob(scope, task.inputBlob);
-  const expires = member.row.expiresAt ?? scope.ports.clock.now() + member.row.leaseSeconds * 1000;
-  return { task: info, fence: task.fence, expiresAt: new Date(expires).toISOString() };
-}
-
-export async function readBlob(scope: Scope, key: string): Promise<JsonText> {
-  const bytes = await scope.ports.blobs.get(key);
-  return new TextDecoder().decode(bytes ?? new Uint8Array()) as JsonText;
-}
+export const tries = 12;
 
 /**
  * Finds an agent for a queued task, or parks it where the next free agent looks.
@@ -107,172 +72,15 @@ export async function dispatch(scope: Scope, id: string): Promise<boolean> {
   throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
 }
 
-/**
- * Stores a new task, ready to be done, together with what comes of it: its agent, or its place among the waiting. One
- * transaction, and so no message is needed: a crash leaves both or neither.
- * @param others go along; a condition of theirs may refuse it all
- * @returns undefined when too much changes meanwhile for it to be stored so
- */
-export async function admit(
-  scope: Scope,
-  row: Row,
-  others: readonly Write[] = [],
-): Promise<"stored" | "refused" | undefined> {
-  if (scope.ports.shared) return others.length > 0 ? undefined : admitShared(scope, row);
-  const directory = await open(scope.ports, scope.tenant);
-  const lane = directory.lane(row.lane, needOf(row));
-  const fresh: Fresh = { others };
-  for (let attempt = 0; attempt < tries && !fresh.refused; attempt++) {
-    const choice =
-      (await peek(scope.ports, scope.tenant, lane)) === null ? await pick(scope, directory, row) : undefined;
-    if (choice) {
-      const next = await assign(scope, directory, row, choice, [], fresh);
-      if (!next) continue;
-      await push(scope, choice.member, [next]);
-      return "stored";
-    }
-    if ((await parkInLane(scope, directory, row, lane, fresh)) === undefined) continue;
-    await serveLane(scope, directory, lane);
-    return "stored";
-  }
-  return fresh.refused && "refused";
-}
-
-/** `admit` where others take too. It gives the task to somebody who is free, and leaves all else to `dispatch`. */
-async function admitShared(scope: Scope, row: Row): Promise<"stored" | "refused" | undefined> {
-  const directory = await openSample(scope.ports, scope.tenant);
-  if (await Shared.isWaitedIn(scope, directory, row.lane)) return undefined;
-  const fresh: Fresh = { others: [] };
-  for (let attempt = 0; attempt < admitTries; attempt++) {
-    const choice = await pickShared(scope, directory, row);
-    if (!choice) return undefined;
-    const next = await assign(scope, directory, row, choice, [], fresh, choice.member.row.connectionId);
-    if (fresh.refused) return "refused";
-    if (!next) continue;
-    await push(scope, choice.member, [next]);
-    return "stored";
-  }
-  return undefined;
-}
-
-/** Somebody waits for the answer meanwhile, and `dispatch` has more patience. */
-const admitTries = 3;
-
-/**
- * `admit` of many new tasks whose ids nobody else has, on a shared store: an agent is given all that are its in one write.
- * @returns those that are still to be stored
- */
-export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<readonly Row[]> {
-  if (!rows.some((row) => admissible(scope.ports, row))) return rows;
-  const directory = await openSample(scope.ports, scope.tenant);
-  const left: Row[] = [];
-  const given = new Map<Member, { row: Row; choice: Choice }[]>();
-  /** Lanes whose tasks have to wait. */
-  const full = new Map<string, boolean>();
-  for (const row of rows) {
-    if (!full.has(row.lane)) full.set(row.lane, await Shared.isWaitedIn(scope, directory, row.lane));
-    if (full.get(row.lane) || !admissible(scope.ports, row)) {
-      left.push(row);
-      continue;
-    }
-    const choice = await pickShared(scope, directory, row);
-    if (choice) {
-      hold(directory, choice.member, row.slots);
-      given.set(choice.member, [...(given.get(choice.member) ?? []), { row, choice }]);
-    } else {
-      full.set(row.lane, true);
-      left.push(row);
-    }
-  }
-  const groups = [...given].flatMap(([member, all]) => chunks(all).map((group) => ({ member, group })));
-  const stored = await Promise.all(
-    groups.map(async ({ member, group }) => {
-      const tasks = group.map(({ row, choice }) => assigned(scope, row, choice).next);
-      const slots = await reserve(scope, member, tasks, member.row.connectionId);
-      for (const task of tasks) unhold(directory, member, task.slots, slots.ok);
-      if (slots.ok) {
-        if (slots.item) directory.set(slots.item as unknown as Member["row"]);
-        return { member, tasks };
-      }
-      learn(directory, member, slots);
-      left.push(...group.map(({ row }) => row));
-      return { member, tasks: [] };
-    }),
-  );
-  await scope.ports.store.batchWrite(stored.flatMap(({ tasks }) => tasks.map((put) => ({ put }))));
-  for (const { member, tasks } of stored) await push(scope, member, tasks);
-  return left;
-}
-
-/** Tasks one write takes the slots for: its expressions have a limit. */
-const reservedAtOnce = 25;
-const chunks = <T>(list: readonly T[]): T[][] =>
-  Array.from({ length: Math.ceil(list.length / reservedAtOnce) }, (_, i) =>
-    list.slice(i * reservedAtOnce, (i + 1) * reservedAtOnce),
-  );
-
-/**
- * Not with limits, which have to be asked first. On a shared store neither with a key to stick to, which would make it a
- * transaction.
- */
-export const admissible = (ports: Ports, row: Row): boolean =>
-  row.status === "queued" && !Gate.gated(row) && !(ports.shared && row.stickyKey !== undefined);
-
-interface Choice {
-  readonly member: Member;
-  readonly decision: NonNullable<Row["decision"]>;
-  readonly stickyAgentId?: string | undefined;
-}
-
-async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
-  const { found, free } = directory.candidates(needOf(row));
-  if (found.length === 0) return undefined;
-  let stickyAgentId: string | undefined;
-  if (row.stickyKey !== undefined) {
-    stickyAgentId = (await scope.ports.store.get(stickyKey(scope.tenant, row.stickyKey)))?.agentId as
-      | string
-      | undefined;
-    let known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
-    if (scope.ports.shared && stickyAgentId !== undefined && (!known || freeSlots(known) < row.slots)) {
-      learnAgent(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
-      known = directory.members.get(stickyAgentId);
-    }
-    if (known && !found.includes(known) && freeSlots(known) >= row.slots && refusal(needOf(row), known) === undefined)
-      found.push(known);
-  }
-  const best = choose(
-    row.strategy,
-    { requires: row.requires ?? [], labels: row.labels ?? [], stickyAgentId },
-    found,
-    Math.random,
-  );
-  if (!best) return undefined;
-  const member = best.agent as Member;
-  const reason = member.id === stickyAgentId ? "it served this sticky key before" : "";
-  return {
-    member,
-    stickyAgentId,
-    decision: [
-      row.strategy,
-      Math.round(best.score * 1000) / 1000,
-      found.length,
-      Math.max(free, found.length),
-      member.used,
-      member.maxConcurrency,
-      reason,
-    ],
-  };
-}
-
 /** What else goes into the transaction that stores a task that is new. */
-interface Fresh {
+export interface Fresh {
   readonly others: readonly Write[];
   /** One of `others` was refused. */
   refused?: true;
 }
 
 /** The task as it is once it has its agent, and the write that makes it so. */
-function assigned(scope: Scope, row: Row, { member, decision }: Choice): { next: Row; write: Update } {
+export function assigned(scope: Scope, row: Row, { member, decision }: Choice): { next: Row; write: Update } {
   const now = scope.ports.clock.now();
   return advance(
     row,
@@ -294,79 +102,12 @@ function assigned(scope: Scope, row: Row, { member, decision }: Choice): { next:
   );
 }
 
-/** Taken in memory first, so that nobody else in this process proposes the same slot. */
-function hold(directory: Directory, member: Member, slots: number): void {
-  member.reserved++;
-  member.pending += slots;
-  member.used += slots;
-  member.lastAssigned = ++directory.assignments;
-  member.assigned++;
-  directory.refresh(member);
-}
-
-function unhold(directory: Directory, member: Member, slots: number, taken: boolean): void {
-  member.reserved--;
-  member.pending -= slots;
-  if (taken) return;
-  member.used -= slots;
-  member.assigned--;
-  directory.refresh(member);
-}
-
-/** The write that takes an agent's slots for tasks, if it has them and is there to be given them. */
-function slotsWrite(
-  scope: Scope,
-  member: Member,
-  tasks: readonly Pick<Row, "id" | "slots" | "fence">[],
-  connectionId?: string,
-): Update {
-  const slots = tasks.reduce((sum, task) => sum + task.slots, 0);
-  const { shared } = scope.ports;
-  const marks = tasks.map((task) => [heldMark(task.id), task.fence] as const);
-  const lease = leaseWith(member.row, scope.ports.clock.now());
-  return {
-    update: agentKey(scope.tenant, member.id),
-    kind: "agent",
-    add: { used: slots },
-    ...(shared && { set: { ...Object.fromEntries(marks), ...lease.set } }),
-    if: {
-      equals: { state: "active", ...(connectionId !== undefined && { connectionId }), ...lease.equals },
-      // An earlier attempt of the task may have ended, and not given its slots back yet.
-      ...(shared && { missing: marks.map(([mark]) => mark) }),
-      lessThan: { used: member.maxConcurrency - slots + 1, ...lease.lessThan },
-    },
-  };
-}
-
-interface LeaseChange {
-  readonly set?: { readonly expiresAt: number; readonly deadlineAt: number };
-  readonly equals?: { readonly expiresAt: number };
-  readonly lessThan?: { readonly expiresAt: number };
-}
-
-/**
- * An agent that lives by its connection gets a lease with what it is given: whoever gives it shortens the one it has, if that is
- * still the one it knows, and is refused where it has become long meanwhile.
- */
-function leaseWith(row: Member["row"], now: number): LeaseChange {
-  if (row.carriedUntil === undefined) return {};
-  const expiresAt = now + row.leaseSeconds * 1000;
-  if (!isCarried(row, now)) return { lessThan: { expiresAt: expiresAt + 1 } };
-  const deadlineAt = deadlineOf({ ...row, expiresAt }) as number;
-  return { set: { expiresAt, deadlineAt }, equals: { expiresAt: row.expiresAt as number } };
-}
-
-async function reserve(...asked: Parameters<typeof slotsWrite>): Promise<WriteResult> {
-  const [scope] = asked;
-  return scope.ports.store.write(slotsWrite(...asked));
-}
-
 /**
  * The agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled: one transaction, or
  * on a shared store two writes, where the task and its agent are all there is to change.
  * @param connectionId on a shared store: it will be pushed there, so the agent must still have this connection
  */
-async function assign(
+export async function assign(
   scope: Scope,
   directory: Directory,
   row: Row,
@@ -435,27 +176,9 @@ async function assignApart(
   return { ok: false, reasons: [written, undefined] };
 }
 
-/** For whoever ended that attempt of the task and died, or has not come to it yet. */
-async function giveSlotsBack(scope: Scope, member: Member, { id, slots }: Row, fence: number): Promise<void> {
-  await scope.ports.store.write({
-    update: agentKey(scope.tenant, member.id),
-    kind: "agent",
-    add: { used: -slots },
-    remove: [heldMark(id), cancelMark(id)],
-    if: { equals: { [heldMark(id)]: fence } },
-  });
-}
-
 function noteRefusal(fresh: Fresh, reasons: readonly (Refusal | undefined)[]): void {
   const others = reasons.slice(reasons.length - fresh.others.length);
   if (reasons[0] || others.some((reason) => reason !== undefined)) fresh.refused = true;
-}
-
-function learn(directory: Directory, member: Member, refused: Refusal): void {
-  if (!refused.winner) return;
-  const row = refused.winner as unknown as Member["row"];
-  member.used = row.used;
-  directory.set(row);
 }
 
 async function passFor(
@@ -479,7 +202,7 @@ async function passFor(
 }
 
 /** @returns where it waits, or nothing when others changed the task meanwhile */
-async function parkInLane(
+export async function parkInLane(
   scope: Scope,
   directory: Directory,
   row: Row,
@@ -599,7 +322,7 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
 }
 
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
-async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
+export async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
   for (let served = 0; served < 100; served++) {
     const head = await peek(scope.ports, scope.tenant, lane);
     if (head === null || directory.candidates(lane.need).found.length === 0) return;
@@ -745,21 +468,6 @@ export async function serveAgent(
   } finally {
     member.serving = false;
   }
-}
-
-/** `pick` where others change the agents: first among those known to be free, then among those that may be by now. */
-async function pickShared(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
-  const lane = directory.lane(row.lane, needOf(row));
-  await Shared.meetNewcomers(scope, directory);
-  await Shared.freshenFew(scope, directory, lane);
-  const known = await pick(scope, directory, row);
-  const now = scope.ports.clock.now();
-  if (known || lane.noneAt + Shared.knownMs >= now) return known;
-  const since = Shared.sampledSince(directory);
-  await Shared.freshen(scope, directory, lane.need, Shared.agentsRead.before, { since });
-  const found = await pick(scope, directory, row);
-  if (!found) lane.noneAt = now;
-  return found;
 }
 
 /** `dispatch` where others dispatch too: see `shared.ts`. */
@@ -910,5 +618,3 @@ function waitingReason(directory: Directory, lane: Lane, now: number): string {
   lane.reason = { text, at: now };
   return text;
 }
-
-export const laneOf = (task: Parameters<typeof needOf>[0]): string => signature(needOf(task));

@@ -20,6 +20,23 @@ export interface Offer {
   readonly maxConcurrency: number;
 }
 
+/** What a task needs, from the fields it was made with. */
+export function needOf(task: {
+  readonly requires?: readonly Requirement[] | undefined;
+  readonly labels?: readonly Selector[] | undefined;
+  readonly role?: string | undefined;
+  readonly boundAgentId?: string | undefined;
+  readonly slots: number;
+}): Need {
+  return {
+    requires: task.requires ?? [],
+    labels: task.labels?.filter((selector) => selector.required) ?? [],
+    slots: task.slots,
+    ...(task.role !== undefined && { role: task.role }),
+    ...(task.boundAgentId !== undefined && { agentId: task.boundAgentId }),
+  };
+}
+
 /** Tasks with equal signatures can be served by the same agents and wait in one lane. */
 export function signature(need: Need): string {
   if (need.agentId !== undefined) return `agent:${need.agentId}${need.slots > 1 ? `:${need.slots}` : ""}`;
@@ -97,3 +114,6 @@ export function refusal(need: Need, agent: Offer): string | undefined {
   if (need.slots > agent.maxConcurrency) return `needs ${need.slots} slots, the agent has ${agent.maxConcurrency}`;
   return undefined;
 }
+
+/** The lane it waits in. */
+export const laneOf = (task: Parameters<typeof needOf>[0]): string => signature(needOf(task));

@@ -1,5 +1,5 @@
 import { isError } from "../error.ts";
-import { readTask } from "../match/dispatch.ts";
+import { readTask } from "../match/assignment.ts";
 import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";

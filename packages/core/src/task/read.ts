@@ -1,9 +1,9 @@
 import type { z } from "zod";
 import * as EventLog from "../event/log.ts";
-import { freeSlots, needOf, open } from "../match/directory.ts";
-import { readBlob, readTask } from "../match/dispatch.ts";
+import { readBlob, readTask } from "../match/assignment.ts";
+import { freeSlots, open } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
-import { refusal } from "../match/requirement.ts";
+import { needOf, refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
 import { decodeCursor, encodeCursor, newest } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";

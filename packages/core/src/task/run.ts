@@ -2,7 +2,7 @@ import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
-import { readTask, toAssignment } from "../match/dispatch.ts";
+import { readTask, toAssignment } from "../match/assignment.ts";
 import type { Scope } from "../scope.ts";
 import { type Changed, change, completeUnread, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";

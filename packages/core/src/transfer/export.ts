@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { Row as AgentRow } from "../agent/row.ts";
 import { requestErrors } from "../error.ts";
 import type { JsonText } from "../json.ts";
-import { readBlob } from "../match/dispatch.ts";
+import { readBlob } from "../match/assignment.ts";
 import type { Row as GateRow } from "../match/gate.ts";
 import { decodeCursor, encodeCursor } from "../page.ts";
 import type { Item } from "../port/index.ts";

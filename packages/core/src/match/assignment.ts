@@ -1,0 +1,39 @@
+import { tell } from "../agent/message.ts";
+import { isCalled } from "../delivery/schema.ts";
+import type { JsonText } from "../json.ts";
+import { taskKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { type Row, toInfo } from "../task/row.ts";
+import type { Assignment } from "../task/schema.ts";
+import type { Member } from "./directory.ts";
+
+export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
+  return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
+}
+
+/**
+ * Pushes work to a connected agent, once it is durable; to one that asks, by the answer of its waiting call. To one that
+ * is called the outbox sends it.
+ */
+export async function push(scope: Scope, member: Member, tasks: readonly Row[]): Promise<void> {
+  if (tasks.length === 0 || isCalled(member.row)) return;
+  if (!member.connected && !scope.ports.shared) {
+    member.mailbox.push(...tasks);
+    for (const wake of member.waiters) wake();
+    return;
+  }
+  const assign = await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
+  tell(scope, member.row, { assign });
+}
+
+export async function toAssignment(scope: Scope, task: Row, member: Pick<Member, "row">): Promise<Assignment> {
+  const info = toInfo(task);
+  if (task.inputBlob !== undefined) info.input = await readBlob(scope, task.inputBlob);
+  const expires = member.row.expiresAt ?? scope.ports.clock.now() + member.row.leaseSeconds * 1000;
+  return { task: info, fence: task.fence, expiresAt: new Date(expires).toISOString() };
+}
+
+export async function readBlob(scope: Scope, key: string): Promise<JsonText> {
+  const bytes = await scope.ports.blobs.get(key);
+  return new TextDecoder().decode(bytes ?? new Uint8Array()) as JsonText;
+}

@@ -1,0 +1,70 @@
+import { agentKey, stickyKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import type { Row } from "../task/row.ts";
+import { type Directory, freeSlots, learn, type Member } from "./directory.ts";
+import { needOf, refusal } from "./requirement.ts";
+import * as Shared from "./shared.ts";
+import { choose } from "./strategy.ts";
+
+/** The agent for a task, and why it. */
+export interface Choice {
+  readonly member: Member;
+  readonly decision: NonNullable<Row["decision"]>;
+  readonly stickyAgentId?: string | undefined;
+}
+
+/** The best of the agents that are free for a task, by its strategy. */
+export async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
+  const { found, free } = directory.candidates(needOf(row));
+  if (found.length === 0) return undefined;
+  let stickyAgentId: string | undefined;
+  if (row.stickyKey !== undefined) {
+    stickyAgentId = (await scope.ports.store.get(stickyKey(scope.tenant, row.stickyKey)))?.agentId as
+      | string
+      | undefined;
+    let known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
+    if (scope.ports.shared && stickyAgentId !== undefined && (!known || freeSlots(known) < row.slots)) {
+      learn(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
+      known = directory.members.get(stickyAgentId);
+    }
+    if (known && !found.includes(known) && freeSlots(known) >= row.slots && refusal(needOf(row), known) === undefined)
+      found.push(known);
+  }
+  const best = choose(
+    row.strategy,
+    { requires: row.requires ?? [], labels: row.labels ?? [], stickyAgentId },
+    found,
+    Math.random,
+  );
+  if (!best) return undefined;
+  const member = best.agent as Member;
+  const reason = member.id === stickyAgentId ? "it served this sticky key before" : "";
+  return {
+    member,
+    stickyAgentId,
+    decision: [
+      row.strategy,
+      Math.round(best.score * 1000) / 1000,
+      found.length,
+      Math.max(free, found.length),
+      member.used,
+      member.maxConcurrency,
+      reason,
+    ],
+  };
+}
+
+/** `pick` where others change the agents: first among those known to be free, then among those that may be by now. */
+export async function pickShared(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
+  const lane = directory.lane(row.lane, needOf(row));
+  await Shared.meetNewcomers(scope, directory);
+  await Shared.freshenFew(scope, directory, lane);
+  const known = await pick(scope, directory, row);
+  const now = scope.ports.clock.now();
+  if (known || lane.noneAt + Shared.knownMs >= now) return known;
+  const since = Shared.sampledSince(directory);
+  await Shared.freshen(scope, directory, lane.need, Shared.agentsRead.before, { since });
+  const found = await pick(scope, directory, row);
+  if (!found) lane.noneAt = now;
+  return found;
+}
