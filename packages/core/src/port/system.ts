@@ -25,3 +25,7 @@ export const systemRandom: Random = (length) => {
   }
   return text;
 };
+
+/** A number in [0, 1), in a million steps. */
+export const fractionOf = (random: Random): number =>
+  [...random(4)].reduce((sum, digit) => (sum + alphabet.indexOf(digit)) / alphabet.length, 0);

@@ -5,6 +5,7 @@ import { deliveryOutcome } from "../delivery/error.ts";
 import { isError } from "../error.ts";
 import { readTask } from "../match/assignment.ts";
 import { backSince, open } from "../match/directory.ts";
+import { fractionOf } from "../port/index.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change, type Decision, failed, goOn, released, takeAway, whereIs } from "./change.ts";
@@ -108,7 +109,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
  * @returns when to look again, if the deadline lies ahead
  */
 export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
-  const unit = Math.random();
+  const unit = fractionOf(scope.ports.random);
   try {
     const { row, before } = await takeAway(scope, id, (row, now) => due(row, now, unit, backSince(scope.ports)));
     if (row === before) {
@@ -187,7 +188,7 @@ const unreachable = (message: string) => ({ code: deliveryOutcome.unreachable, m
 
 /** An attempt that could not be delivered has failed; its agent never had it. */
 export async function undelivered(scope: Scope, id: string, fence: number, message: string): Promise<void> {
-  const unit = Math.random();
+  const unit = fractionOf(scope.ports.random);
   const { row, before } = await change(scope, id, (row, now) =>
     row.status === "assigned" && row.fence === fence ? failed(row, unreachable(message), now, { unit }) : undefined,
   );

@@ -3,6 +3,7 @@ import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { readTask, toAssignment } from "../match/assignment.ts";
+import { fractionOf } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
 import { type Changed, change, completeUnread, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";
@@ -120,7 +121,7 @@ async function keepLarge(
 
 /** The attempt failed: it is tried again as its policy says, or the task has failed. */
 export async function fail(scope: Scope, id: string, input: z.output<typeof schema.Fail>): Promise<Ended> {
-  const unit = Math.random();
+  const unit = fractionOf(scope.ports.random);
   return end(scope, id, input, (row, now) => {
     const decision = failed(row, input.error, now, { unit });
     // The outcome is this attempt's own: its fence stays, so that a repeated call finds it.
