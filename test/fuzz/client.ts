@@ -1,16 +1,17 @@
 import { Agent, request } from "node:http";
 import type { Input } from "./calls.ts";
 import type { Answer } from "./judge.ts";
+import { overdue } from "./overdue.ts";
 
 export interface Client {
-  /** @throws when no answer comes within `hangMs`, or the connection ends without one */
+  /** @throws when an answer is overdue, or the connection ends without one */
   send(input: Input, more: Readonly<Record<string, string>>): Promise<Answer>;
   close(): void;
 }
 
 /** Sends each target as it is: no client of the usual kind would. Event streams are left once they began. */
-export function createClient(url: string, options: { readonly connections: number; readonly hangMs: number }): Client {
-  const agent = new Agent({ keepAlive: true, maxSockets: options.connections });
+export function createClient(url: string, connections: number): Client {
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
   const { hostname, port } = new URL(url);
   return {
     send: (input, more) =>
@@ -21,7 +22,7 @@ export function createClient(url: string, options: { readonly connections: numbe
         const sent = request({ agent, hostname, port, method, path: target, headers }, (response) => {
           const { statusCode: status = 0, headers } = response;
           if (headers["content-type"] === "text/event-stream") {
-            clearTimeout(timer);
+            answered();
             sent.destroy();
             resolve({ status, headers, text: "" });
             return;
@@ -32,16 +33,14 @@ export function createClient(url: string, options: { readonly connections: numbe
             text += chunk;
           });
           response.on("end", () => {
-            clearTimeout(timer);
+            answered();
             resolve({ status, headers, text });
           });
           response.on("error", reject);
         });
-        const timer = setTimeout(() => {
-          sent.destroy(new Error(`no answer within ${options.hangMs / 1000} s`));
-        }, options.hangMs);
+        const answered = overdue((error) => sent.destroy(error));
         sent.on("error", (error) => {
-          clearTimeout(timer);
+          answered();
           reject(error);
         });
         sent.end(body);

@@ -30,7 +30,6 @@ export interface RoundOptions {
 
 /** Sent at once. Of a group that fails, smaller ones are tried. */
 const together = 24;
-export const hangMs = 30_000;
 
 /**
  * One round: a new tenant with a few agents, tasks and keys, and inputs about them that the seed decides.
@@ -40,7 +39,7 @@ export async function callRound(target: Target, options: RoundOptions): Promise<
   const document = (await (await fetch(`${target.url}/openapi.json`)).json()) as Document;
   const subjects = await makeSubjects(target, options.seed);
   const judge = createJudge(document);
-  const client = createClient(target.url, { connections: together, hangMs });
+  const client = createClient(target.url, together);
   let marks = 0;
   const namesIt = async (input: Input, answer: Answer): Promise<boolean> => {
     if (judge.names(input, answer)) return true;

@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { Agent, Frames, type Scope, systemScope, Task } from "@waggle/core";
 import { WebSocket } from "ws";
 import { type Api, apiOf, type Problem, unique } from "../support/api.ts";
@@ -6,7 +5,8 @@ import { eventually } from "../support/eventually.ts";
 import type { Frame } from "../support/socket.ts";
 import type { Document } from "./calls.ts";
 import { type Message, messages, tasksOfAgent } from "./frames.ts";
-import { check, hangMs, type RoundFailure, type RoundOptions } from "./round.ts";
+import { overdue } from "./overdue.ts";
+import { check, type RoundFailure, type RoundOptions } from "./round.ts";
 import type { Target } from "./target.ts";
 
 /** An agent on its socket, with a few tasks of its own. */
@@ -113,13 +113,11 @@ async function openPeer(admin: Api, scope: Scope): Promise<Peer> {
       const own = text.replaceAll(/@([0-2])/g, (_, n: string) => tasks[Number(n)] as string);
       socket.send(binary ? Buffer.from(own) : own);
       socket.send(JSON.stringify({ op: "heartbeat", re: sentinel }));
-      const late = new AbortController();
-      const hung = sleep(hangMs, undefined, { signal: late.signal }).then(
-        () => Promise.reject(new Error(`no answer within ${hangMs / 1000} s`)),
-        () => 0,
-      );
-      const end = await Promise.race([done, closed, hung]);
-      late.abort();
+      let answered = () => {};
+      const hung = new Promise<never>((_, reject) => {
+        answered = overdue(reject);
+      });
+      const end = await Promise.race([done, closed, hung]).finally(answered);
       if (end !== true && !codes.has(end)) throw new Error(`closed with ${end}`);
       return end === true;
     },
