@@ -123,9 +123,16 @@ test("a second connection of one agent ends the first", async () => {
   await second.close();
 });
 
-test("an agent removed by force is told to stop, and its connection ends", async () => {
+test.each([
+  ["idle", 0],
+  ["at work", 1],
+])("an agent removed by force is told to stop, and its connection ends: %s", async (_, tasks) => {
   const { api, agent } = await worker();
   const socket = await connect(agent);
+  for (let n = 0; n < tasks; n++) {
+    await api.delegate({ requires });
+    await socket.take();
+  }
   await api.call("DELETE", `/v1/agents/${agent.id}?mode=force`);
   await socket.until("the stop is pushed", ({ op, stop }) => op === "command" && stop === true);
   await socket.closed;

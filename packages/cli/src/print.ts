@@ -7,7 +7,7 @@ export type Format = (typeof formats)[number];
 /** An object as JSON or YAML. */
 export async function document(io: Io, format: Format, value: unknown): Promise<void> {
   if (format === "yaml") {
-    const { stringify } = await import("yaml");
+    const { stringify } = await import("./yaml.ts");
     io.out(stringify(value, { lineWidth: 0 }));
   } else io.out(`${JSON.stringify(value, null, 2)}\n`);
 }

@@ -2,6 +2,7 @@ import type { Directory, Member } from "../match/directory.ts";
 import { agentKey, agentNameKey, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { tellRevoked } from "../secret.ts";
+import { tell } from "./message.ts";
 import { advance, type Row } from "./row.ts";
 
 /** A draining agent holds nothing any more: it is drained, and stopped when it was to be removed. */
@@ -9,7 +10,7 @@ export async function emptied(scope: Scope, directory: Directory, member: Member
   const row = (await scope.ports.store.get(agentKey(scope.tenant, member.id))) as Row | undefined;
   if (row?.state !== "draining" || row.used > 0) return;
   if (row.stopAt !== undefined) {
-    if (await stop(scope, directory, row)) tellRevoked(scope.ports, row.tokenHash);
+    await stop(scope, directory, row);
     return;
   }
   if (row.drainedAt !== undefined) return;
@@ -17,7 +18,7 @@ export async function emptied(scope: Scope, directory: Directory, member: Member
   if ((await scope.ports.store.write(write)).ok) directory.set(next);
 }
 
-/** The end of an agent: its name is free and its token void. undefined when others changed it meanwhile. */
+/** The end of an agent, which is told: its name is free and its token void. undefined when others changed it meanwhile. */
 export async function stop(scope: Scope, directory: Directory, row: Row): Promise<Row | undefined> {
   const { next, write } = advance(
     row,
@@ -32,5 +33,7 @@ export async function stop(scope: Scope, directory: Directory, row: Row): Promis
   if (!result.ok) return undefined;
   directory.set(next);
   directory.remove(row.id);
+  tell(scope, row, { stop: true, reason: "the agent was removed" });
+  tellRevoked(scope.ports, row.tokenHash);
   return next;
 }

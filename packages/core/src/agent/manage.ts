@@ -314,10 +314,7 @@ export async function finish(scope: Scope, directory: Awaited<ReturnType<typeof 
     const row = await read(scope, id);
     if (row.state === "stopped") return row;
     const next = await stop(scope, directory, row);
-    if (!next) continue;
-    tell(scope, row, { stop: true, reason: "the agent was removed" });
-    tellRevoked(scope.ports, row.tokenHash);
-    return next;
+    if (next) return next;
   }
   throw conflict(`agent ${id} is being changed by others; try again`);
 }
