@@ -450,7 +450,7 @@ describe("limits", () => {
     expect(seen).toEqual(keys);
   });
   test("of rate let a burst through, and then as time gives", async () => {
-    const a = await connect(await system.agent("a", { maxConcurrency: 50 }));
+    const a = await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
     for (let i = 0; i < 6; i++) await system.task("x", { rate: { key: "calls", limit: 2, perSeconds: 10 } });
     expect(a.tasks()).toHaveLength(2);
     await system.pass(4.8);
@@ -460,8 +460,19 @@ describe("limits", () => {
     await system.pass(15);
     expect(a.tasks()).toHaveLength(6);
   });
+  test("of rate set one timer, however many tasks wait", async () => {
+    await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
+    const before = (await system.ports.queues.timers.depth()).delayed;
+    for (let i = 0; i < 12; i++) await system.task("x", { rate: { key: "calls", limit: 2, perSeconds: 10 } });
+    for (let step = 0; step < 3; step++) {
+      expect((await system.ports.queues.timers.depth()).delayed - before).toBeLessThanOrEqual(1);
+      await system.pass(5);
+    }
+    await system.pass(60);
+    expect(await running()).toHaveLength(12);
+  });
   test("of rate are corrected by what a call really used", async () => {
-    const a = await connect(await system.agent("a", { maxConcurrency: 50 }));
+    const a = await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
     const rate = { key: "tokens", limit: 100, perSeconds: 100, weight: 10 };
     await system.task("x", { rate });
     const { task, fence } = a.assignments()[0]!;

@@ -1,5 +1,6 @@
 import * as Agent from "./agent/liveness.ts";
 import { serveGate } from "./match/dispatch.ts";
+import { woken } from "./match/gate.ts";
 import { type Item, type Ports, queueLimits, type Value } from "./port/index.ts";
 import { step, type Walk } from "./retention/retention.ts";
 import { timerCursorKey, timerKey, timerPartition, timerShards } from "./rows.ts";
@@ -58,7 +59,7 @@ export async function fire(ports: Ports, body: Value): Promise<void> {
     retention,
   } = body as unknown as {
     timers?: TimerEntry[];
-    gates?: [string, string][];
+    gates?: [tenant: string, key: string, at?: number][];
     retention?: Walk;
   };
   const again: TimerEntry[] = [];
@@ -71,7 +72,10 @@ export async function fire(ports: Ports, body: Value): Promise<void> {
     const next = kind === "task" ? await timeUp(scope, id) : await Agent.timeUp(scope, id);
     if (next !== undefined) again.push([tenant, kind, id, next]);
   }
-  for (const [tenant, key] of gates) await serveGate(systemScope(ports, tenant, "timers"), key);
+  for (const [tenant, key, at] of gates) {
+    woken(ports, tenant, key, at);
+    await serveGate(systemScope(ports, tenant, "timers"), key);
+  }
   if (again.length > 0) await arm(ports, again);
   if (retention) await step(systemScope(ports, retention.tenant, "retention"), retention);
 }

@@ -4,6 +4,7 @@ import { forgetPolicies } from "../policy.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
 import type * as TaskRow from "../task/row.ts";
+import { forgetWakes } from "./gate.ts";
 import { createLane, type Lane, mayWait } from "./lane.ts";
 import { type Need, refusal } from "./requirement.ts";
 import type { Candidate } from "./strategy.ts";
@@ -274,6 +275,7 @@ async function readAgents(
 export function forget(ports: Ports): void {
   directories.delete(ports);
   caches.delete(ports);
+  forgetWakes(ports);
   forgetPolicies(ports);
 }
 

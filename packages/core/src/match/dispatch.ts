@@ -251,7 +251,7 @@ async function parkInGateOr(
 }
 
 async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
-  const { store, clock, queues } = scope.ports;
+  const { store, clock } = scope.ports;
   const { key, write: passWrite } = await passFor(scope, directory, row);
   const now = clock.now();
   const gate = gateKey(scope.tenant, blocked.key);
@@ -274,10 +274,8 @@ async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked:
     ...fromLane,
   ]);
   if (!result.ok) return false;
-  if (blocked.nextAt !== undefined) {
-    const delaySeconds = Math.min(900, Math.max(0, (blocked.nextAt - now) / 1000));
-    await queues.timers.send([{ body: { gates: [[scope.tenant, blocked.key]] }, delaySeconds }]);
-  } else {
+  if (blocked.nextAt !== undefined) await Gate.wakeAt(scope.ports, scope.tenant, blocked.key, blocked.nextAt);
+  else {
     // Park, then look again: the last holder may have left meanwhile.
     await serveGate(scope, blocked.key);
   }
@@ -303,10 +301,8 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
     }
     const entered = await Gate.enter(scope.ports, scope.tenant, task, clock.now());
     if (entered.blocked?.key === key) {
-      if (entered.blocked.nextAt !== undefined) {
-        const delaySeconds = Math.min(900, Math.max(0, (entered.blocked.nextAt - clock.now()) / 1000));
-        await queues.timers.send([{ body: { gates: [[scope.tenant, key]] }, delaySeconds }]);
-      }
+      const { nextAt } = entered.blocked;
+      if (nextAt !== undefined) await Gate.wakeAt(scope.ports, scope.tenant, key, nextAt);
       return;
     }
     // It leaves this list and is matched anew, keeping its place in the order.

@@ -10,8 +10,6 @@ export interface Row extends Item {
   readonly waiting?: number;
   /** GCRA's theoretical arrival time, ms. */
   readonly tat?: number;
-  /** A timer is set for this time, to let rate-limited tasks go on. */
-  readonly wakeAt?: number;
   readonly concurrency?: number;
   readonly rate?: { readonly limit: number; readonly perSeconds: number };
 }
@@ -29,6 +27,42 @@ interface Ask {
   readonly rate?: { readonly limit: number; readonly perSeconds: number };
   readonly weight: number;
 }
+
+/** When each limit is looked at next, as far as this process has seen to it. */
+const wakes = new WeakMap<Ports, Map<string, number>>();
+const wakesKept = 10_000;
+
+/**
+ * Has a limit looked at once there is room under its rate. One message for all that wait: each look that finds no room asks for the
+ * next, and as many messages as tasks would go round for as long as the last of them waits.
+ */
+export async function wakeAt(ports: Ports, tenant: string, key: string, nextAt: number): Promise<void> {
+  const own = wakes.get(ports) ?? new Map<string, number>();
+  wakes.set(ports, own);
+  const name = `${tenant}/${key}`;
+  const now = ports.clock.now();
+  const at = now + Math.min(900_000, Math.max(0, nextAt - now));
+  const due = own.get(name);
+  if (due !== undefined && due >= now && due <= at) return;
+  if (own.size >= wakesKept) own.clear();
+  own.set(name, at);
+  try {
+    await ports.queues.timers.send([{ body: { gates: [[tenant, key, at]] }, delaySeconds: (at - now) / 1000 }]);
+  } catch (error) {
+    woken(ports, tenant, key, at);
+    throw error;
+  }
+}
+
+/** The message sent for this time has come. */
+export function woken(ports: Ports, tenant: string, key: string, at: number | undefined): void {
+  const own = wakes.get(ports);
+  const name = `${tenant}/${key}`;
+  if (own?.get(name) === at) own?.delete(name);
+}
+
+/** After the store went back to its durable state: what was sent may not be. */
+export const forgetWakes = (ports: Ports): void => void wakes.delete(ports);
 
 export const gated = (task: Task.Row): boolean => task.concurrency !== undefined || task.rate !== undefined;
 
