@@ -127,6 +127,24 @@ test("a task for one agent waits for that agent, others idle or not", async () =
   expect((await of("asked").take()).task.id).toBe(second.id);
 });
 
+test.each([
+  ["a capability", { requires: [{ capability: "other" }] }],
+  ["a level", { requires: [{ capability: "x", minLevel: 0.9 }] }],
+  ["a label", { labels: [{ key: "zone", op: "eq", value: "b" }] }],
+  ["a role", { role: "other" }],
+  ["slots", { slots: 2 }],
+] as const)("a task for one agent that asks for %s it lacks waits, and holds up nobody", async (_, lacking) => {
+  const { api, of } = await fleet({ asked: { capabilities: [{ name: "x", level: 0.5 }], labels: { zone: "a" } } });
+  const agentId = of("asked").id;
+  const never = await api.delegate({ agentId, ...lacking } as Partial<CreateTask>);
+  const plain = await api.delegate({ agentId });
+  const taken = await of("asked").take();
+  expect(taken.task.id).toBe(plain.id);
+  await of("asked").complete(taken);
+  expect(await of("asked").lease(1, 0)).toEqual([]);
+  expect((await api.task(never.id)).waiting?.reason).toContain("no eligible agent");
+});
+
 test("a task for a role goes to agents of that role", async () => {
   const { api, members } = await fleet({
     reviewer: { capabilities: [], role: "reviewer" },

@@ -323,17 +323,29 @@ export function taken(directory: Directory, key: string): void {
   if (pass > directory.virtualTime) directory.virtualTime = pass;
 }
 
+/** Lanes of one agent, beyond which the empty ones are dropped. */
+const boundKept = 64;
+
+const inUse = (lane: Lane): boolean => mayWait(lane) || lane.taking.size > 0;
+
 function create(isConnected: (id: string) => boolean, shared = false): Directory {
   let passesKept = 10_000;
   let lanesKept = 4096;
   /** Signatures people make up as they go must not pile up: empty lanes are dropped, and made again when needed. */
   const dropEmptyLanes = () => {
-    const kept = directory.registry.filter((lane) => mayWait(lane) || lane.taking.size > 0);
+    const kept = directory.registry.filter(inUse);
     for (const lane of directory.registry) directory.lanes.delete(lane.id);
     for (const lane of kept) directory.lanes.set(lane.id, lane);
     directory.registry.splice(0, directory.registry.length, ...kept);
     sortOutLanes();
     lanesKept = Math.max(4096, kept.length * 2);
+  };
+  /** The same for the lanes of tasks that name this agent. */
+  const boundTo = (agentId: string): Lane[] => {
+    const lanes = directory.bound.get(agentId) ?? [];
+    if (lanes.length < boundKept) return lanes;
+    for (const lane of lanes) if (!inUse(lane)) directory.lanes.delete(lane.id);
+    return lanes.filter(inUse);
   };
   /** Every agent works out anew which lanes it may serve. */
   const sortOutLanes = () => {
@@ -461,7 +473,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
         lane = createLane(id, need);
         directory.lanes.set(id, lane);
         if (need.agentId === undefined) directory.registry.push(lane);
-        else directory.bound.set(need.agentId, [...(directory.bound.get(need.agentId) ?? []), lane]);
+        else directory.bound.set(need.agentId, [...boundTo(need.agentId), lane]);
       }
       return lane;
     },
@@ -486,7 +498,8 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
         if (refusal(lane.need, member) === undefined) member.lanes.push(lane);
       }
       const waiting = member.lanes.filter(mayWait);
-      for (const lane of directory.bound.get(member.id) ?? []) if (mayWait(lane)) waiting.push(lane);
+      for (const lane of directory.bound.get(member.id) ?? [])
+        if (mayWait(lane) && refusal(lane.need, member) === undefined) waiting.push(lane);
       return waiting;
     },
     candidates(need) {

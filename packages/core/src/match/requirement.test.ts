@@ -80,6 +80,8 @@ describe("signature", () => {
     ["slots", need(), need({ slots: 2 })],
     ["a selector", need({ labels: [selector("gt", 1)] }), need({ labels: [selector("gte", 1)] })],
     ["the agent", need({ agentId: "x" }), need({ agentId: "y" })],
+    ["what the agent has to be able to", need({ agentId: "x" }), need({ agentId: "x", requires: [b] })],
+    ["whether an agent is named", need({ requires: [b] }), need({ agentId: "x", requires: [b] })],
   ])("tells %s apart", (_, one, other) => {
     expect(signature(one)).not.toBe(signature(other));
   });

@@ -39,10 +39,16 @@ export function needOf(task: {
 
 /** Tasks with equal signatures can be served by the same agents and wait in one lane. */
 export function signature(need: Need): string {
-  if (need.agentId !== undefined) return `agent:${need.agentId}${need.slots > 1 ? `:${need.slots}` : ""}`;
+  const more = need.slots > 1 ? `:${need.slots}` : "";
   if (need.requires.length === 0 && need.labels.length === 0 && need.role === undefined)
-    return need.slots > 1 ? `any:${need.slots}` : "any";
-  if (need.requires.length === 1 && need.labels.length === 0 && need.role === undefined && need.slots === 1) {
+    return need.agentId === undefined ? `any${more}` : `agent:${need.agentId}${more}`;
+  if (
+    need.requires.length === 1 &&
+    need.labels.length === 0 &&
+    need.role === undefined &&
+    need.slots === 1 &&
+    need.agentId === undefined
+  ) {
     const [only] = need.requires;
     return `cap:${only?.capability}${only?.minLevel ? `>=${only.minLevel}` : ""}`;
   }
@@ -52,6 +58,8 @@ export function signature(need: Need): string {
       need.labels.map((selector) => [selector.key, selector.op, selector.value ?? null]).sort(byText),
       need.role ?? null,
       need.slots,
+      // Others keep the names they had, by which their tasks are stored.
+      ...(need.agentId === undefined ? [] : [need.agentId]),
     ]),
   );
 }
