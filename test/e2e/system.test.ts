@@ -12,6 +12,7 @@ interface Status {
   readonly version: string;
   readonly agents: { total: number; byStatus: Record<string, number>; byRole: Record<string, number> };
   readonly tasks: { byStatus: Record<string, number> };
+  readonly rates: { readonly seconds: number; readonly perSecond: Record<string, number> };
   readonly queues: readonly { capability: string; waiting: number; oldestSeconds: number }[];
 }
 
@@ -39,6 +40,28 @@ test("the status counts agents, tasks and what waits for each capability", async
   });
   expect(status.agents).toMatchObject({ total: 1, byRole: { worker: 1 } });
   expect(status.queues.find(({ capability }) => capability === "x")).toMatchObject({ waiting: 2 });
+});
+
+test("the status says how many tasks a second came and ended in the last minute", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }] });
+  for (let n = 0; n < 6; n++) await api.delegate({ requires: [{ capability: "x" }] });
+  await agent.complete(await agent.take());
+  await agent.complete(await agent.take());
+  await agent.fail(await agent.take(), { code: "no", message: "no", retryable: false });
+  const rates = await eventually("the events of all are counted", async () => {
+    const { body } = await api.get<Status>("/v1/status");
+    return body.rates.perSecond.failed ? body.rates : false;
+  });
+  expect(rates.seconds).toBe(60);
+  expect(rates.perSecond).toEqual({
+    created: 0.1,
+    assigned: 0.05,
+    completed: 0.033,
+    failed: 0.017,
+    cancelled: 0,
+    expired: 0,
+  });
 });
 
 test("metrics are Prometheus text with help and type for every family", async () => {

@@ -55,6 +55,8 @@ export const FleetStatus = z.object({
   tasks: z.object({ byStatus: counts }),
   queues: z.array(z.object({ capability: z.string(), waiting: z.number(), oldestSeconds: z.number() })),
   totals: counts,
+  /** Tasks a second by what became of them, over the last `seconds`: a minute, less where much goes on. */
+  rates: z.object({ seconds: z.number(), perSecond: counts }),
   /** Of all tenants, where the server keeps its data itself. The table does not shrink; `freeBytes` of it are used next. */
   disk: z.object({ tableBytes: z.number(), freeBytes: z.number(), logBytes: z.number() }).optional(),
 });

@@ -83,6 +83,7 @@ export interface Health {
 /** `GET /v1/status`: the fleet and the queue in numbers. */
 export type AuditReport = Output<typeof AuditReportSchema>;
 export type Status = Awaited<ReturnType<typeof StatusReport.read>> & {
+  rates: Awaited<ReturnType<typeof StatusReport.rates>>;
   version: string;
   uptimeSeconds: number;
   disk?: { tableBytes: number; freeBytes: number; logBytes: number };

@@ -128,6 +128,7 @@ export const systemRoutes: readonly Route[] = [
           version: shared.version,
           uptimeSeconds: uptime(shared),
           ...(await Status.read(scope)),
+          rates: await Status.rates(scope),
           ...(shared.ports.disk && { disk: shared.ports.disk() }),
         }),
       ),

@@ -20,7 +20,8 @@ export const status = (io: Io, options: CommonOptions): Promise<number> =>
         .filter(([, count]) => count > 0)
         .map(([name, count]) => `${count} ${paint(colourOf(name), name)}`)
         .join(", ") || "none";
-    const { agents, tasks, totals, queues, disk } = found;
+    const { agents, tasks, totals, queues, rates, disk } = found;
+    const perSecond = (name: keyof typeof rates.perSecond) => Number(rates.perSecond[name].toPrecision(3));
     io.out(
       fields(
         [
@@ -34,6 +35,10 @@ export const status = (io: Io, options: CommonOptions): Promise<number> =>
           [
             "Ended",
             `${totals.completed} completed, ${totals.failed} failed, ${totals.cancelled} cancelled, ${totals.expired} expired`,
+          ],
+          [
+            "Rates",
+            `${perSecond("created")} submitted, ${perSecond("completed")} completed, ${perSecond("failed")} failed a second`,
           ],
           ...(disk
             ? [

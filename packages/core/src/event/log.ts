@@ -103,6 +103,12 @@ async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
   }
 }
 
+/** The newest rows of the log, the newest first, at most so many; of its last million events. */
+export async function lastRows(scope: Scope, limit: number): Promise<Row[]> {
+  const pk = eventPartition(scope.tenant, await last(scope));
+  return (await scope.ports.store.query({ pk, reverse: true, limit })).items as Row[];
+}
+
 /** The row that holds the event of this number. */
 async function holding(scope: Scope, sequence: number): Promise<Row | undefined> {
   const pk = eventPartition(scope.tenant, sequence);
