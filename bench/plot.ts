@@ -145,7 +145,12 @@ interface Curve {
   readonly names: readonly string[];
 }
 const curves: readonly Curve[] = [
-  { title: "Server memory", unit: "MiB", of: [({ rssMiB }) => rssMiB], names: ["resident"] },
+  {
+    title: "Server memory",
+    unit: "MiB",
+    of: [({ rssMiB }) => rssMiB, ({ ownMiB }) => ownMiB],
+    names: ["resident", "its own"],
+  },
   {
     title: "Data folder",
     unit: "MiB",

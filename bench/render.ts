@@ -118,12 +118,12 @@ function notes({ systems }: Results): string {
     .join("\n");
 }
 
-const soakLines = ({ at, perSecond, minutes, machine, books, samples }: SoakResults): string => {
+const soakLines = ({ at, perSecond, minutes, keepSeconds, machine, books, samples }: SoakResults): string => {
   const most = (of: (sample: SoakResults["samples"][number]) => number) => show(Math.max(...samples.map(of)));
   return [
-    `${at.slice(0, 10)}, ${machine.cpus} cores: ${perSecond} tasks a second for ${show(minutes)} minutes. Server memory at most`,
-    `${most(({ rssMiB }) => rssMiB)} MiB, data folder ${most(({ fileMiB }) => fileMiB)} MiB. The books: ${books.acknowledged.toLocaleString("en-US")} tasks acknowledged,`,
-    `${books.lost} without outcome, ${books.twice} with more than one, ${books.wrong} with a wrong result, ${books.gaps} gaps in the event log.`,
+    `${at.slice(0, 10)}, ${machine.cpus} cores: ${perSecond} tasks a second for ${show(minutes)} minutes, kept ${keepSeconds === 0 ? "for ever" : `for ${keepSeconds} s`}. Server memory at most`,
+    `${most(({ rssMiB }) => rssMiB)} MiB, ${most(({ ownMiB }) => ownMiB)} without pages of files; data folder ${most(({ fileMiB }) => fileMiB)} MiB. The books: ${books.acknowledged.toLocaleString("en-US")} tasks acknowledged,`,
+    `${books.lost} without outcome, ${books.twice} with more than one, ${books.wrong} of ${books.read.toLocaleString("en-US")} read with a wrong result, ${books.gaps} gaps in the event log.`,
   ].join("\n");
 };
 

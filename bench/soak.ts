@@ -8,23 +8,23 @@ import { eventually } from "../test/support/eventually.ts";
 import { memoryMiB } from "../test/support/process.ts";
 import { startServer } from "../test/support/server.ts";
 import { startFleet } from "./fleet.ts";
-import { completedTasks } from "./growth.ts";
-import { inLanes } from "./lanes.ts";
 import { plotSoak } from "./plot.ts";
 import { type Machine, machineFacts, resultsFile, show, writeJson } from "./results.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
 import { waggle } from "./systems/waggle.ts";
-import { watchSteal } from "./usage.ts";
+import { ownMiB, watchSteal } from "./usage.ts";
 
 const help = `npm run bench -- soak [options]
 
 Submits tasks at a constant rate for some minutes, to one server and one process of agents, and looks again and again how
-the server is. Then checks the books: each acknowledged task has one outcome and its own result, and the event log has no
-gap. Fails when they do not balance.
+the server is. Tasks and events are deleted some time after their end, so that the folder stops growing. Checks the books: each
+acknowledged task has one outcome, one in ten is read as it ends and has its own result, and the event log has no gap. Fails
+when they do not balance.
 
   --minutes N  how long (default 20)
   --rate N     tasks a second (default 200)
+  --keep N     seconds that tasks and events are kept, 60 or more (default 120); 0 for ever
   --out FILE   raw values (default bench/results/soak.json); the plot goes beside it as .svg
   --json       the books and each sample as JSON lines on stdout
   --help`;
@@ -32,6 +32,8 @@ gap. Fails when they do not balance.
 export interface Sample {
   readonly seconds: number;
   readonly rssMiB: number;
+  /** Of it what is the process's own: the rest is pages of files. */
+  readonly ownMiB: number;
   readonly fileMiB: number;
   /** Lag of the server's event loop since the sample before, p99. */
   readonly loopMs: number;
@@ -48,6 +50,8 @@ export interface Books {
   readonly lost: number;
   /** With more than one outcome in the event log. */
   readonly twice: number;
+  readonly read: number;
+  /** Of those read. */
   readonly wrong: number;
   /** Places in the event log where the sequence does not rise by one. */
   readonly gaps: number;
@@ -58,6 +62,8 @@ export interface SoakResults {
   readonly machine: Machine;
   readonly minutes: number;
   readonly perSecond: number;
+  /** 0: for ever */
+  readonly keepSeconds: number;
   readonly samples: readonly Sample[];
   readonly books: Books;
 }
@@ -122,37 +128,74 @@ function load(client: Client, perSecond: number, seconds: number): Load {
 
 const endings = ["task.completed", "task.failed", "task.cancelled", "task.expired"];
 
-async function checkBooks(client: Client, ids: readonly (string | undefined)[]): Promise<Books> {
+const checkedShare = 10;
+
+interface Log {
+  readonly outcomes: ReadonlyMap<string, number>;
+  /** What was read of a task as it ended. */
+  readonly results: ReadonlyMap<string, number | undefined>;
+  gaps(): number;
+  /** Reads what there is, and ends. */
+  end(): Promise<void>;
+}
+
+/** Reads the event log as it is written: later it is gone. */
+function follow(client: Client): Log {
   const outcomes = new Map<string, number>();
+  const results = new Map<string, number | undefined>();
   let gaps = 0;
-  for (let after = 0; ; ) {
-    const { items } = await client.events.list({ after, limit: 200 });
-    for (const event of items) {
-      if (event.sequence !== after + 1) gaps++;
-      after = event.sequence;
-      if (event.taskId && endings.includes(event.type))
-        outcomes.set(event.taskId, (outcomes.get(event.taskId) ?? 0) + 1);
+  let ending = false;
+  const ended = async (taskId: string) => {
+    outcomes.set(taskId, (outcomes.get(taskId) ?? 0) + 1);
+    if (outcomes.size % checkedShare !== 0 || results.has(taskId)) return;
+    const { result } = await client.tasks.get(taskId);
+    results.set(taskId, (result as { n?: number } | undefined)?.n);
+  };
+  const run = async () => {
+    for (let after = 0; ; ) {
+      const { items } = await client.events.list({ after, limit: 200 });
+      for (const { sequence, taskId, type } of items) {
+        if (sequence !== after + 1) gaps++;
+        after = sequence;
+        if (taskId && endings.includes(type)) await ended(taskId);
+      }
+      if (items.length > 0) continue;
+      if (ending) return;
+      await sleep(50);
     }
-    if (items.length === 0) break;
-  }
+  };
+  const running = run();
+  // Whoever ends it is told.
+  running.catch(() => {});
+  return {
+    outcomes,
+    results,
+    gaps: () => gaps,
+    end() {
+      ending = true;
+      return running;
+    },
+  };
+}
+
+function balance(ids: readonly (string | undefined)[], log: Log): Books {
   const known = ids.flatMap((id, n) => (id === undefined ? [] : [{ id, n }]));
-  let wrong = 0;
-  await inLanes(known.length, 16, async (at) => {
-    const { id, n } = known[at] as { id: string; n: number };
-    const { result } = await client.tasks.get(id);
-    if ((result as { n?: number } | undefined)?.n !== n) wrong++;
-  });
+  const { outcomes, results } = log;
   return {
     acknowledged: known.length,
     lost: known.filter(({ id }) => !outcomes.has(id)).length,
     twice: [...outcomes.values()].filter((count) => count > 1).length,
-    wrong,
-    gaps,
+    read: results.size,
+    wrong: known.filter(({ id, n }) => results.has(id) && results.get(id) !== n).length,
+    gaps: log.gaps(),
   };
 }
 
+/** So far, those that are gone included. */
+const completedTasks = async (client: Client): Promise<number> => (await client.status.get()).totals.completed;
+
 const line = (sample: Sample) =>
-  `${show(sample.seconds / 60).padStart(5)} min  ${show(sample.rssMiB)} MiB  files ${show(sample.fileMiB)} MiB  loop p99 ${show(sample.loopMs)} ms  ` +
+  `${show(sample.seconds / 60).padStart(5)} min  ${show(sample.rssMiB)} MiB, ${show(sample.ownMiB)} its own  files ${show(sample.fileMiB)} MiB  loop p99 ${show(sample.loopMs)} ms  ` +
   `submit ${show(sample.submitP50)} / ${show(sample.submitP99)} ms  ${sample.completed} of ${sample.submitted} completed`;
 
 /** Looks at the server until the load is over. */
@@ -175,6 +218,7 @@ async function watch(
     const sample = {
       seconds: (performance.now() - began) / 1000,
       rssMiB: memoryMiB(server.pid).now,
+      ownMiB: ownMiB(server.pid),
       fileMiB: folderMiB(server.dataDir),
       loopMs: await loopLagMs(server.url, server.key),
       submitP50: percentile(times, 0.5),
@@ -198,13 +242,14 @@ export async function soak(args: readonly string[]): Promise<void> {
     options: {
       minutes: { type: "string", default: "20" },
       rate: { type: "string", default: "200" },
+      keep: { type: "string", default: "120" },
       out: { type: "string", default: resultsFile("soak") },
       json: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
   if (values.help) return console.log(help);
-  const [minutes, perSecond] = [Number(values.minutes), Number(values.rate)];
+  const [minutes, perSecond, keepSeconds] = [Number(values.minutes), Number(values.rate), Number(values.keep)];
   if (!(minutes > 0 && perSecond > 0)) throw new Error("--minutes and --rate take numbers above 0");
   const [at, facts, steal] = [new Date().toISOString(), machineFacts(), watchSteal()];
   const dataDir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-soak-"));
@@ -212,6 +257,8 @@ export async function soak(args: readonly string[]): Promise<void> {
   try {
     const { url, key } = server;
     const client = createClient({ url, key });
+    await client.retention.put({ taskSeconds: keepSeconds, eventSeconds: keepSeconds });
+    const log = follow(client);
     const fleet = await startFleet(waggle("sdk"), { connection: { url, key } }, [
       { agents: 1, concurrency: 100, prefix: "soak" },
     ]);
@@ -221,11 +268,19 @@ export async function soak(args: readonly string[]): Promise<void> {
     const total = work.ids.filter((id) => id !== undefined).length;
     const done = async () => (await completedTasks(client)) >= total;
     await eventually("all are completed", done, { seconds: 120, everyMs: 100 });
-    console.error("checking the books");
-    const books = await checkBooks(client, work.ids);
+    await log.end();
+    const books = balance(work.ids, log);
     await fleet.end();
     client.close();
-    const results: SoakResults = { at, machine: { ...facts, steal: steal() }, minutes, perSecond, samples, books };
+    const results: SoakResults = {
+      at,
+      machine: { ...facts, steal: steal() },
+      minutes,
+      perSecond,
+      keepSeconds,
+      samples,
+      books,
+    };
     writeJson(values.out, results);
     writeFileSync(values.out.replace(/(\.json)?$/, ".svg"), plotSoak(results));
     if (values.json) for (const entry of [...samples, books]) console.log(JSON.stringify(entry));

@@ -35,6 +35,10 @@ export function ownCpuMs(): number {
   return (user + system) / 1000;
 }
 
+/** What a process has of its own, in MiB: without pages of files. */
+export const ownMiB = (pid: number): number =>
+  Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+
 /** In MiB: the private pages of each process, and once the largest that they share. */
 function treeMiB(tree: readonly number[]): number {
   const total = { own: 0, file: 0, shared: 0 };
