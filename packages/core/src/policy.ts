@@ -1,3 +1,4 @@
+import { createMemory } from "./memory.ts";
 import type { Item, Ports } from "./port/index.ts";
 import type { Quotas } from "./quota/schema.ts";
 import { defaultRetention, type Retention } from "./retention/schema.ts";
@@ -15,12 +16,11 @@ interface Known {
   readonly at: number;
   readonly policy: Policy;
 }
-const caches = new WeakMap<Ports, Map<string, Known>>();
+const caches = createMemory<Known>();
 
 /** The tenant's policy as remembered: on a shared store up to a minute old. */
 export async function policyOf(ports: Ports, tenant: string): Promise<Policy> {
-  const cache = caches.get(ports) ?? new Map<string, Known>();
-  caches.set(ports, cache);
+  const cache = caches.of(ports);
   const known = cache.get(tenant);
   const now = ports.clock.now();
   if (known && (!ports.shared || now - known.at < keptMs)) return known.policy;
@@ -37,9 +37,9 @@ const toPolicy = (row: Item | undefined): Policy => ({
 /** Changes a part of it. The other part stays. */
 export async function setPolicy(ports: Ports, tenant: string, part: Partial<Policy>): Promise<Policy> {
   const result = await ports.store.write({ update: policyKey(tenant), kind: "policy", set: part as never });
-  caches.get(ports)?.delete(tenant);
+  caches.of(ports).delete(tenant);
   return toPolicy(result.ok ? result.item : undefined);
 }
 
 /** What was remembered may have been taken back. */
-export const forgetPolicies = (ports: Ports): void => void caches.delete(ports);
+export const forgetPolicies = (ports: Ports): void => caches.forget(ports);

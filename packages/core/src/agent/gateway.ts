@@ -1,5 +1,6 @@
 import { isError } from "../error.ts";
 import { serveAgent } from "../match/dispatch.ts";
+import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { agentKey, connectionKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
@@ -47,12 +48,11 @@ export async function hold(scope: Scope, connectionId: string): Promise<void> {
 }
 
 /** What a connection stands for never changes, so a process reads it once. */
-const holders = new WeakMap<Ports, Map<string, Holder>>();
+const holders = createMemory<Holder>();
 const holdersKept = 1000;
 
 export async function holderOf(ports: Ports, connectionId: string): Promise<Holder | undefined> {
-  const known = holders.get(ports) ?? new Map<string, Holder>();
-  holders.set(ports, known);
+  const known = holders.of(ports);
   const remembered = known.get(connectionId);
   if (remembered) return remembered;
   const row = await ports.store.get(connectionKey(connectionId));
@@ -101,7 +101,7 @@ export async function lost(ports: Ports, connectionId: string, gone: boolean): P
   } catch (error) {
     if (!isError(error, notFound)) throw error;
   }
-  holders.get(ports)?.delete(connectionId);
+  holders.of(ports).delete(connectionId);
   await ports.store.write({ delete: connectionKey(connectionId) });
   // One that holds nothing does not beat: should the connection stand after all, this is how it learns to come anew.
   if (gone) hangUp(ports, connectionId);

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { requestErrors } from "../error.ts";
+import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { subscriptionKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -26,7 +27,7 @@ export async function subscribe(scope: Scope, { types }: Subscription): Promise<
       });
   const kept = [...new Set(types)];
   await scope.ports.store.write({ put: { ...subscriptionKey(scope.tenant), kind: "subscription", types: kept } });
-  caches.get(scope.ports)?.delete(scope.tenant);
+  caches.of(scope.ports).delete(scope.tenant);
   return { types: kept };
 }
 
@@ -37,12 +38,11 @@ export async function subscription(scope: Scope): Promise<Subscription> {
 
 /** Another process may have changed it: looked at again after this. */
 const keptMs = 5_000;
-const caches = new WeakMap<Ports, Map<string, { readonly at: number; readonly types: ReadonlySet<string> }>>();
+const caches = createMemory<{ readonly at: number; readonly types: ReadonlySet<string> }>();
 
 /** The types somebody subscribes to, as remembered. */
 export async function subscribed(ports: Ports, tenant: string): Promise<ReadonlySet<string>> {
-  const cache = caches.get(ports) ?? new Map<string, { at: number; types: ReadonlySet<string> }>();
-  caches.set(ports, cache);
+  const cache = caches.of(ports);
   const known = cache.get(tenant);
   const now = ports.clock.now();
   if (known && (!ports.shared || now - known.at < keptMs)) return known.types;

@@ -1,5 +1,6 @@
 import type * as AgentRow from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
+import { createMemory } from "../memory.ts";
 import { forgetPolicies } from "../policy.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
@@ -99,9 +100,9 @@ export function freeSlots(member: Member): number {
   return member.connected ? free : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
 }
 
-const directories = new WeakMap<Ports, Map<string, Promise<Directory>>>();
+const directories = createMemory<Promise<Directory>>();
 /** Agents with a live connection to this process: known apart from the directory, which may be made anew under them. */
-const connections = new WeakMap<Ports, Map<string, string>>();
+const connections = createMemory<string>();
 
 /** The agent's connection opened or closed. One that was replaced closes nothing; no id closes whichever there is. */
 export async function setConnection(
@@ -113,8 +114,7 @@ export async function setConnection(
 ): Promise<void> {
   // Its row says which connection it has.
   if (ports.shared) return;
-  const own = connections.get(ports) ?? new Map<string, string>();
-  connections.set(ports, own);
+  const own = connections.of(ports);
   const key = `${tenant}/${agentId}`;
   if (open_) own.set(key, connectionId ?? "");
   else if (connectionId === undefined || own.get(key) === connectionId) own.delete(key);
@@ -135,8 +135,7 @@ export const backSince = (ports: Ports): number => (ports.shared ? 0 : (starts.g
 /** @param ageMs on a shared store: the agents may have been read so long ago */
 export function open(ports: Ports, tenant: string, ageMs?: number): Promise<Directory> {
   if (ports.shared) return openCache(ports, tenant, ageMs);
-  const tenants = directories.get(ports) ?? new Map<string, Promise<Directory>>();
-  directories.set(ports, tenants);
+  const tenants = directories.of(ports);
   let directory = tenants.get(tenant);
   if (!directory) {
     directory = load(ports, tenant);
@@ -179,11 +178,10 @@ export function learn(directory: Directory, agentId: string, item: Item | undefi
 }
 
 /** Directories on shared stores. */
-const caches = new WeakMap<Ports, Map<string, Directory>>();
+const caches = createMemory<Directory>();
 
 export function cacheOf(ports: Ports, tenant: string): Directory {
-  const tenants = caches.get(ports) ?? new Map<string, Directory>();
-  caches.set(ports, tenants);
+  const tenants = caches.of(ports);
   let directory = tenants.get(tenant);
   if (!directory) {
     directory = create(() => false, true);
@@ -273,19 +271,17 @@ async function readAgents(
 
 /** Forgets everything: after the store went back to its durable state. */
 export function forget(ports: Ports): void {
-  directories.delete(ports);
-  caches.delete(ports);
+  directories.forget(ports);
+  caches.forget(ports);
   forgetWakes(ports);
   forgetPolicies(ports);
 }
 
 /** The tenants this process works for. */
-export const opened = (ports: Ports): string[] => [
-  ...((ports.shared ? caches.get(ports) : directories.get(ports))?.keys() ?? []),
-];
+export const opened = (ports: Ports): string[] => [...(ports.shared ? caches : directories).of(ports).keys()];
 
 async function load(ports: Ports, tenant: string): Promise<Directory> {
-  const directory = create((id) => connections.get(ports)?.has(`${tenant}/${id}`) === true);
+  const directory = create((id) => connections.of(ports).has(`${tenant}/${id}`));
   for (let shard = 0; shard < agentShards; shard++)
     await readAgents(ports, tenant, shard, (row) => void directory.set(row));
   const { pk } = laneKey(tenant, "");

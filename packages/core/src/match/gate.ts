@@ -1,3 +1,4 @@
+import { createMemory } from "../memory.ts";
 import type { Item, Ports, RowKey, Write } from "../port/index.ts";
 import { gateKey } from "../rows.ts";
 import type * as Task from "../task/row.ts";
@@ -29,7 +30,7 @@ interface Ask {
 }
 
 /** When each limit is looked at next, as far as this process has seen to it. */
-const wakes = new WeakMap<Ports, Map<string, number>>();
+const wakes = createMemory<number>();
 const wakesKept = 10_000;
 
 /**
@@ -37,8 +38,7 @@ const wakesKept = 10_000;
  * next, and as many messages as tasks would go round for as long as the last of them waits.
  */
 export async function wakeAt(ports: Ports, tenant: string, key: string, nextAt: number): Promise<void> {
-  const own = wakes.get(ports) ?? new Map<string, number>();
-  wakes.set(ports, own);
+  const own = wakes.of(ports);
   const name = `${tenant}/${key}`;
   const now = ports.clock.now();
   const at = now + Math.min(900_000, Math.max(0, nextAt - now));
@@ -56,13 +56,13 @@ export async function wakeAt(ports: Ports, tenant: string, key: string, nextAt: 
 
 /** The message sent for this time has come. */
 export function woken(ports: Ports, tenant: string, key: string, at: number | undefined): void {
-  const own = wakes.get(ports);
+  const own = wakes.of(ports);
   const name = `${tenant}/${key}`;
-  if (own?.get(name) === at) own?.delete(name);
+  if (own.get(name) === at) own.delete(name);
 }
 
 /** After the store went back to its durable state: what was sent may not be. */
-export const forgetWakes = (ports: Ports): void => void wakes.delete(ports);
+export const forgetWakes = (ports: Ports): void => wakes.forget(ports);
 
 export const gated = (task: Task.Row): boolean => task.concurrency !== undefined || task.rate !== undefined;
 

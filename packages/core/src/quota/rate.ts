@@ -1,4 +1,4 @@
-import type { Ports } from "../port/index.ts";
+import { createMemory } from "../memory.ts";
 import { rateKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 
@@ -15,12 +15,11 @@ interface Rate {
 export const takeRate = (scope: Scope, rate: Rate, count: number): Promise<number> | number =>
   scope.ports.shared ? takeOfWindow(scope, rate, count) : takeOfBucket(scope, rate, count);
 
-const buckets = new WeakMap<Ports, Map<string, { tokens: number; at: number }>>();
+const buckets = createMemory<{ tokens: number; at: number }>();
 
 /** A token bucket in memory: full again after a restart. */
 function takeOfBucket({ ports, tenant }: Scope, { limit, perSeconds }: Rate, count: number): number {
-  const own = buckets.get(ports) ?? new Map<string, { tokens: number; at: number }>();
-  buckets.set(ports, own);
+  const own = buckets.of(ports);
   const now = ports.clock.now();
   const { tokens, at } = own.get(tenant) ?? { tokens: limit, at: now };
   const perMs = limit / (perSeconds * 1000);

@@ -1,3 +1,4 @@
+import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
 import { exceeded, throttled } from "./error.ts";
@@ -18,7 +19,7 @@ interface Tally {
   readonly coming: Amounts;
   looking: Promise<void> | undefined;
 }
-const tallies = new WeakMap<Ports, Map<string, Tally>>();
+const tallies = createMemory<Tally>();
 
 /** What others took is learned of after this, where others share the store. */
 const sharedMs = 1_000;
@@ -63,8 +64,7 @@ const refusal = (name: Counted, limit: number, used: number) => {
 };
 
 function tallyOf(ports: Ports, tenant: string): Tally {
-  const tenants = tallies.get(ports) ?? new Map<string, Tally>();
-  tallies.set(ports, tenants);
+  const tenants = tallies.of(ports);
   let tally = tenants.get(tenant);
   if (!tally) {
     tally = { base: undefined, readAt: 0, generation: 0, added: none(), coming: none(), looking: undefined };

@@ -1,5 +1,5 @@
 import { lastRows } from "../event/log.ts";
-import type { Ports } from "../port/index.ts";
+import { createMemory } from "../memory.ts";
 import type { Scope } from "../scope.ts";
 
 /** Of the last minute, or what lies in the newest rows of the event log if that is less. */
@@ -16,11 +16,10 @@ export interface Rates {
   readonly perSecond: Readonly<Record<(typeof rated)[number], number>>;
 }
 
-const known = new WeakMap<Ports, Map<string, { at: number; rates: Rates }>>();
+const known = createMemory<{ at: number; rates: Rates }>();
 
 export async function rates(scope: Scope): Promise<Rates> {
-  const own = known.get(scope.ports) ?? new Map<string, { at: number; rates: Rates }>();
-  known.set(scope.ports, own);
+  const own = known.of(scope.ports);
   const now = scope.ports.clock.now();
   const last = own.get(scope.tenant);
   if (last && now >= last.at && now - last.at < knownMs) return last.rates;
