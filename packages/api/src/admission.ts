@@ -62,9 +62,9 @@ export function createAdmission(ports: Ports, given: Partial<AdmissionLimits> = 
 
   function reason(bodyBytes: number, work: boolean): string | undefined {
     const bytes = now.bodyBytes + bodyBytes;
-    if (bytes > limits.bodyBytes) return `${now.bodyBytes} bytes of requests are being worked on`;
+    const most = work ? limits.bodyBytes / 2 : limits.bodyBytes;
+    if (bytes > most) return `${now.bodyBytes} bytes of requests are being worked on`;
     if (!work) return undefined;
-    if (bytes > limits.bodyBytes / 2) return `${now.bodyBytes} bytes of requests are being worked on`;
     if (now.requests >= limits.requests) return `${now.requests} requests with new work are being worked on`;
     if (now.delayMs > limits.delayMs) return `it answers ${Math.round(now.delayMs)} ms late`;
     const changes = ports.backlog?.().changes ?? 0;
