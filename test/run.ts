@@ -87,14 +87,40 @@ interface Report {
   readonly numFailedTests: number;
   readonly numPendingTests: number;
   readonly numTodoTests: number;
-  readonly testResults: readonly { readonly status: string; readonly assertionResults: readonly unknown[] }[];
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly status: string;
+      readonly fullName: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
 }
 
 type Counts = Pick<Outcome, "passed" | "failed" | "skipped">;
 
+const readReport = (name: string) => JSON.parse(readFileSync(report(name), "utf8")) as Report;
+
+/** What failed in a stage of vitest and why, in few lines: whoever reads the end of a long log looks for no more. */
+function failures(name: string): string[] {
+  const found = readReport(name).testResults.flatMap((file) => [
+    ...(file.assertionResults.length === 0 && file.status === "failed" ? [[file.name, file.message]] : []),
+    ...file.assertionResults
+      .filter(({ status }) => status === "failed")
+      .map(({ fullName, failureMessages }) => [fullName, failureMessages.join("\n")]),
+  ]) as [string, string][];
+  return found.map(([what, why]) => {
+    const lines = why.split("\n").filter((line) => line.trim() !== "" && !/^\s+at /.test(line));
+    const some = lines.length > 24 ? [...lines.slice(0, 12), "…", ...lines.slice(-12)] : lines;
+    return [`failed: ${name}: ${what}`, ...some.map((line) => `     ${line.slice(0, 2000)}`)].join("\n");
+  });
+}
+
 function counts(name: string): Counts | undefined {
   try {
-    const found = JSON.parse(readFileSync(report(name), "utf8")) as Report;
+    const found = readReport(name);
     // A file that does not even load holds no test, and is a failure all the same.
     const broken = found.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
     return {
@@ -177,6 +203,14 @@ async function main(): Promise<void> {
       if (!outcomes.some((outcome) => outcome.name === name))
         console.log(`skipped: ${name}: ${what}; npm test -- ${name} runs it`);
   const sum = (part: "passed" | "failed" | "skipped") => outcomes.reduce((total, outcome) => total + outcome[part], 0);
+  for (const { name, failed } of outcomes) {
+    if (!failed || !known.find((stage) => stage.name === name)?.vitest) continue;
+    try {
+      for (const each of failures(name)) console.log(each);
+    } catch {
+      console.log(`failed: ${name}: it ended without a report`);
+    }
+  }
   console.log(seconds(performance.now() - began));
   console.log(`${sum("passed")} passed, ${sum("failed")} failed${sum("skipped") ? `, ${sum("skipped")} skipped` : ""}`);
   process.exitCode = sum("failed") === 0 && outcomes.length > 0 ? 0 : 1;

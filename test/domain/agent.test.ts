@@ -512,6 +512,42 @@ describe("limits", () => {
     await idle();
     expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0 });
   });
+  // Where processes share the store the reconciler sees to it (reconcile.test.ts).
+  test.skipIf(mode.shared)("let the next task in though whoever ended the last died before it looked", async () => {
+    const a = await system.agent("a", { maxConcurrency: 9 });
+    const concurrency = [{ key: "k", limit: 1 }];
+    const first = await system.task("first", { concurrency });
+    const { fence } = await system.lease(a);
+    const next = await system.task("next", { concurrency });
+    expect((await system.get(next.id)).waiting?.reason).toBe("limit k: 1 of 1 running");
+    const { get } = system.ports.store;
+    const dying: typeof get = async (key) => {
+      if (key.pk.includes("#G#")) throw new Error("died");
+      return get(key);
+    };
+    Object.assign(system.ports.store, { get: dying });
+    const completing = Task.complete(system.as(a), first.id, { fence });
+    await expect(completing).rejects.toThrow("died");
+    Object.assign(system.ports.store, { get });
+    await system.quiet();
+    expect((await system.lease(a)).task.id).toBe(next.id);
+  });
+  test("keep the place of those that waited for them, among those that wait for an agent", async () => {
+    const concurrency = [{ key: "k", limit: 1 }];
+    const only = await system.agent("a");
+    const tasks = [];
+    for (let i = 0; i < 4; i++) tasks.push(await system.task(`t${i}`, { concurrency }));
+    const done = [];
+    for (let i = 0; i < 4; i++) {
+      const { task, fence } = await system.lease(only);
+      done.push(task.id);
+      // One that came after them waits behind them.
+      if (i === 0) tasks.push(await system.task("last"));
+      await Task.complete(system.as(only), task.id, { fence });
+      await system.quiet();
+    }
+    expect(done).toEqual(tasks.slice(0, 4).map(({ id }) => id));
+  });
   test("do not hold up tasks behind the one that waits for them", async () => {
     const a = await system.agent("a", { maxConcurrency: 9 });
     await system.task("first", { concurrency: [{ key: "k", limit: 1 }] });

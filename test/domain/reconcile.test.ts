@@ -95,6 +95,29 @@ test.each([["when its caller asks again"], ["a minute later"]])(
   },
 );
 
+test("a minute later a task that waits at a limit goes on though whoever left it died before it looked", async () => {
+  const id = await agent("one", 2);
+  const concurrency = [{ key: "k", limit: 1 }];
+  const first = await task({ concurrency });
+  await fleet.quiet();
+  const next = await task({ concurrency });
+  await fleet.quiet();
+  expect((await get(next)).waiting?.reason).toBe("limit k: 1 of 1 running");
+  const dying = fleet.process();
+  const { store } = dying.ports;
+  const { get: read } = store;
+  (store as { get: typeof read }).get = async (key) => {
+    if (key.pk.includes("#G#")) throw new Error("the process has died");
+    return read(key);
+  };
+  const completing = Task.complete(dying.scope({ role: "agent", id }), first, { fence: 1 });
+  await expect(completing).rejects.toThrow("died");
+  await fleet.quiet();
+  expect((await get(next)).status).toBe("queued");
+  await minute();
+  expect((await get(next)).status).toBe("assigned");
+});
+
 test("slots in use that no task accounts for are free again", async () => {
   const id = await agent("one");
   await fleet.engine.ports.store.write({ update: await rowOf("agent", id), kind: "agent", add: { used: 1 } });

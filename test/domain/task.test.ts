@@ -183,6 +183,26 @@ describe("retries", () => {
     expect((await run(agent)).task).toMatchObject({ id: task.id, attempt: 1, fence: 2 });
     expect(await code(Task.retry(system.admin, task.id))).toBe("task.not_retryable");
   });
+  test("begin for a task given back though the message that says so is quicker than the change", async () => {
+    const agent = await system.agent("a");
+    const task = await system.task("x");
+    const { fence } = await run(agent);
+    const { transact, write } = system.ports.store;
+    Object.assign(system.ports.store, {
+      transact: async (writes: Parameters<typeof transact>[0]) => {
+        await system.quiet();
+        return transact(writes);
+      },
+      write: async (each: Parameters<typeof write>[0]) => {
+        await system.quiet();
+        return write(each);
+      },
+    });
+    await Task.release(system.as(agent), task.id, { fence });
+    Object.assign(system.ports.store, { transact, write });
+    await system.pass(2);
+    expect((await run(agent)).task).toMatchObject({ id: task.id, fence: 2 });
+  });
 });
 
 describe("timeouts", () => {

@@ -5,7 +5,8 @@ import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
-import { serveAgent, serveRoomy } from "./match/dispatch.ts";
+import { serveAgent, serveGate, serveRoomy } from "./match/dispatch.ts";
+import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
 import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
 import { clear, expiry } from "./retention/retention.ts";
@@ -45,6 +46,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const orders: Order[] = [];
   const roomy = new Map<string, [string, string]>();
   const freed = new Map<string, Map<string, AgentRow.Row>>();
+  const limits = new Map<string, [string, string]>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
@@ -66,6 +68,9 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const agentId = hasRoom(old, next);
     if (agentId !== undefined && !(ports.shared && next.kind === "task"))
       roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
+    if (!ports.shared && next.kind === "task")
+      for (const key of limitsLeft(old as Row | undefined, next))
+        limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
     if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
@@ -80,10 +85,20 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const key of results) await ports.blobs.delete(key);
   for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
+  for (const [tenant, key] of limits.values()) await serveGate(systemScope(ports, tenant, "outbox"), key);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const [tenant, agents] of freed)
     if (agents.size > 0) await serveRoomy(systemScope(ports, tenant, "outbox"), [...agents.values()]);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+/**
+ * Limits that this change may let a task through: it gave a place back there, or came to wait. Whoever did that looked, or died before
+ * it did. On a shared store the reconciler sees to it.
+ */
+function limitsLeft(old: Row | undefined, next: Row): string[] {
+  const keys = old && held.has(old.status) && !held.has(next.status) && Gate.gated(old) ? Gate.keysOf(old) : [];
+  return next.gate !== undefined && next.gate !== old?.gate ? [...keys, next.gate] : keys;
 }
 
 /**
@@ -434,10 +449,10 @@ async function append(
 /** What the dispatch queue carries: a task that waits for an agent, or an agent that waits for tasks. */
 export function readDispatch(
   body: Value,
-): { tenant: string; id: string; early: number } | { tenant: string; agentId: string } {
-  const { tenant, id, agentId, early = 0 } = (body ?? {}) as Readonly<Record<string, unknown>>;
+): { tenant: string; id: string; rev: number; early: number } | { tenant: string; agentId: string } {
+  const { tenant, id, agentId, rev = 0, early = 0 } = (body ?? {}) as Readonly<Record<string, unknown>>;
   if (typeof tenant === "string") {
-    if (typeof id === "string") return { tenant, id, early: early as number };
+    if (typeof id === "string") return { tenant, id, rev: rev as number, early: early as number };
     if (typeof agentId === "string") return { tenant, agentId };
   }
   throw requestErrors.invalid("a dispatch message is {tenant, id} or {tenant, agentId}");

@@ -45,7 +45,7 @@ async function each(
   return { failed };
 }
 
-/** Times a message may come before its task: the message is sent first, and a task that never came needs none. */
+/** Times a message may come before its change: the message is sent first, and a change that never came needs none. */
 const earlyReceives = 3;
 const earlySeconds = [1, 5, 30] as const;
 
@@ -57,13 +57,13 @@ export const dispatchHandler = (ports: Ports, onError: OnError) => {
       const order = readDispatch(body);
       const scope = systemScope(ports, order.tenant, "dispatch");
       if ("agentId" in order) await Agent.serve(scope, order.agentId);
-      else if (!(await dispatch(scope, order.id))) {
+      else if (!(await dispatch(scope, order.id, order.rev))) {
         if (!ports.shared) return receives >= earlyReceives;
         // A message that failed is hidden as long as its handler may take; the task is there in a moment.
         const delaySeconds = earlySeconds[order.early];
         if (delaySeconds !== undefined)
           await ports.queues.dispatch.send([
-            { body: { tenant: order.tenant, id: order.id, early: order.early + 1 }, delaySeconds },
+            { body: { tenant: order.tenant, id: order.id, rev: order.rev, early: order.early + 1 }, delaySeconds },
           ]);
       }
       return true;

@@ -1,14 +1,31 @@
 import { tell } from "../agent/message.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { JsonText } from "../json.ts";
-import { taskKey } from "../rows.ts";
+import type { RowKey, Write } from "../port/index.ts";
+import { gateKey, gatePartition, lanePartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import type { Member } from "./directory.ts";
+import * as Gate from "./gate.ts";
 
 export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
   return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;
+}
+
+/** The row by which a task waits: at a limit, or in its lane. */
+export const placeOf = (tenant: string, { gate, lane }: Row, parked: string): RowKey => ({
+  pk: gate === undefined ? lanePartition(tenant, lane) : gatePartition(tenant, gate),
+  sk: parked,
+});
+
+/** The writes by which a task waits no more where it did. */
+export function unpark({ tenant }: Scope, row: Row): Write[] {
+  if (row.parked === undefined) return [];
+  return [
+    { delete: placeOf(tenant, row, row.parked) },
+    ...(row.gate === undefined ? [] : [Gate.waitingWrite(gateKey(tenant, row.gate), row.gate, -1)]),
+  ];
 }
 
 /**

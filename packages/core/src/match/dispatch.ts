@@ -5,7 +5,7 @@ import type { Item, Put, Refusal, TransactResult, Update, Write } from "../port/
 import { fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { advance, held, type Row } from "../task/row.ts";
-import { push, readTask } from "./assignment.ts";
+import { placeOf, push, readTask, unpark } from "./assignment.ts";
 import { type Choice, pick, pickShared } from "./choice.ts";
 import {
   cacheOf,
@@ -30,46 +30,71 @@ export const tries = 12;
 /**
  * Finds an agent for a queued task, or parks it where the next free agent looks.
  * Idempotent: a task that is not queued, or already waits, is left alone.
- * @returns whether the task was there at all
+ * @param rev of the task as it is to be: what asks for this is sent before the change that needs it, and may be quicker
+ * @returns whether the task was there, and so far
  */
-export async function dispatch(scope: Scope, id: string): Promise<boolean> {
-  if (scope.ports.shared) return dispatchShared(scope, id);
-  const directory = await open(scope.ports, scope.tenant);
+export async function dispatch(scope: Scope, id: string, rev = 0): Promise<boolean> {
   for (let attempt = 0; attempt < tries; attempt++) {
+    if (scope.ports.shared) await Shared.yieldTo(scope.ports, attempt);
     const row = await readTask(scope, id);
-    if (!row) return false;
+    if (!row || row.rev < rev) return false;
     if (row.status !== "queued") return true;
-    const lane = directory.lane(row.lane, needOf(row));
-    if (row.parked !== undefined) {
-      // Whoever parked it may have died before the look that has to follow.
-      if (row.gate === undefined) await serveLane(scope, directory, lane);
-      return true;
-    }
-    const gate = Gate.gated(row)
-      ? await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now())
-      : { writes: [] };
-    if (gate.blocked) {
-      if (await parkAtGate(scope, directory, row, gate.blocked)) return true;
-      continue;
-    }
-    if ((await peek(scope.ports, scope.tenant, lane)) === null) {
-      const choice = await pick(scope, directory, row);
-      if (choice) {
-        const next = await assign(scope, directory, row, choice, gate.writes);
-        if (next) {
-          await push(scope, choice.member, [next]);
-          return true;
-        }
-        continue;
-      }
-    }
-    if ((await parkInLane(scope, directory, row, lane)) === undefined) continue;
-    // Park, then look again: an agent that came free meanwhile did not see the row.
-    await serveLane(scope, directory, lane);
+    // Whoever parked it may have died before the look that has to follow.
+    if (row.gate !== undefined) await serveGate(scope, row.gate);
+    else if (row.parked !== undefined) await serveOwn(scope, row, row.parked);
+    else if ((await place(scope, row)) === "again") continue;
     return true;
   }
   // Under this much contention somebody else makes progress; the message comes again.
   throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
+}
+
+/**
+ * Gives a queued task to an agent; or parks it at a limit that is full, or in its lane. One that waits at a limit leaves it in the
+ * same transaction, and keeps its place in the order.
+ * @returns `blocked`: it waits at this limit, and has to go on waiting
+ */
+async function place(scope: Scope, row: Row): Promise<"placed" | "blocked" | "again"> {
+  const { ports, tenant } = scope;
+  const gate = Gate.gated(row) ? await Gate.enter(ports, tenant, row, ports.clock.now()) : { writes: [] };
+  if (gate.blocked && gate.blocked.key === row.gate) {
+    const { key, nextAt } = gate.blocked;
+    if (nextAt !== undefined) await Gate.wakeAt(ports, tenant, key, nextAt);
+    return "blocked";
+  }
+  const directory = await open(ports, tenant);
+  if (gate.blocked) return (await parkAtGate(scope, directory, row, gate.blocked)) ? "placed" : "again";
+  const lane = directory.lane(row.lane, needOf(row));
+  const head = await headOf(scope, lane);
+  if (head === undefined) {
+    const choice = await (ports.shared ? pickShared : pick)(scope, directory, row);
+    if (choice) {
+      const reach = ports.shared ? choice.member.row.connectionId : undefined;
+      const next = await assign(scope, directory, row, choice, gate.writes, undefined, reach);
+      if (!next) return "again";
+      await push(scope, choice.member, [next]);
+      return "placed";
+    }
+  }
+  const parked = await parkInLane(scope, directory, row, lane, undefined, head);
+  if (parked === undefined) return "again";
+  // Park, then look again: an agent that came free meanwhile did not see the row.
+  await serveOwn(scope, row, parked);
+  return "placed";
+}
+
+/** The first of those that wait in a lane. */
+const headOf = async (scope: Scope, lane: Lane): Promise<string | undefined> =>
+  scope.ports.shared
+    ? (await Shared.headsOf(scope, lane, 1)).keys[0]
+    : ((await peek(scope.ports, scope.tenant, lane)) ?? undefined);
+
+/** Looks for agents for the lane in which a task waits, at this place. */
+async function serveOwn(scope: Scope, row: Row, parked: string): Promise<void> {
+  const directory = await open(scope.ports, scope.tenant);
+  const lane = directory.lane(row.lane, needOf(row));
+  if (scope.ports.shared) await serveLaneShared(scope, directory, lane, parked);
+  else await serveLane(scope, directory, lane);
 }
 
 /** What else goes into the transaction that stores a task that is new. */
@@ -96,6 +121,7 @@ export function assigned(scope: Scope, row: Row, { member, decision }: Choice): 
       waitingReason: undefined,
       waitingSince: undefined,
       parked: undefined,
+      gate: undefined,
       silenceSeconds: isCalled(member.row) ? member.row.leaseSeconds : undefined,
     },
     { at: now },
@@ -120,7 +146,8 @@ export async function assign(
   const { next, write } = assigned(scope, row, choice);
   const task: Put | Update = fresh ? { put: next, if: { exists: false } } : write;
   const others: Write[] = [...gateWrites];
-  if (row.parked !== undefined) others.push({ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } });
+  // That one fewer waits at its limit is part of its entering there.
+  if (row.parked !== undefined) others.push({ delete: placeOf(scope.tenant, row, row.parked) });
   if (row.stickyKey !== undefined && choice.stickyAgentId !== member.id) {
     others.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
   }
@@ -225,7 +252,11 @@ export async function parkInLane(
     waitingSince: row.waitingSince ?? now,
   });
   const parked: Item = { pk: lanePartition(scope.tenant, lane.id), sk: key, kind: "parked", taskId: row.id };
-  const writes: Write[] = [fresh ? { put: next, if: { exists: false } } : write, { put: parked }];
+  const writes: Write[] = [
+    fresh ? { put: next, if: { exists: false } } : write,
+    { put: parked },
+    ...unpark(scope, row),
+  ];
   if (passWrite) writes.push(passWrite);
   if (fresh) writes.push(...fresh.others);
   const result = await store.transact(writes);
@@ -236,18 +267,6 @@ export async function parkInLane(
   if (shared) scope.ports.live.publish(Shared.parkedChannel(scope.tenant), {});
   else arrived(lane, key);
   return key;
-}
-
-/** The writes that take its place in its limits; or it was parked at one that is full, or that has to be tried again. */
-async function parkInGateOr(
-  scope: Scope,
-  directory: Directory,
-  row: Row,
-): Promise<readonly Write[] | "parked" | "again"> {
-  if (!Gate.gated(row)) return [];
-  const gate = await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now());
-  if (!gate.blocked) return gate.writes;
-  return (await parkAtGate(scope, directory, row, gate.blocked)) ? "parked" : "again";
 }
 
 async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
@@ -262,16 +281,12 @@ async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked:
     waitingSince: row.waitingSince ?? now,
   });
   const parked: Item = { pk: gatePartition(scope.tenant, blocked.key), sk: key, kind: "parked", taskId: row.id };
-  const fromLane: Write[] =
-    row.parked !== undefined && row.gate === undefined
-      ? [{ delete: { pk: lanePartition(scope.tenant, row.lane), sk: row.parked } }]
-      : [];
   const result = await store.transact([
     write,
     { put: parked },
     Gate.waitingWrite(gate, blocked.key, 1),
     ...(passWrite ? [passWrite] : []),
-    ...fromLane,
+    ...unpark(scope, row),
   ]);
   if (!result.ok) return false;
   if (blocked.nextAt !== undefined) await Gate.wakeAt(scope.ports, scope.tenant, blocked.key, blocked.nextAt);
@@ -284,10 +299,10 @@ async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked:
 
 /** Lets tasks that wait for a limit go on, as far as it has room now. */
 export async function serveGate(scope: Scope, key: string): Promise<void> {
-  const { store, clock, queues } = scope.ports;
+  const { store, queues } = scope.ports;
   const row = (await store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
   if (!row || (row.waiting ?? 0) <= 0) return;
-  for (let served = 0; served < 100; served++) {
+  for (let served = 0, missed = 0; served < 100; served++) {
     const page = await store.query({ pk: gatePartition(scope.tenant, key), limit: 1 });
     const first = page.items[0];
     if (!first) return;
@@ -299,20 +314,10 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
       ]);
       continue;
     }
-    const entered = await Gate.enter(scope.ports, scope.tenant, task, clock.now());
-    if (entered.blocked?.key === key) {
-      const { nextAt } = entered.blocked;
-      if (nextAt !== undefined) await Gate.wakeAt(scope.ports, scope.tenant, key, nextAt);
-      return;
-    }
-    // It leaves this list and is matched anew, keeping its place in the order.
-    const { write } = advance(task, { parked: undefined, gate: undefined, waitingReason: undefined });
-    const left = await store.transact([
-      write,
-      { delete: { pk: first.pk, sk: first.sk }, if: { exists: true } },
-      Gate.waitingWrite(gateKey(scope.tenant, key), key, -1),
-    ]);
-    if (left.ok) await dispatch(scope, task.id);
+    const placed = await place(scope, task);
+    if (placed === "blocked") return;
+    if (placed === "placed") missed = 0;
+    else if (scope.ports.shared) await Shared.yieldTo(scope.ports, missed++);
   }
   await queues.timers.send([{ body: { gates: [[scope.tenant, key]] } }]);
 }
@@ -464,44 +469,6 @@ export async function serveAgent(
   } finally {
     member.serving = false;
   }
-}
-
-/** `dispatch` where others dispatch too: see `shared.ts`. */
-async function dispatchShared(scope: Scope, id: string): Promise<boolean> {
-  const directory = await open(scope.ports, scope.tenant);
-  for (let attempt = 0; attempt < tries; attempt++) {
-    await Shared.yieldTo(scope.ports, attempt);
-    const row = await readTask(scope, id);
-    if (!row) return false;
-    if (row.status !== "queued") return true;
-    const lane = directory.lane(row.lane, needOf(row));
-    if (row.parked !== undefined) {
-      // Whoever parked it may have died before the look that has to follow.
-      if (row.gate === undefined) await serveLaneShared(scope, directory, lane, row.parked);
-      else await serveGate(scope, row.gate);
-      return true;
-    }
-    const gate = await parkInGateOr(scope, directory, row);
-    if (gate === "parked") return true;
-    if (gate === "again") continue;
-    const [head] = (await Shared.headsOf(scope, lane, 1)).keys;
-    if (head === undefined) {
-      const choice = await pickShared(scope, directory, row);
-      if (choice) {
-        const next = await assign(scope, directory, row, choice, gate, undefined, choice.member.row.connectionId);
-        if (next) {
-          await push(scope, choice.member, [next]);
-          return true;
-        }
-        continue;
-      }
-    }
-    const parked = await parkInLane(scope, directory, row, lane, undefined, head);
-    if (parked === undefined) continue;
-    await serveLaneShared(scope, directory, lane, parked);
-    return true;
-  }
-  throw new Error(`dispatch of ${id} gave up after ${tries} tries`);
 }
 
 /**

@@ -94,7 +94,10 @@ export function admit(
   return next - now <= burst + 1e-6 ? { ok: true, tat: next } : { ok: false, nextAt: Math.ceil(next - burst) };
 }
 
-/** Reads the task's keys; answers the writes that take its place in all of them, or the key without room. */
+/**
+ * Reads the task's keys; answers the writes that take its place in all of them, or the key without room. Of one that waits at one of
+ * them they also say that it waits no more.
+ */
 export async function enter(
   ports: Ports,
   tenant: string,
@@ -136,7 +139,7 @@ export async function enter(
       writes.push({
         update: key,
         kind: "gate",
-        add: { running: 1 },
+        add: { running: 1, ...(ask.key === task.gate && { waiting: -1 }) },
         ...(tat !== undefined && { set: { tat } }),
         // The row as read: its count and its time decide together.
         if: {

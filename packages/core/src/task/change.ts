@@ -2,14 +2,14 @@ import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
 import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
-import { readTask } from "../match/assignment.ts";
+import { readTask, unpark } from "../match/assignment.ts";
 import { cacheOf, type Directory, type Member, open, openFor } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
-import { agentKey, gateKey, gatePartition, lanePartition, taskKey } from "../rows.ts";
+import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { conflict, missing } from "./error.ts";
 import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
@@ -82,9 +82,9 @@ export async function change(
     }
     if (unparked) writes.push(...unpark(scope, before));
     if (decision.extra) writes.push(...decision.extra);
-    // The message first: one without its change is dropped on arrival, a change without its message would wait for ever.
+    // The message first: one without its change is dropped in the end, a change without its message would wait for ever.
     if (status === "queued" && before.status !== "queued")
-      await queues.dispatch.send([{ body: { tenant: scope.tenant, id } }]);
+      await queues.dispatch.send([{ body: { tenant: scope.tenant, id, rev: next.rev } }]);
     // By themselves, one after the other, they cost half. A crash between leaves the mark of a task the agent no longer holds,
     // which keeps its slots until the reconciler takes it away.
     const apart = scope.ports.shared && freed && writes.length === 2;
@@ -155,15 +155,6 @@ async function giveSlotsBack(scope: Scope, { id, fence }: Row, write: Update): P
 /** `change` of what may leave its agent by another's doing: that one is told. */
 export const takeAway = (scope: Scope, id: string, decide: Parameters<typeof change>[2]) =>
   change(scope, id, decide, { revokes: true });
-
-function unpark(scope: Scope, row: Row): Write[] {
-  const sk = row.parked as string;
-  if (row.gate === undefined) return [{ delete: { pk: lanePartition(scope.tenant, row.lane), sk } }];
-  return [
-    { delete: { pk: gatePartition(scope.tenant, row.gate), sk } },
-    Gate.waitingWrite(gateKey(scope.tenant, row.gate), row.gate, -1),
-  ];
-}
 
 async function afterFreed(scope: Scope, before: Row, ended: Decision["ended"], now: number): Promise<void> {
   const { shared } = scope.ports;
