@@ -22,13 +22,14 @@ test("work is pushed up to the free slots, and the next comes when one ends", as
   for (let n = 0; n < 3; n++) {
     const { id } = await api.delegate({ requires, input: { n } });
     ids.push(id);
-    // Processes that find their places at the same moment may swap neighbours.
     if (remote) await eventually("it has its place", async () => (await api.task(id)).waiting);
   }
   const socket = await connect(agent);
   const [first, second] = [await socket.take(), await socket.take()];
-  expect([first.task.id, second.task.id]).toEqual(ids.slice(0, 2));
-  expect(first.task.input).toEqual({ n: 0 });
+  // Processes that serve an agent at the same moment each take one, and may swap neighbours of one priority.
+  const given = [first.task.id, second.task.id];
+  if (!remote) expect(given).toEqual(ids.slice(0, 2));
+  expect(first.task.input).toEqual({ n: ids.indexOf(first.task.id) });
   const { fence, task } = first;
   expect(await socket.ask({ op: "start", taskId: task.id, fence })).toMatchObject({
     ok: true,
@@ -37,7 +38,7 @@ test("work is pushed up to the free slots, and the next comes when one ends", as
   expect(socket.waiting).toEqual([]);
   const done = await socket.ask({ op: "complete", taskId: task.id, fence, result: { fine: true } });
   expect(done).toMatchObject({ ok: true, task: { id: task.id, status: "completed" } });
-  expect((await socket.take()).task.id).toBe(ids[2]);
+  expect([...given, (await socket.take()).task.id].sort()).toEqual([...ids].sort());
   expect((await api.task(task.id)).result).toEqual({ fine: true });
   await socket.close();
 });

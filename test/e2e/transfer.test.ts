@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Task } from "@waggle/sdk";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Api, agentOf, apiOf, openServer, type TestServer, unique } from "../support/api.ts";
+import { type Api, agentOf, apiOf, openServer, remote, type TestServer, unique } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
 import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
@@ -139,7 +139,9 @@ describe("a tenant that moves", () => {
   test("whose import is killed goes on after its last checkpoint; a second import changes nothing", async () => {
     const here = (await openSource()).api;
     const there = await middle.tenant();
-    await many(here, 3000, "many");
+    // An emulator looks for agents for some ten tasks a second, and its other tests wait for that.
+    const count = remote ? 500 : 3000;
+    await many(here, count, "many");
     const file = join(dir, "many.jsonl");
     await summary(here, "export", file);
     const importing = begin(there, "import", file, "-q");
@@ -148,14 +150,14 @@ describe("a tenant that moves", () => {
     expect(importing.output()).not.toContain("the file is whole");
     const resumed = await summary(there, "import", file, "--resume");
     expect(resumed).toMatchObject({ resumed: true, differs: 0 });
-    expect(resumed.taken).toBeLessThan(3000);
+    expect(resumed.taken).toBeLessThan(count);
     expect(existsSync(`${file}.position`)).toBe(false);
     await eventually("every task is counted once", async () => {
       const { queued } = await tasksOf(there);
-      return queued === 3000;
+      return queued === count;
     });
     const events = async () => (await there.events()).length;
-    await eventually("all is told", async () => (await events()) >= 6000);
+    await eventually("all is told", async () => (await events()) >= 2 * count);
     const before = await events();
     const twice = await waggle(there, "import", file, "-q");
     expect(twice).toMatchObject({ code: 0, output: expect.stringContaining("nothing changed") });
