@@ -568,6 +568,15 @@ describe("a connection", () => {
     expect(first.tasks()).toEqual([]);
     expect(second.tasks()).toEqual([task.id]);
   });
+  test("that came together with another is the one that gets the work, or the other is", async () => {
+    const id = await system.agent("a");
+    const both = await Promise.all([connect(id, { name: "one" }), connect(id, { name: "two" })]);
+    const task = await system.task("x");
+    expect(both.flatMap((each) => each.tasks())).toEqual([task.id]);
+    const [stopped, ...more] = both.filter(({ pushed }) => pushed.some((message) => "stop" in message));
+    expect(stopped?.tasks()).toEqual([]);
+    expect(more).toEqual([]);
+  });
   test("closed gets nothing more; opened again it gets what it had not begun, and loses what it had and forgot", async () => {
     const id = await system.agent("a", { maxConcurrency: 2 });
     const first = await connect(id);
