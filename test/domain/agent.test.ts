@@ -609,6 +609,31 @@ describe("a connection", () => {
   });
 });
 
+test("what a lost agent held goes to others though whoever found it lost died before it took that back", async () => {
+  const [lost, other] = [await system.agent("lost", { leaseSeconds: 10 }), await system.agent("other")];
+  const task = await system.task("x");
+  const { fence } = await system.lease(lost);
+  await Task.start(system.as(lost), task.id, { fence });
+  const { store } = system.ports;
+  const { projected, batchGet } = store;
+  const dying = async () => {
+    Object.assign(store, { projected, batchGet });
+    throw new Error("died");
+  };
+  while ((await Agent.get(system.admin, lost)).status !== "lost") {
+    await Agent.seen(system.as(other), other);
+    system.clock.advance(500);
+    // What it holds is read by a list, or by the marks of its row.
+    if (system.clock.now() >= Date.parse((await Agent.get(system.admin, lost)).leaseExpiresAt as string))
+      Object.assign(store, mode.shared ? { batchGet: dying } : { projected: dying });
+    await system.quiet();
+  }
+  Object.assign(store, { projected, batchGet });
+  expect(system.errors.splice(0)).not.toEqual([]);
+  await system.pass(2);
+  expect((await system.lease(other)).task.id).toBe(task.id);
+});
+
 describe("a server that was away", () => {
   // Where others share the store, no process that starts was "the server".
   test.skipIf(mode.shared)("gives agents a whole lease to be heard of again before it takes their work", async () => {
