@@ -634,6 +634,46 @@ test("what a lost agent held goes to others though whoever found it lost died be
   expect((await system.lease(other)).task.id).toBe(task.id);
 });
 
+describe("tasks that name their agent", () => {
+  const failed = { status: "failed", error: { code: "task.agent_removed" } };
+  test("fail when it is removed: those that wait, that it held, and that come to wait for it later", async () => {
+    const [id, other] = [await system.agent("a"), await system.agent("other")];
+    const only = { agentId: id };
+    const limited = await system.task("limited", { concurrency: [{ key: "k", limit: 1 }] });
+    await system.lease(other);
+    const held = await system.task("held", only);
+    expect((await system.lease(id)).task.id).toBe(held.id);
+    const tasks = [
+      held,
+      await system.task("waits", only),
+      await system.task("waits for more of it", { ...only, slots: 2 }),
+      await system.task("waits at a limit", { ...only, concurrency: [{ key: "k", limit: 1 }] }),
+      await system.task("later", { ...only, delaySeconds: 5 }),
+    ] as const;
+    const after = await system.task("after", { requires: [], dependsOn: [tasks[1].id] });
+    await Agent.remove(system.admin, id, { mode: "force", graceSeconds: 0 });
+    await system.quiet();
+    const now = await Promise.all(tasks.map((task) => system.get(task.id)));
+    expect(now.slice(0, 3)).toMatchObject([failed, failed, failed]);
+    expect(await system.get(after.id)).toMatchObject({ error: { code: "task.dependency_failed" } });
+    await Task.complete(system.as(other), limited.id, { fence: 1 });
+    await system.pass(6);
+    for (const task of tasks) expect(await system.get(task.id)).toMatchObject(failed);
+    expect(await Limit.get(system.admin, "k")).toMatchObject({ running: 0, waiting: 0 });
+    expect(await code(Task.retry(system.admin, held.id))).toBe("task.not_retryable");
+  });
+  test("wait on for one that is paused, lost or replaced by another process", async () => {
+    const id = await system.agent("a", { leaseSeconds: 5 });
+    const task = await system.task("x", { agentId: id });
+    await Agent.seen(system.as(id), id);
+    await Agent.pause(system.admin, id);
+    await system.pass(10);
+    await system.agent("a", { onConflict: "replace" });
+    await system.quiet();
+    expect((await system.lease(id)).task.id).toBe(task.id);
+  });
+});
+
 describe("a server that was away", () => {
   // Where others share the store, no process that starts was "the server".
   test.skipIf(mode.shared)("gives agents a whole lease to be heard of again before it takes their work", async () => {

@@ -8,6 +8,7 @@ import { backSince, open } from "../match/directory.ts";
 import { fractionOf } from "../port/index.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { isRemoved } from "./bound.ts";
 import { change, type Decision, failed, goOn, released, takeAway, whereIs } from "./change.ts";
 import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
@@ -67,6 +68,8 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
   const ended = await link(scope, unmet.length > 0 ? [{ id, unmet }] : []);
   // One of them has been deleted since it was read.
   if (!ended) return retry(scope, id, delayMs);
+  if (current.boundAgentId !== undefined && (await isRemoved(scope, current.boundAgentId)))
+    throw notRetryable(`agent ${current.boundAgentId}, which alone may do the task, was removed`);
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
