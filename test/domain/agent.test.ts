@@ -609,6 +609,23 @@ describe("a connection", () => {
   });
 });
 
+test("an agent has all its slots though the store took nothing as it was to be given work", async () => {
+  const id = await system.agent("a");
+  const socket = await connect(id);
+  const { store } = system.ports;
+  const { transact, write } = store;
+  const refuse = async () => {
+    throw new Error("no room");
+  };
+  const tasks = [{ type: "x", requires: [{ capability: "work" }] }];
+  Object.assign(store, { transact: refuse, write: refuse });
+  await expect(Task.create(system.admin, Task.Create.parse(tasks[0]))).rejects.toThrow("no room");
+  await expect(Task.createBatch(system.admin, { tasks, atomic: false })).rejects.toThrow("no room");
+  Object.assign(store, { transact, write });
+  const task = await system.task("y");
+  expect(socket.tasks()).toEqual([task.id]);
+});
+
 test("what a lost agent held goes to others though whoever found it lost died before it took that back", async () => {
   const [lost, other] = [await system.agent("lost", { leaseSeconds: 10 }), await system.agent("other")];
   const task = await system.task("x");
