@@ -568,6 +568,15 @@ describe("a connection", () => {
     expect(first.tasks()).toEqual([]);
     expect(second.tasks()).toEqual([task.id]);
   });
+  test("that came together with another is the one that gets the work, or the other is", async () => {
+    const id = await system.agent("a");
+    const both = await Promise.all([connect(id, { name: "one" }), connect(id, { name: "two" })]);
+    const task = await system.task("x");
+    expect(both.flatMap((each) => each.tasks())).toEqual([task.id]);
+    const [stopped, ...more] = both.filter(({ pushed }) => pushed.some((message) => "stop" in message));
+    expect(stopped?.tasks()).toEqual([]);
+    expect(more).toEqual([]);
+  });
   test("closed gets nothing more; opened again it gets what it had not begun, and loses what it had and forgot", async () => {
     const id = await system.agent("a", { maxConcurrency: 2 });
     const first = await connect(id);
@@ -597,6 +606,88 @@ describe("a connection", () => {
     await system.pass(4);
     expect(socket.pushed).toContainEqual({ cancel: [task.id] });
     expect(socket.pushed).toContainEqual({ revoked: [task.id] });
+  });
+});
+
+test("an agent has all its slots though the store took nothing as it was to be given work", async () => {
+  const id = await system.agent("a");
+  const socket = await connect(id);
+  const { store } = system.ports;
+  const { transact, write } = store;
+  const refuse = async () => {
+    throw new Error("no room");
+  };
+  const tasks = [{ type: "x", requires: [{ capability: "work" }] }];
+  Object.assign(store, { transact: refuse, write: refuse });
+  await expect(Task.create(system.admin, Task.Create.parse(tasks[0]))).rejects.toThrow("no room");
+  await expect(Task.createBatch(system.admin, { tasks, atomic: false })).rejects.toThrow("no room");
+  Object.assign(store, { transact, write });
+  const task = await system.task("y");
+  expect(socket.tasks()).toEqual([task.id]);
+});
+
+test("what a lost agent held goes to others though whoever found it lost died before it took that back", async () => {
+  const [lost, other] = [await system.agent("lost", { leaseSeconds: 10 }), await system.agent("other")];
+  const task = await system.task("x");
+  const { fence } = await system.lease(lost);
+  await Task.start(system.as(lost), task.id, { fence });
+  const { store } = system.ports;
+  const { projected, batchGet } = store;
+  const dying = async () => {
+    Object.assign(store, { projected, batchGet });
+    throw new Error("died");
+  };
+  while ((await Agent.get(system.admin, lost)).status !== "lost") {
+    await Agent.seen(system.as(other), other);
+    system.clock.advance(500);
+    // What it holds is read by a list, or by the marks of its row.
+    if (system.clock.now() >= Date.parse((await Agent.get(system.admin, lost)).leaseExpiresAt as string))
+      Object.assign(store, mode.shared ? { batchGet: dying } : { projected: dying });
+    await system.quiet();
+  }
+  Object.assign(store, { projected, batchGet });
+  expect(system.errors.splice(0)).not.toEqual([]);
+  await system.pass(2);
+  expect((await system.lease(other)).task.id).toBe(task.id);
+});
+
+describe("tasks that name their agent", () => {
+  const failed = { status: "failed", error: { code: "task.agent_removed" } };
+  test("fail when it is removed: those that wait, that it held, and that come to wait for it later", async () => {
+    const [id, other] = [await system.agent("a"), await system.agent("other")];
+    const only = { agentId: id };
+    const limited = await system.task("limited", { concurrency: [{ key: "k", limit: 1 }] });
+    await system.lease(other);
+    const held = await system.task("held", only);
+    expect((await system.lease(id)).task.id).toBe(held.id);
+    const tasks = [
+      held,
+      await system.task("waits", only),
+      await system.task("waits for more of it", { ...only, slots: 2 }),
+      await system.task("waits at a limit", { ...only, concurrency: [{ key: "k", limit: 1 }] }),
+      await system.task("later", { ...only, delaySeconds: 5 }),
+    ] as const;
+    const after = await system.task("after", { requires: [], dependsOn: [tasks[1].id] });
+    await Agent.remove(system.admin, id, { mode: "force", graceSeconds: 0 });
+    await system.quiet();
+    const now = await Promise.all(tasks.map((task) => system.get(task.id)));
+    expect(now.slice(0, 3)).toMatchObject([failed, failed, failed]);
+    expect(await system.get(after.id)).toMatchObject({ error: { code: "task.dependency_failed" } });
+    await Task.complete(system.as(other), limited.id, { fence: 1 });
+    await system.pass(6);
+    for (const task of tasks) expect(await system.get(task.id)).toMatchObject(failed);
+    expect(await Limit.get(system.admin, "k")).toMatchObject({ running: 0, waiting: 0 });
+    expect(await code(Task.retry(system.admin, held.id))).toBe("task.not_retryable");
+  });
+  test("wait on for one that is paused, lost or replaced by another process", async () => {
+    const id = await system.agent("a", { leaseSeconds: 5 });
+    const task = await system.task("x", { agentId: id });
+    await Agent.seen(system.as(id), id);
+    await Agent.pause(system.admin, id);
+    await system.pass(10);
+    await system.agent("a", { onConflict: "replace" });
+    await system.quiet();
+    expect((await system.lease(id)).task.id).toBe(task.id);
   });
 });
 

@@ -354,6 +354,19 @@ describe("dependencies", () => {
     await system.quiet();
     expect((await system.get(two.id)).status).toBe("queued");
   });
+  test("are waited for again by one that was cancelled before they ended, and is tried again", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("x");
+    const two = await system.task("x", { dependsOn: [one.id] });
+    await Task.cancel(system.admin, two.id, {});
+    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "scheduled" });
+    await system.quiet();
+    expect((await system.lease(agent)).task.id).toBe(one.id);
+    await Task.cancel(system.admin, two.id, {});
+    await Task.complete(system.as(agent), one.id, { fence: 1 });
+    await system.quiet();
+    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "queued" });
+  });
   test("that ended while a submit died, before it looked, are looked at by the submit that comes again", async () => {
     const agent = await system.agent("a");
     const one = await system.task("x");

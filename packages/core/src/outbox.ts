@@ -21,6 +21,7 @@ import {
   taskEventPartition,
 } from "./rows.ts";
 import { systemScope } from "./scope.ts";
+import { failBound, failIfBound, isRemoved, waitsForOne } from "./task/bound.ts";
 import { tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
@@ -47,6 +48,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const roomy = new Map<string, [string, string]>();
   const freed = new Map<string, Map<string, AgentRow.Row>>();
   const limits = new Map<string, [string, string]>();
+  const bound: Row[] = [];
+  const removed: AgentRow.Row[] = [];
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
@@ -71,6 +74,9 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     if (!ports.shared && next.kind === "task")
       for (const key of limitsLeft(old as Row | undefined, next))
         limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
+    if (next.kind === "task" && waitsForOne(old as Row | undefined, next)) bound.push(next);
+    if (next.kind === "agent" && next.state === "stopped" && (old as AgentRow.Row | undefined)?.state !== "stopped")
+      removed.push(next);
     if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
@@ -85,6 +91,11 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const key of results) await ports.blobs.delete(key);
   for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
+  for (const { tenant, id } of removed) await failBound(systemScope(ports, tenant, "outbox"), id);
+  for (const { tenant, id, boundAgentId = "" } of bound) {
+    const scope = systemScope(ports, tenant, "outbox");
+    if (await isRemoved(scope, boundAgentId)) await failIfBound(scope, id, boundAgentId);
+  }
   for (const [tenant, key] of limits.values()) await serveGate(systemScope(ports, tenant, "outbox"), key);
   for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
   for (const [tenant, agents] of freed)

@@ -11,6 +11,7 @@ import { dropLane, headsOf, readLanes } from "./match/shared.ts";
 import type { Item, Ports } from "./port/index.ts";
 import { agentKey, indexPartitions, indexShards, reconcileKey, taskKey, tenantKey } from "./rows.ts";
 import { type Scope, systemScope } from "./scope.ts";
+import { failBound, isRemoved } from "./task/bound.ts";
 import { catchUp } from "./task/dependency.ts";
 import { takeBack, timeUp as taskTimeUp } from "./task/end.ts";
 import { held, type Row as Task } from "./task/row.ts";
@@ -363,7 +364,15 @@ async function lanes(
   for (const lane of part) {
     await attempt(async () => {
       const { keys } = await headsOf(scope, lane, 1);
-      if (keys.length > 0)
+      const { agentId } = lane.need;
+      if (
+        keys.length > 0 &&
+        agentId !== undefined &&
+        !directory.members.has(agentId) &&
+        (await isRemoved(scope, agentId))
+      )
+        await failBound(scope, agentId);
+      else if (keys.length > 0)
         counts.waiting += await serveLaneShared(scope, directory, lane, undefined, limits.laneAgents);
       else if (await dropLane(scope, lane)) counts.dropped++;
     });

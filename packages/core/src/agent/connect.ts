@@ -1,7 +1,7 @@
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { toAssignment } from "../match/assignment.ts";
-import { open, setConnection } from "../match/directory.ts";
+import { hasConnection, open, setConnection } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
@@ -48,8 +48,9 @@ export async function connect(
 
   let open_ = true;
   const off = live.subscribe(channel, (message: AgentMessage) => options.push(message));
-  const offReplaced = live.subscribe(replaced, (message: { connectionId: string }) => {
-    if (message.connectionId === options.connectionId) return;
+  const offReplaced = live.subscribe(replaced, () => {
+    // Of two that came together each hears of the other: the last of them stays.
+    if (hasConnection(scope.ports, scope.tenant, id, options.connectionId)) return;
     close();
     options.push({ stop: true, reason: replacedReason });
   });
@@ -60,8 +61,8 @@ export async function connect(
     offReplaced();
     return true;
   };
-  live.publish(replaced, { connectionId: options.connectionId });
   await setConnection(scope.ports, scope.tenant, id, options.connectionId, true);
+  live.publish(replaced, {});
   const again = (await heldTasks(scope, id)).filter(
     (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
   );
@@ -157,9 +158,7 @@ async function connectShared(scope: Scope, id: string, options: Parameters<typeo
   const replaced = `${channel}/connection`;
   let over = false;
   const off = live.subscribe(channel, push);
-  const offReplaced = live.subscribe(replaced, (other: { connectionId: string }) => {
-    if (other.connectionId !== connectionId && close()) push({ stop: true, reason: replacedReason });
-  });
+  let offReplaced = () => {};
   const close = () => {
     if (over) return false;
     over = true;
@@ -167,9 +166,14 @@ async function connectShared(scope: Scope, id: string, options: Parameters<typeo
     offReplaced();
     return true;
   };
+  const look = async () => {
+    if ((await read(scope, id)).connectionId !== connectionId && close()) push({ stop: true, reason: replacedReason });
+  };
   try {
-    live.publish(replaced, { connectionId });
     const { agent, commands, again } = await attach(scope, id, options);
+    // Of two that came together each hears of the other: the one that the row names stays.
+    offReplaced = live.subscribe(replaced, () => void look().catch(() => {}));
+    live.publish(replaced, {});
     if (again.length > 0) push({ assign: again });
     await serveAgent(scope, id);
     return {

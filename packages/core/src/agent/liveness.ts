@@ -72,8 +72,7 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
       return undefined;
     }
     // Whoever found it lost may have died before all was taken back. What a called one accepted it keeps.
-    if (shared && row.state === "lost" && row.used > 0 && !isCalled(row))
-      await takeBack(scope, id, "lost", lostReason(row));
+    if (row.state === "lost" && row.used > 0 && !isCalled(row)) await takeBack(scope, id, "lost", lostReason(row));
     if (row.state === "lost" && row.probeAt !== undefined && row.probeAt <= now) {
       // Its next task tells whether it is back.
       const tried = await change(scope, id, (current) =>

@@ -177,6 +177,15 @@ function relatedOf(pass: Pass, books: Books, row: Row): Related[] {
           );
       },
     });
+  if (row.boundAgentId !== undefined && row.parked !== undefined && row.gate === undefined)
+    related.push({
+      key: agentKey(tenant, row.boundAgentId),
+      judge(agent) {
+        if (agent?.state !== "stopped" || pass.unhandled.has(keyText(agent)) || pass.unhandled.has(keyText(row)))
+          return;
+        report(pass, "task.stuck", row, id, `waits for ${row.boundAgentId} alone, which was removed`, [row, agent]);
+      },
+    });
   for (const on of row.status === "scheduled" ? (row.unmet ?? []) : [])
     related.push(...dependencyOf(pass, books, row, on));
   return related;

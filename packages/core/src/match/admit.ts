@@ -73,26 +73,41 @@ export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<rea
   const given = new Map<Member, { row: Row; choice: Choice }[]>();
   /** Lanes whose tasks have to wait. */
   const full = new Map<string, boolean>();
-  for (const row of rows) {
-    if (!full.has(row.lane)) full.set(row.lane, await Shared.isWaitedIn(scope, directory, row.lane));
-    if (full.get(row.lane) || !admissible(scope.ports, row)) {
-      left.push(row);
-      continue;
+  const letGo = (member: Member, tasks: readonly Pick<Row, "slots">[]) => {
+    for (const { slots } of tasks) unhold(directory, member, slots, false);
+  };
+  try {
+    for (const row of rows) {
+      if (!full.has(row.lane)) full.set(row.lane, await Shared.isWaitedIn(scope, directory, row.lane));
+      if (full.get(row.lane) || !admissible(scope.ports, row)) {
+        left.push(row);
+        continue;
+      }
+      const choice = await pickShared(scope, directory, row);
+      if (choice) {
+        hold(directory, choice.member, row.slots);
+        given.set(choice.member, [...(given.get(choice.member) ?? []), { row, choice }]);
+      } else {
+        full.set(row.lane, true);
+        left.push(row);
+      }
     }
-    const choice = await pickShared(scope, directory, row);
-    if (choice) {
-      hold(directory, choice.member, row.slots);
-      given.set(choice.member, [...(given.get(choice.member) ?? []), { row, choice }]);
-    } else {
-      full.set(row.lane, true);
-      left.push(row);
-    }
+  } catch (error) {
+    for (const [member, all] of given)
+      letGo(
+        member,
+        all.map(({ row }) => row),
+      );
+    throw error;
   }
   const groups = [...given].flatMap(([member, all]) => chunks(all).map((group) => ({ member, group })));
   const stored = await Promise.all(
     groups.map(async ({ member, group }) => {
       const tasks = group.map(({ row, choice }) => assigned(scope, row, choice).next);
-      const slots = await reserve(scope, member, tasks, member.row.connectionId);
+      const slots = await reserve(scope, member, tasks, member.row.connectionId).catch((error) => {
+        letGo(member, tasks);
+        throw error;
+      });
       for (const task of tasks) unhold(directory, member, task.slots, slots.ok);
       if (slots.ok) {
         if (slots.item) directory.set(slots.item as unknown as Member["row"]);

@@ -122,9 +122,13 @@ export async function setConnection(
   const directory = await open(ports, tenant);
   const member = directory.members.get(agentId);
   if (!member) return;
-  member.connected = open_;
+  member.connected = own.has(key);
   directory.refresh(member);
 }
+
+/** Whether this is the connection that the agent has to this process. */
+export const hasConnection = (ports: Ports, tenant: string, agentId: string, connectionId: string): boolean =>
+  connections.of(ports).get(`${tenant}/${agentId}`) === connectionId;
 
 const starts = new WeakMap<Ports, number>();
 /** The server was away until now: agents get a whole lease to be heard of again, attempts a whole heartbeat time. */

@@ -153,10 +153,16 @@ export async function assign(
   }
   if (fresh) others.push(...fresh.others);
   hold(directory, member, row.slots);
-  const result: TransactResult & { readonly agent?: Item } =
-    scope.ports.shared && others.length === 0
-      ? await assignApart(scope, member, next, task, connectionId)
-      : await scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]);
+  let result: TransactResult & { readonly agent?: Item };
+  try {
+    result =
+      scope.ports.shared && others.length === 0
+        ? await assignApart(scope, member, next, task, connectionId)
+        : await scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]);
+  } catch (error) {
+    unhold(directory, member, row.slots, false);
+    throw error;
+  }
   unhold(directory, member, row.slots, result.ok);
   if (result.agent) directory.set(result.agent as unknown as Member["row"]);
   if (result.ok) return next;

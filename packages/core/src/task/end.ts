@@ -8,6 +8,7 @@ import { backSince, open } from "../match/directory.ts";
 import { fractionOf } from "../port/index.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { isRemoved } from "./bound.ts";
 import { change, type Decision, failed, goOn, released, takeAway, whereIs } from "./change.ts";
 import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
@@ -54,25 +55,27 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
 export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info> {
   const current = await readTask(scope, id);
   if (!current) throw missing(id);
-  // Dependencies that failed meanwhile are not waited for again; those that run again are.
+  // What it waited for when it ended it waits for again.
   const dependencies = current.dependsOn
     ? await scope.ports.store.batchGet(current.dependsOn.map((on) => taskKey(scope.tenant, on)))
     : [];
-  const unmet =
-    current.error?.code === outcome.dependencyFailed
-      ? dependencies.flatMap((dependency) =>
-          dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
-        )
-      : [];
+  const waited = current.error?.code === outcome.dependencyFailed || current.unmet !== undefined;
+  const unmet = waited
+    ? dependencies.flatMap((dependency) =>
+        dependency && (dependency as Row).status !== "completed" ? [dependency.id as string] : [],
+      )
+    : [];
   const ended = await link(scope, unmet.length > 0 ? [{ id, unmet }] : []);
   // One of them has been deleted since it was read.
   if (!ended) return retry(scope, id, delayMs);
+  if (current.boundAgentId !== undefined && (await isRemoved(scope, current.boundAgentId)))
+    throw notRetryable(`agent ${current.boundAgentId}, which alone may do the task, was removed`);
   const { row } = await change(scope, id, (row, now) => {
     if (row.status !== "failed" && row.status !== "cancelled" && row.status !== "expired") {
       throw notRetryable(`the task is ${row.status}; only a failed, cancelled or expired one can be tried again`);
     }
     const broken =
-      row.error?.code === outcome.dependencyFailed &&
+      waited &&
       dependencies.find(
         (dependency) =>
           dependency && (dependency as Row).status !== "completed" && terminal.has((dependency as Row).status),
@@ -93,6 +96,7 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
       startedAt: undefined,
       beatAt: undefined,
       finishedAt: undefined,
+      unmet: undefined,
     };
     if (unmet.length > 0) return { changes: { ...fresh, status: "scheduled", unmet }, note: "retried by hand" };
     if (delayMs > 0)

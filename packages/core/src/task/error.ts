@@ -54,6 +54,7 @@ export const outcome = {
   queueTimeout: "task.queue_timeout",
   totalTimeout: "task.total_timeout",
   agentLost: "agent.lost",
+  agentRemoved: "task.agent_removed",
   cancelled: "task.cancelled",
 } as const;
 
