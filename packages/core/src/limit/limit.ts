@@ -3,6 +3,7 @@ import type { Row } from "../match/gate.ts";
 import { decodeCursor, encodeCursor } from "../page.ts";
 import { gateKey, gateListKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { notFound } from "./error.ts";
 import type { Info, Put } from "./schema.ts";
 
 const toInfo = (key: string, row: Row | undefined): Info => ({
@@ -35,6 +36,20 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
   ]);
   await serveGate(scope, key);
   return get(scope, key);
+}
+
+/**
+ * Takes away what the operator set: what tasks ask holds again, at once.
+ * @throws `limit.not_found` when nothing is set
+ */
+export async function remove(scope: Scope, key: string): Promise<void> {
+  const { ok } = await scope.ports.store.transact([
+    { delete: gateListKey(scope.tenant, key), if: { exists: true } },
+    // The row stays: it counts the tasks that run and wait.
+    { update: gateKey(scope.tenant, key), kind: "gate", remove: ["concurrency", "rate", "tat"] },
+  ]);
+  if (!ok) throw notFound(`no limit is set for ${key}`);
+  await serveGate(scope, key);
 }
 
 /** What holds for a key and how much of it is in use; a key nobody has used is all zeros. */
