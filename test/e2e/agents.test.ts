@@ -103,6 +103,16 @@ test("a cursor walks every agent once", async () => {
   expect(seen).toEqual([...made].reverse());
 });
 
+test("a cursor of another list is refused", async () => {
+  const own = await server.tenant();
+  for (let n = 0; n < 2; n++) await own.delegate();
+  const { nextCursor } = (await own.get<{ nextCursor: string }>("/v1/tasks?limit=1")).body;
+  for (const path of ["/v1/agents", "/v1/dead-letters", "/v1/limits", "/v1/keys"]) {
+    const { status, body } = await own.get<{ errors: { path: string }[] }>(`${path}?cursor=${nextCursor}`);
+    expect([path, status, body.errors?.[0]?.path]).toEqual([path, 400, "cursor"]);
+  }
+});
+
 test("a patch changes what it names, and the next task is matched by it", async () => {
   const own = await server.tenant();
   const agent = await own.register({ capabilities: [{ name: "old" }], labels: { a: 1 }, description: "before" });

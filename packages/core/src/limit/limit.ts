@@ -65,8 +65,8 @@ export async function list(
   const page = await scope.ports.store.query({
     pk: gateListKey(scope.tenant, "").pk,
     limit: query.limit,
-    ...(query.cursor !== undefined && { after: decodeCursor(query.cursor) }),
+    ...(query.cursor !== undefined && { after: decodeCursor("limits", query.cursor) }),
   });
   const items = await Promise.all(page.items.map((item) => get(scope, item.sk)));
-  return { items, ...(page.last !== undefined && { nextCursor: encodeCursor(page.last) }) };
+  return { items, ...(page.last !== undefined && { nextCursor: encodeCursor("limits", page.last) }) };
 }
