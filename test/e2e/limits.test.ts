@@ -75,6 +75,17 @@ test("the operator's limit holds over what tasks ask, at once, and tells its use
   await agent.take();
 });
 
+test("a rate that is raised holds at once, whatever was used up of the one before", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }], maxConcurrency: 10 });
+  await api.call("PUT", "/v1/limits/slow", { rate: { limit: 1, perSeconds: 3600 } });
+  for (let n = 0; n < 2; n++) await api.delegate({ requires, concurrency: [{ key: "slow", limit: 9 }] });
+  await agent.take();
+  expect(await agent.lease(10, 1)).toEqual([]);
+  await api.call("PUT", "/v1/limits/slow", { rate: { limit: 10, perSeconds: 1 } });
+  await agent.take();
+});
+
 test("a limit that is removed no longer holds, at once, and what tasks ask does", async () => {
   const api = await server.tenant();
   const agent = await api.register({ capabilities: [{ name: "x" }], maxConcurrency: 10 });

@@ -17,9 +17,14 @@ const toInfo = (key: string, row: Row | undefined): Info => ({
 /** Sets what holds for a key, over what tasks ask; what is left out no longer holds. */
 export async function put(scope: Scope, key: string, input: Put): Promise<Info> {
   const { store } = scope.ports;
+  const before = await get(scope, key);
+  const { rate } = input;
+  const sameRate = before.rate?.limit === rate?.limit && before.rate?.perSeconds === rate?.perSeconds;
   const remove = [
     ...(input.concurrency === undefined ? ["concurrency"] : []),
-    ...(input.rate === undefined ? ["rate"] : []),
+    ...(rate === undefined ? ["rate"] : []),
+    // What was used up of another rate says nothing of this one: at one an hour, it would hold up one a second for an hour.
+    ...(sameRate ? [] : ["tat"]),
   ];
   await store.transact([
     {
@@ -28,7 +33,7 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
       set: {
         key,
         ...(input.concurrency !== undefined && { concurrency: input.concurrency }),
-        ...(input.rate !== undefined && { rate: input.rate }),
+        ...(rate !== undefined && { rate }),
       },
       remove,
     },
