@@ -43,7 +43,7 @@ const plans: Readonly<Record<string, Plan>> = {
   startTask: { about: "task", body: fenced },
   heartbeatTask: { about: "task", body: fenced },
   completeTask: { about: "task", body: fenced },
-  failTask: { about: "task", body: (subject) => ({ ...fenced(subject), error: { code: "no" } }) },
+  failTask: { about: "task", body: (subject) => ({ ...fenced(subject), error: { code: "no", message: "no" } }) },
   releaseTask: { about: "task", body: fenced },
   retryTask: { about: "ended task" },
   listTaskEvents: { about: "task" },
@@ -121,7 +121,8 @@ async function makeSubject({ name, admin }: Tenant, about: Plan["about"]): Promi
   if (about === undefined || about === "agent") return { id: agent.id, fence: 0, agent };
   const task = await admin.delegate({ agentId: agent.id, retry: { maxAttempts: 1 } });
   const { fence } = await agent.take();
-  if (about === "ended task") await agent.api.post(`/v1/tasks/${task.id}/fail`, { fence, error: { code: "no" } });
+  if (about === "ended task")
+    await agent.api.post(`/v1/tasks/${task.id}/fail`, { fence, error: { code: "no", message: "no" } });
   return { id: task.id, fence, agent };
 }
 

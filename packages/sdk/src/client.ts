@@ -386,7 +386,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     ) => taskCall<Ended>(id, "complete", body, how),
     fail: (
       id: string,
-      body: { fence: number; error: Partial<W.TaskProblem>; usage?: W.Usage; take?: number },
+      body: { fence: number; error: W.TaskProblem; usage?: W.Usage; take?: number },
       how?: CallOptions,
     ) => taskCall<Ended>(id, "fail", body, how),
     release: (id: string, body: { fence: number; reason?: string; take?: number }, how?: CallOptions) =>
