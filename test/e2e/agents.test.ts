@@ -272,6 +272,30 @@ test("a lease waits for work that comes while it waits", async () => {
   expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
 });
 
+test("a lease of an agent that is full waits until it has room", async () => {
+  const own = await server.tenant();
+  const agent = await own.register({ capabilities: [{ name: "x" }] });
+  await own.delegate({ requires: [{ capability: "x" }] });
+  const held = await agent.take();
+  const next = await own.delegate({ requires: [{ capability: "x" }] });
+  const waiting = agent.lease(1, 20);
+  expect((await agent.complete(held)).status).toBe(200);
+  expect((await waiting).map(({ task }) => task.id)).toEqual([next.id]);
+});
+
+test("a lease of an agent that is paused waits until it is resumed, or the time is up", async () => {
+  const own = await server.tenant();
+  const agent = await own.register({ capabilities: [{ name: "x" }] });
+  await own.post(`/v1/agents/${agent.id}/pause`);
+  const task = await own.delegate({ requires: [{ capability: "x" }] });
+  const began = performance.now();
+  expect(await agent.lease(1, 1)).toEqual([]);
+  expect(performance.now() - began).toBeGreaterThan(900);
+  const waiting = agent.lease(1, 20);
+  await own.post(`/v1/agents/${agent.id}/resume`);
+  expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
+});
+
 test("a lease of several takes no more than the free slots", async () => {
   const own = await server.tenant();
   const agent = await own.register({ capabilities: [{ name: "x" }], maxConcurrency: 3 });
