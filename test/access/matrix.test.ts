@@ -15,7 +15,7 @@ interface Subject {
 }
 interface Plan {
   /** What its path names. */
-  readonly about?: "agent" | "task" | "ended task" | "key" | "limit" | "tenant";
+  readonly about?: "agent" | "task" | "ended task" | "key" | "limit" | "set limit" | "tenant";
   readonly body?: (subject: Subject) => unknown;
 }
 
@@ -43,7 +43,7 @@ const plans: Readonly<Record<string, Plan>> = {
   startTask: { about: "task", body: fenced },
   heartbeatTask: { about: "task", body: fenced },
   completeTask: { about: "task", body: fenced },
-  failTask: { about: "task", body: (subject) => ({ ...fenced(subject), error: { code: "no" } }) },
+  failTask: { about: "task", body: (subject) => ({ ...fenced(subject), error: { code: "no", message: "no" } }) },
   releaseTask: { about: "task", body: fenced },
   retryTask: { about: "ended task" },
   listTaskEvents: { about: "task" },
@@ -62,6 +62,7 @@ const plans: Readonly<Record<string, Plan>> = {
   getSubscriptions: {},
   putLimit: { about: "limit", body: () => ({ concurrency: 1 }) },
   getLimit: { about: "limit" },
+  removeLimit: { about: "set limit" },
   putRetention: { body: () => ({ taskSeconds: 86_400 }) },
   getRetention: {},
   putQuotas: { about: "tenant", body: () => ({ agents: 100 }) },
@@ -111,11 +112,17 @@ async function makeSubject({ name, admin }: Tenant, about: Plan["about"]): Promi
   if (about === "key") return { id: (await makeKey(admin, "reader")).keyId, fence: 0, agent: undefined };
   if (about === "tenant") return { id: name, fence: 0, agent: undefined };
   if (about === "limit") return { id: "shared", fence: 0, agent: undefined };
+  if (about === "set limit") {
+    const id = unique("limit");
+    await admin.call("PUT", `/v1/limits/${id}`, { concurrency: 1 });
+    return { id, fence: 0, agent: undefined };
+  }
   const agent = await admin.register();
   if (about === undefined || about === "agent") return { id: agent.id, fence: 0, agent };
   const task = await admin.delegate({ agentId: agent.id, retry: { maxAttempts: 1 } });
   const { fence } = await agent.take();
-  if (about === "ended task") await agent.api.post(`/v1/tasks/${task.id}/fail`, { fence, error: { code: "no" } });
+  if (about === "ended task")
+    await agent.api.post(`/v1/tasks/${task.id}/fail`, { fence, error: { code: "no", message: "no" } });
   return { id: task.id, fence, agent };
 }
 
@@ -183,12 +190,10 @@ async function row(operation: Operation, void_: Awaited<ReturnType<typeof spent>
   ]);
   const agent = own.agent ?? (await home.admin.register());
   const found = new Map<Column, number>();
-  // Those who may only look come first: whoever changes it leaves it as the next one may find it, but for a retry.
+  // Those who may only look come first: whoever changes it leaves it as the next one may find it, but for these.
+  const once = plan.about === "ended task" || plan.about === "set limit";
   for (const role of [...roles].reverse())
-    found.set(
-      role,
-      await ask(home.keys[role], plan.about === "ended task" ? await makeSubject(home, plan.about) : ours),
-    );
+    found.set(role, await ask(home.keys[role], once ? await makeSubject(home, plan.about) : ours));
   if (named) {
     found.set("agent, another's", await ask(agent.api, another));
     found.set("agent, another tenant's", await ask(agent.api, theirs));
@@ -233,7 +238,8 @@ function check({ id, roles: may }: Operation, found: ReadonlyMap<Column, number>
     } else if (!open && !may.includes(role)) expect(status, where).toBe(403);
     else if (id === "putQuotas" || (id === "getQuotas" && column.endsWith("another tenant's")))
       expect(status, where).toBe(403);
-    else if (column.endsWith("another tenant's") && !id.endsWith("Limit")) expect(status, where).toBe(404);
+    else if (column.endsWith("another tenant's") && id !== "putLimit" && id !== "getLimit")
+      expect(status, where).toBe(404);
     else if (column.endsWith("another's")) expect(status, where).toBe(404);
     else expect([401, 403, 404, 500], where).not.toContain(status);
   }

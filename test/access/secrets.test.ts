@@ -71,7 +71,7 @@ test("no key, token or webhook secret is in anything that can be read but the an
       op: held.task.id === task.id ? "complete" : "fail",
       taskId: held.task.id,
       fence: held.fence,
-      error: { code: "no" },
+      error: { code: "no", message: "no" },
     });
     await socket.ask({ op: "complete", taskId: task.id, fence: 1 });
     await socket.ask({ op: "complete", taskId: "\0", fence: agent.token });

@@ -328,6 +328,6 @@ describe("refusing", () => {
 
   test("a cursor that no export gave", async () => {
     expect(await code(Transfer.page(from.admin, { limit: 1, cursor: "nonsense" }))).toBe("request.invalid");
-    expect(await code(Transfer.page(from.admin, { limit: 1, cursor: btoa("1:bee/1/x") }))).toBe("request.invalid");
+    expect(await code(Transfer.page(from.admin, { limit: 1, cursor: btoa("export:bee/1/x") }))).toBe("request.invalid");
   });
 });

@@ -103,6 +103,16 @@ test("a cursor walks every agent once", async () => {
   expect(seen).toEqual([...made].reverse());
 });
 
+test("a cursor of another list is refused", async () => {
+  const own = await server.tenant();
+  for (let n = 0; n < 2; n++) await own.delegate();
+  const { nextCursor } = (await own.get<{ nextCursor: string }>("/v1/tasks?limit=1")).body;
+  for (const path of ["/v1/agents", "/v1/dead-letters", "/v1/limits", "/v1/keys"]) {
+    const { status, body } = await own.get<{ errors: { path: string }[] }>(`${path}?cursor=${nextCursor}`);
+    expect([path, status, body.errors?.[0]?.path]).toEqual([path, 400, "cursor"]);
+  }
+});
+
 test("a patch changes what it names, and the next task is matched by it", async () => {
   const own = await server.tenant();
   const agent = await own.register({ capabilities: [{ name: "old" }], labels: { a: 1 }, description: "before" });
@@ -259,6 +269,30 @@ test("a lease waits for work that comes while it waits", async () => {
   const agent = await own.register({ capabilities: [{ name: "x" }] });
   const waiting = agent.lease(1, 10);
   const task = (await own.post<{ task: Task }>("/v1/tasks", { type: "t", requires: [{ capability: "x" }] })).body.task;
+  expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
+});
+
+test("a lease of an agent that is full waits until it has room", async () => {
+  const own = await server.tenant();
+  const agent = await own.register({ capabilities: [{ name: "x" }] });
+  await own.delegate({ requires: [{ capability: "x" }] });
+  const held = await agent.take();
+  const next = await own.delegate({ requires: [{ capability: "x" }] });
+  const waiting = agent.lease(1, 20);
+  expect((await agent.complete(held)).status).toBe(200);
+  expect((await waiting).map(({ task }) => task.id)).toEqual([next.id]);
+});
+
+test("a lease of an agent that is paused waits until it is resumed, or the time is up", async () => {
+  const own = await server.tenant();
+  const agent = await own.register({ capabilities: [{ name: "x" }] });
+  await own.post(`/v1/agents/${agent.id}/pause`);
+  const task = await own.delegate({ requires: [{ capability: "x" }] });
+  const began = performance.now();
+  expect(await agent.lease(1, 1)).toEqual([]);
+  expect(performance.now() - began).toBeGreaterThan(900);
+  const waiting = agent.lease(1, 20);
+  await own.post(`/v1/agents/${agent.id}/resume`);
   expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
 });
 

@@ -127,7 +127,10 @@ describe.skipIf(unreachable)("an agent with a webhook", () => {
     expect(told.map(({ taskId, fence, reason }) => [taskId, fence, reason]).sort()).toEqual(
       [willing, deaf].map(({ id }) => [id, 1, "no longer needed"]).sort(),
     );
-    const ended = await agent.api.post(`/v1/tasks/${willing.id}/fail`, { fence: 1, error: { code: "stopped" } });
+    const ended = await agent.api.post(`/v1/tasks/${willing.id}/fail`, {
+      fence: 1,
+      error: { code: "stopped", message: "" },
+    });
     expect(ended.status).toBe(200);
     expect((await api.task(willing.id)).status).toBe("cancelled");
     await api.taskWhen(deaf.id, "cancelled");

@@ -75,6 +75,33 @@ test("the operator's limit holds over what tasks ask, at once, and tells its use
   await agent.take();
 });
 
+test("a rate that is raised holds at once, whatever was used up of the one before", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }], maxConcurrency: 10 });
+  await api.call("PUT", "/v1/limits/slow", { rate: { limit: 1, perSeconds: 3600 } });
+  for (let n = 0; n < 2; n++) await api.delegate({ requires, concurrency: [{ key: "slow", limit: 9 }] });
+  await agent.take();
+  expect(await agent.lease(10, 1)).toEqual([]);
+  await api.call("PUT", "/v1/limits/slow", { rate: { limit: 10, perSeconds: 1 } });
+  await agent.take();
+});
+
+test("a limit that is removed no longer holds, at once, and what tasks ask does", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }], maxConcurrency: 10 });
+  await api.call("PUT", "/v1/limits/gone", { concurrency: 1, rate: { limit: 1, perSeconds: 3600 } });
+  for (let n = 0; n < 3; n++) await api.delegate({ requires, concurrency: [{ key: "gone", limit: 2 }] });
+  await agent.take();
+  expect(await agent.lease(10, 1)).toEqual([]);
+  expect((await api.call("DELETE", "/v1/limits/gone")).status).toBe(204);
+  await agent.take();
+  expect(await agent.lease(10, 1)).toEqual([]);
+  expect((await api.get<LimitAnswer>("/v1/limits/gone")).body.limit).toEqual({ key: "gone", running: 2, waiting: 1 });
+  expect((await api.get<{ items: unknown[] }>("/v1/limits")).body.items).toEqual([]);
+  const again = await api.call<{ code: string }>("DELETE", "/v1/limits/gone");
+  expect(again).toMatchObject({ status: 404, body: { code: "limit.not_found" } });
+});
+
 test("a key with a slash or a space in it is a key like any other", async () => {
   const api = await server.tenant();
   const path = `/v1/limits/${encodeURIComponent("team a/repo")}`;

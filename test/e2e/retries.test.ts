@@ -55,6 +55,24 @@ test("an error that is not retryable ends the task at once, by the agent's word 
   expect(byList.body.task).toMatchObject({ status: "failed", attempt: 1 });
 });
 
+test("a failure that does not say what and why is refused, naming what it lacks, and the attempt goes on", async () => {
+  const api = await server.tenant();
+  const agent = await api.register({ capabilities: [{ name: "x" }] });
+  await api.delegate({ requires: [{ capability: "x" }] });
+  const held = await agent.take();
+  const fail = (error: unknown) =>
+    agent.api.post<{ errors: { path: string; message: string }[] }>(`/v1/tasks/${held.task.id}/fail`, {
+      fence: held.fence,
+      error,
+    });
+  const { status, body } = await fail({});
+  expect([status, body.errors.map(({ path }) => path)]).toEqual([400, ["error.code", "error.message"]]);
+  expect((await fail({ code: "x" })).body.errors).toEqual([
+    { path: "error.message", message: "required: expected string" },
+  ]);
+  expect((await agent.complete(held)).body.task.status).toBe("completed");
+});
+
 test("back-off grows by its factor up to its cap, with jitter below it", async () => {
   const { api, agent } = await worker();
   await api.delegate({ requires, retry: { maxAttempts: 4, initialSeconds: 1000, factor: 4, maxSeconds: 2000 } });

@@ -39,6 +39,8 @@ async function administers({ call, cloud }: Tools): Promise<void> {
   await call("PUT", "/v1/limits/api", { rate: { limit: 1, perSeconds: 10 } });
   await call("GET", "/v1/limits/db");
   await call("GET", "/v1/limits");
+  await call("PUT", "/v1/limits/gone", { concurrency: 1 });
+  await call("DELETE", "/v1/limits/gone");
   await call("PUT", "/v1/quotas/default", { tasks: 1_000_000, submits: { limit: 1000, perSeconds: 1 } });
   await call("GET", "/v1/quotas/default");
   await call("POST", "/v1/agents", { name: "taken", capabilities: [] });

@@ -6,8 +6,22 @@ const heartbeatMs = 15_000;
 /** A client that lost the stream comes back after this long. */
 const reconnectMs = 1000;
 
-export const wantsStream = (accept: string | undefined): boolean =>
-  accept?.split(",").some((range) => range.trim().split(";")[0]?.toLowerCase() === "text/event-stream") ?? false;
+/** How much a media type is wished for: RFC 9110, 12.4.2. 0 where it is not named, or refused. */
+function quality(accept: string, type: string): number {
+  for (const range of accept.toLowerCase().split(",")) {
+    const [name, ...parameters] = range.split(";").map((part) => part.trim());
+    if (name !== type) continue;
+    const weight = parameters.find((parameter) => parameter.startsWith("q="))?.slice(2);
+    return weight === undefined ? 1 : Number(weight) || 0;
+  }
+  return 0;
+}
+
+/** Asked for by name, and no less than JSON. */
+export function wantsStream(accept = ""): boolean {
+  const wish = quality(accept, "text/event-stream");
+  return wish > 0 && wish >= quality(accept, "application/json");
+}
 
 /** `Last-Event-ID` holds over `after`: a browser that reconnects sends both. */
 export function afterOf(call: Call, after: number): number {

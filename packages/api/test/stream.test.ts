@@ -107,6 +107,17 @@ describe("the event stream", () => {
     expect(listed).toEqual(mine.map(({ data }) => data));
   });
 
+  test.each([
+    ["text/event-stream;q=0", "application/json"],
+    ["application/json, text/event-stream;q=0.5", "application/json"],
+    ["*/*", "application/json"],
+    ["application/json;q=0.5, Text/Event-Stream", "text/event-stream"],
+    ["application/json, text/event-stream", "text/event-stream"],
+  ])("is what Accept: %s does or does not ask for", async (accept, type) => {
+    const { response } = await follow("/v1/events", await api.key("reader", unique("a")), { accept });
+    expect(response.headers["content-type"]).toBe(type);
+  });
+
   test("frees what it holds when the client leaves", async () => {
     await eventually(async () => ((await streams()) === 0 ? true : undefined));
     const key = await api.key("reader", unique("c"));

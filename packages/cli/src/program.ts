@@ -344,6 +344,11 @@ ${examples(
     .option("--rate <n/duration>", "starts in a time: 100/1m", parsed(parse.rate))
     .addHelpText("after", examples("waggle limit set openai --concurrency 10 --rate 100/1m"))
     .action(run(async (key, options) => (await import("./command/admin.ts")).setLimit(io, key, options)));
+  remote(limit.command("unset"))
+    .description("Remove a limit; what tasks ask holds again")
+    .argument("<key>", "`waggle get limits` lists them")
+    .addHelpText("after", examples("waggle limit unset openai"))
+    .action(run(async (key, options) => (await import("./command/admin.ts")).unsetLimit(io, key, options)));
   const retention = program.command("retention").description("How long finished tasks and events are kept");
   shown(retention.command("get"))
     .description("Show it")

@@ -497,7 +497,7 @@ describe("doctor --deep", () => {
 });
 
 describe("administering", () => {
-  test("limits are set and listed", async () => {
+  test("limits are set, listed and removed", async () => {
     expect(await json("limit", "set", "openai", "--concurrency", "10", "--rate", "100/1m")).toMatchObject({
       key: "openai",
       concurrency: 10,
@@ -505,6 +505,9 @@ describe("administering", () => {
     });
     expect((await waggle("get", "limits")).out).toMatch(/openai +10 +100 per 1m/);
     expect((await waggle("limit", "set", "openai")).code).toBe(2);
+    expect((await waggle("limit", "unset", "openai")).code).toBe(0);
+    expect(await json("get", "limits")).toEqual({ items: [] });
+    expect((await waggle("limit", "unset", "openai")).code).toBe(3);
   });
 
   test("a key is printed alone on standard output, works, and is void once revoked", async () => {

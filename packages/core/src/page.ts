@@ -20,14 +20,21 @@ export async function newest(
     .slice(0, limit);
 }
 
-/** Cursors are opaque to callers: what is inside may change. Sort keys may hold names people chose, so any character. */
-export const encodeCursor = (last: string): string => btoa(`1:${encodeURIComponent(last)}`).replaceAll("=", "");
+type List = "agents" | "tasks" | "dead-letters" | "limits" | "keys" | "export";
 
-/** @throws `request.invalid` for a text that no list gave */
-export function decodeCursor(cursor: string): string {
+/**
+ * Cursors are opaque to callers: what is inside may change. They name their list, as a place in one is none in another. Sort keys
+ * may hold names people chose, so any character.
+ */
+export const encodeCursor = (list: List, last: string): string =>
+  btoa(`${list}:${encodeURIComponent(last)}`).replaceAll("=", "");
+
+/** @throws `request.invalid` for a text that this list did not give */
+export function decodeCursor(list: List, cursor: string): string {
   try {
     const text = atob(cursor);
-    if (text.startsWith("1:") && /^[\x21-\x7e]+$/.test(text)) return decodeURIComponent(text.slice(2));
+    if (text.startsWith(`${list}:`) && /^[\x21-\x7e]+$/.test(text))
+      return decodeURIComponent(text.slice(list.length + 1));
   } catch {}
   throw requestErrors.invalid("the cursor is not one this list gave", {
     errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],

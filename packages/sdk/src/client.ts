@@ -386,7 +386,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     ) => taskCall<Ended>(id, "complete", body, how),
     fail: (
       id: string,
-      body: { fence: number; error: Partial<W.TaskProblem>; usage?: W.Usage; take?: number },
+      body: { fence: number; error: W.TaskProblem; usage?: W.Usage; take?: number },
       how?: CallOptions,
     ) => taskCall<Ended>(id, "fail", body, how),
     release: (id: string, body: { fence: number; reason?: string; take?: number }, how?: CallOptions) =>
@@ -419,6 +419,9 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       ),
     get: (key: string, how: CallOptions = {}) =>
       call<{ limit: W.Limit }>({ method: "GET", path: `/v1/limits/${part(key)}`, ...how }).then(({ limit }) => limit),
+    /** What tasks ask holds again. */
+    remove: (key: string, how: CallOptions = {}) =>
+      call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ method: "GET", path: "/v1/limits", query, ...how }),
   };

@@ -138,7 +138,7 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Ask for work",
     description:
-      "Waits up to `waitSeconds` for the first task. The list is empty when none came. Say in `holding` what the agent has: " +
+      "Waits up to `waitSeconds` for the first task, also while the agent is full, paused or draining. The list is empty when none came. Say in `holding` what the agent has: " +
       "what an answer that was lost had for it then comes again. What is neither begun nor ended within 15 minutes, or the " +
       "agent's lease where that is longer, is given to others.",
     roles: agentOnly,

@@ -358,6 +358,22 @@ export const systemRoutes: readonly Route[] = [
     handler: async ({ scope, params }) => json(JSON.stringify({ limit: await Limit.get(scope, params.key as string) })),
   }),
   route({
+    method: "DELETE",
+    path: "/v1/limits/{key}",
+    id: "removeLimit",
+    tag: "System",
+    summary: "Remove the limits of a key",
+    description: "What tasks ask holds again, at once.",
+    roles: operators,
+    params: { key: limitKey },
+    responses: { 204: { description: "Removed" } },
+    errors: [Limit.notFound],
+    async handler({ scope, params }) {
+      await Limit.remove(scope, params.key as string);
+      return { status: 204 };
+    },
+  }),
+  route({
     method: "GET",
     path: "/v1/limits",
     id: "listLimits",

@@ -26,6 +26,13 @@ export const setLimit = (io: Io, key: string, options: LimitOptions): Promise<nu
   });
 };
 
+export const unsetLimit = (io: Io, key: string, options: CommonOptions): Promise<number> =>
+  withClient(io, options, async ({ client }) => {
+    await client.limits.remove(key);
+    io.out(`${key}  no limit\n`);
+    return exit.ok;
+  });
+
 const keptText = (seconds: number): string => (seconds === 0 ? "for ever" : duration(seconds * 1000));
 
 async function showRetention(io: Io, format: Format, retention: Retention): Promise<number> {

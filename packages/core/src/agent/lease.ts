@@ -16,8 +16,8 @@ import { agentChannel } from "./message.ts";
 import type { Lease } from "./schema.ts";
 
 /**
- * Work for an agent that asks: what waits for it now, else what comes within `waitSeconds`. Empty when nothing did,
- * or when the agent is paused, draining or full.
+ * Work for an agent that asks: what waits for it now, else what comes within `waitSeconds`. One that is paused, draining or
+ * full waits, too: answered at once, it would ask again at once.
  * @throws `agent.stopped`, `agent.delivered`
  */
 export async function lease(
@@ -45,9 +45,8 @@ export async function lease(
       : left;
   };
   let tasks = await found();
-  const want = Math.min(input.max, member.maxConcurrency - member.used);
-  if (tasks.length === 0 && input.waitSeconds > 0 && want > 0 && member.row.state === "active" && !signal?.aborted) {
-    member.asked += want;
+  if (tasks.length === 0 && input.waitSeconds > 0 && !signal?.aborted) {
+    member.asked += input.max;
     directory.refresh(member);
     const woken = wait(scope, member, input.waitSeconds, signal);
     try {
@@ -56,7 +55,7 @@ export async function lease(
       while (tasks.length === 0 && (await woken.next())) tasks = await unpack(scope, member, input.max);
     } finally {
       woken.end();
-      member.asked -= want;
+      member.asked -= input.max;
       directory.refresh(member);
     }
     // What came while the call was ending goes along with it, unless nobody is there to take it.
@@ -112,8 +111,7 @@ async function leaseShared(
       }
       if (tasks.length > 0) return await Promise.all(tasks.map((task) => toAssignment(scope, task, member)));
       const leftMs = until - clock.now();
-      const over = leftMs <= 0 || signal?.aborted;
-      if (over || member.row.state !== "active" || member.used >= member.maxConcurrency) return [];
+      if (leftMs <= 0 || signal?.aborted) return [];
       if (pending) continue;
       const cancel = clock.after(Math.min(leftMs, live.pollMs ?? pollMs), nudge);
       await new Promise<void>((resolve) => {
@@ -168,12 +166,9 @@ function wait(scope: Scope, member: Member, seconds: number, signal: AbortSignal
   member.waiters.add(nudge);
   // Up to a twentieth early: agents whom a stall brought together would else come together for ever.
   const cancelTimer = scope.ports.clock.after(seconds * (1000 - Math.random() * 50), stop);
-  const off = scope.ports.live.subscribe(
-    agentChannel(scope.tenant, member.id),
-    (message: { stop?: true; drain?: boolean; pause?: boolean }) => {
-      if (message.stop || message.drain || message.pause) stop();
-    },
-  );
+  const off = scope.ports.live.subscribe(agentChannel(scope.tenant, member.id), (message: { stop?: true }) => {
+    if (message.stop) stop();
+  });
   signal?.addEventListener("abort", stop);
   return {
     next(): Promise<boolean> {

@@ -194,7 +194,7 @@ export async function list(
   scope: Scope,
   query: z.output<typeof ListQuery>,
 ): Promise<{ items: Info[]; nextCursor?: string }> {
-  let last = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  let last = query.cursor === undefined ? undefined : decodeCursor("agents", query.cursor);
   const partitions = Array.from({ length: agentShards }, (_, shard) => agentPartition(scope.tenant, shard));
   const colon = query.label?.indexOf(":") ?? -1;
   const wanted = (row: Row) =>
@@ -207,13 +207,13 @@ export async function list(
   for (let looked = 0; ; ) {
     const batch: Item[] = await newest(scope, partitions, query.limit + 1, last);
     for (const item of batch) {
-      if (items.length === query.limit) return { items, nextCursor: encodeCursor(last as string) };
+      if (items.length === query.limit) return { items, nextCursor: encodeCursor("agents", last as string) };
       if (wanted(item as Row)) items.push(toInfo(item as Row));
       last = item.sk;
     }
     looked += batch.length;
     if (batch.length <= query.limit) return { items };
-    if (looked >= pageEffort) return { items, nextCursor: encodeCursor(last as string) };
+    if (looked >= pageEffort) return { items, nextCursor: encodeCursor("agents", last as string) };
   }
 }
 

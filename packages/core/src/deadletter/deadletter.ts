@@ -14,12 +14,12 @@ export async function list(
 ): Promise<{ items: Info[]; nextCursor?: string }> {
   await scope.ports.store.projected();
   const partitions = indexPartitions(scope.tenant, "dead", "");
-  let last = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  let last = query.cursor === undefined ? undefined : decodeCursor("dead-letters", query.cursor);
   const items: Info[] = [];
   for (;;) {
     const batch = await newest(scope, partitions, query.limit + 1, last);
     for (const { sk } of batch) {
-      if (items.length === query.limit) return { items, nextCursor: encodeCursor(last as string) };
+      if (items.length === query.limit) return { items, nextCursor: encodeCursor("dead-letters", last as string) };
       const row = (await scope.ports.store.get(taskKey(scope.tenant, sk))) as Row | undefined;
       if (row?.status === "failed") items.push(toInfo(row));
       last = sk;

@@ -132,11 +132,11 @@ export async function list(
     pk: keyListPartition(scope.tenant),
     reverse: true,
     limit: query.limit,
-    ...(query.cursor !== undefined && { after: decodeCursor(query.cursor) }),
+    ...(query.cursor !== undefined && { after: decodeCursor("keys", query.cursor) }),
   });
   return {
     items: page.items.map((item) => toInfo(item as Row)),
-    ...(page.last !== undefined && { nextCursor: encodeCursor(page.last) }),
+    ...(page.last !== undefined && { nextCursor: encodeCursor("keys", page.last) }),
   };
 }
 

@@ -1,3 +1,4 @@
+export { notFound } from "./error.ts";
 export * as Limit from "./index.ts";
-export { get, list, put } from "./limit.ts";
+export { get, list, put, remove } from "./limit.ts";
 export { Info, Key as LimitKey, Put } from "./schema.ts";

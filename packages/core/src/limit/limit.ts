@@ -3,6 +3,7 @@ import type { Row } from "../match/gate.ts";
 import { decodeCursor, encodeCursor } from "../page.ts";
 import { gateKey, gateListKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { notFound } from "./error.ts";
 import type { Info, Put } from "./schema.ts";
 
 const toInfo = (key: string, row: Row | undefined): Info => ({
@@ -16,9 +17,14 @@ const toInfo = (key: string, row: Row | undefined): Info => ({
 /** Sets what holds for a key, over what tasks ask; what is left out no longer holds. */
 export async function put(scope: Scope, key: string, input: Put): Promise<Info> {
   const { store } = scope.ports;
+  const before = await get(scope, key);
+  const { rate } = input;
+  const sameRate = before.rate?.limit === rate?.limit && before.rate?.perSeconds === rate?.perSeconds;
   const remove = [
     ...(input.concurrency === undefined ? ["concurrency"] : []),
-    ...(input.rate === undefined ? ["rate"] : []),
+    ...(rate === undefined ? ["rate"] : []),
+    // What was used up of another rate says nothing of this one: at one an hour, it would hold up one a second for an hour.
+    ...(sameRate ? [] : ["tat"]),
   ];
   await store.transact([
     {
@@ -27,7 +33,7 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
       set: {
         key,
         ...(input.concurrency !== undefined && { concurrency: input.concurrency }),
-        ...(input.rate !== undefined && { rate: input.rate }),
+        ...(rate !== undefined && { rate }),
       },
       remove,
     },
@@ -35,6 +41,20 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
   ]);
   await serveGate(scope, key);
   return get(scope, key);
+}
+
+/**
+ * Takes away what the operator set: what tasks ask holds again, at once.
+ * @throws `limit.not_found` when nothing is set
+ */
+export async function remove(scope: Scope, key: string): Promise<void> {
+  const { ok } = await scope.ports.store.transact([
+    { delete: gateListKey(scope.tenant, key), if: { exists: true } },
+    // The row stays: it counts the tasks that run and wait.
+    { update: gateKey(scope.tenant, key), kind: "gate", remove: ["concurrency", "rate", "tat"] },
+  ]);
+  if (!ok) throw notFound(`no limit is set for ${key}`);
+  await serveGate(scope, key);
 }
 
 /** What holds for a key and how much of it is in use; a key nobody has used is all zeros. */
@@ -50,8 +70,8 @@ export async function list(
   const page = await scope.ports.store.query({
     pk: gateListKey(scope.tenant, "").pk,
     limit: query.limit,
-    ...(query.cursor !== undefined && { after: decodeCursor(query.cursor) }),
+    ...(query.cursor !== undefined && { after: decodeCursor("limits", query.cursor) }),
   });
   const items = await Promise.all(page.items.map((item) => get(scope, item.sk)));
-  return { items, ...(page.last !== undefined && { nextCursor: encodeCursor(page.last) }) };
+  return { items, ...(page.last !== undefined && { nextCursor: encodeCursor("limits", page.last) }) };
 }

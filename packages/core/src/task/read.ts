@@ -68,7 +68,7 @@ export async function list(
   query: z.output<typeof ListQuery>,
 ): Promise<{ items: Info[]; nextCursor?: string }> {
   await scope.ports.store.projected();
-  const cursor = query.cursor === undefined ? undefined : decodeCursor(query.cursor);
+  const cursor = query.cursor === undefined ? undefined : decodeCursor("tasks", query.cursor);
   const by = (["parentId", "agentId", "tag", "type", "status"] as const).find((name) => query[name] !== undefined);
   const fields: Record<string, IndexField> = {
     parentId: "parent",
@@ -98,13 +98,13 @@ export async function list(
         )) as (Row | undefined)[])
       : (batch as unknown as Row[]);
     for (const [i, row] of rows.entries()) {
-      if (items.length === query.limit) return { items, nextCursor: encodeCursor(last as string) };
+      if (items.length === query.limit) return { items, nextCursor: encodeCursor("tasks", last as string) };
       if (row && wanted(row)) items.push(toInfo(row));
       last = (batch[i] as Item).sk;
     }
     looked += batch.length;
     if (batch.length <= query.limit) return { items };
-    if (looked >= pageEffort) return { items, nextCursor: encodeCursor(last as string) };
+    if (looked >= pageEffort) return { items, nextCursor: encodeCursor("tasks", last as string) };
   }
 }
 

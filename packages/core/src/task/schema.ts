@@ -153,8 +153,8 @@ export type Selector = z.output<typeof Selector>;
 const fence = z.number().int().min(1);
 const take = z.number().int().min(0).max(100).optional();
 export const Problem = z.strictObject({
-  code: name().default("error"),
-  message: z.string().max(16_384).default(""),
+  code: name(),
+  message: z.string().max(16_384),
   retryable: z.boolean().optional(),
 });
 

@@ -84,10 +84,11 @@ export async function page(scope: Scope, query: z.output<typeof ExportQuery>): P
 
 const first = (limit: number): Place => ({ section: "limit", after: undefined, fit: limit });
 
-const encode = ({ section, after, fit }: Place): string => encodeCursor(`${section}/${fit}/${after ?? ""}`);
+const encode = ({ section, after, fit }: Place): string => encodeCursor("export", `${section}/${fit}/${after ?? ""}`);
 
 function decode(cursor: string): Place {
-  const [, section, fit, after] = /^(limit|agent|key|task)\/([1-9]\d{0,2})\/(.*)$/s.exec(decodeCursor(cursor)) ?? [];
+  const [, section, fit, after] =
+    /^(limit|agent|key|task)\/([1-9]\d{0,2})\/(.*)$/s.exec(decodeCursor("export", cursor)) ?? [];
   if (section === undefined)
     throw requestErrors.invalid("the cursor is not one an export gave", {
       errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],

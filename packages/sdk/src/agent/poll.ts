@@ -152,7 +152,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
         const holding = taking > 0 ? {} : { holding: work.holding() };
         const given = await client.agents.lease(id, { max, waitSeconds, ...holding }, { signal: stopping.signal });
         work.assign(given);
-        // It holds this agent for full or away: it would say so again at once.
+        // A server that is stopping does not wait, nor did earlier ones for an agent that is full.
         if (given.length === 0 && now() - asked < pauseMs) await pause();
       } catch (error) {
         if (stopping.signal.aborted) return;
