@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { Key, outboxKinds } from "@waggle/core";
 import { beforeAll, expect, describe as group, test } from "vitest";
@@ -203,6 +204,28 @@ group("nothing is lost", () => {
     expect(one(trial, "aws:dynamodb/table:Table").deletionProtectionEnabled).toBe(false);
     expect(one(trial, "aws:s3/bucket:Bucket").forceDestroy).toBe(true);
   });
+});
+
+test("a stage whose name promises safeguards it would not have, or is too long, is refused", async () => {
+  Object.assign(globalThis, { $config: (config: object) => config });
+  const file = pathToFileURL(join(root, "sst.config.ts")).href;
+  const { app } = ((await import(file)) as { default: { app(input: { stage: string }): object } }).default;
+  for (const stage of ["prod", "Production", "prod-eu", "live", `t${"x".repeat(40)}`])
+    expect(() => app({ stage }), stage).toThrow(/stage/);
+  for (const stage of ["production", "trial", "product", "alive"])
+    expect(app({ stage })).toMatchObject({ name: "waggle" });
+});
+
+test("what docs/deploy.md tells EventBridge is JSON, and makes messages that the intake takes", () => {
+  const text = readFileSync(join(root, "docs/deploy.md"), "utf8");
+  const [, targets = ""] = /--targets '(.*?)'/s.exec(text) ?? [];
+  const [{ InputTransformer }] = JSON.parse(targets);
+  const values: Readonly<Record<string, unknown>> = { id: "evt-1", detail: { order: 7 } };
+  const message = InputTransformer.InputTemplate.replaceAll(/<(\w+)>/g, (_: string, name: string) =>
+    JSON.stringify(values[name]),
+  );
+  expect(Object.keys(InputTransformer.InputPathsMap)).toEqual(Object.keys(values));
+  expect(JSON.parse(message)).toMatchObject({ tenant: "default", id: "evt-1", task: { input: { order: 7 } } });
 });
 
 group("who may do what", () => {
