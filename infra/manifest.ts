@@ -323,6 +323,8 @@ export const alarms = {
   throttles: 10,
   /** Calls that ended with an error, in five minutes. */
   errors: 5,
+  /** Calls of the API answered by 5xx, in five minutes: those are no errors of its function. */
+  apiErrors: 5,
   tableThrottles: 10,
   budgetDollars: { production: 50, other: 10 },
 } as const;

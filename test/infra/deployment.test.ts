@@ -165,6 +165,13 @@ group("nothing is lost", () => {
     }
   });
 
+  test("calls of the API that fail raise an alarm, though its function does not", () => {
+    const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm").map(({ inputs }) => inputs);
+    expect(watched.find(({ metricName }) => metricName === "Url5xxCount")?.dimensions).toEqual({
+      FunctionName: "waggle-trial-api",
+    });
+  });
+
   test("every dead letter raises an alarm", () => {
     const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm")
       .filter(({ inputs }) => inputs.metricName === "ApproximateNumberOfMessagesVisible")
