@@ -36,7 +36,13 @@ export default $config({
       bus: bus.name,
       intakeQueue: queues.intake.queue.arn,
       intakeDeadLetters: queues.intake.dead.arn,
-      concurrency: reserves.apply((yes) => (yes ? "reserved" : "not reserved: the account's quota is too low")),
+      concurrency: reserves.apply((yes) =>
+        yes
+          ? "reserved"
+          : $app.protect
+            ? "not reserved: the account's quota is too low"
+            : "not reserved: only production's is",
+      ),
     };
   },
 });

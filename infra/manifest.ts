@@ -159,7 +159,7 @@ export interface FunctionEntry {
   readonly trigger: Trigger;
   readonly memoryMiB: number;
   readonly timeoutSeconds: number;
-  /** Kept for this function alone, and its limit. Left out where the account's quota does not allow it: see functions.ts. */
+  /** Kept for this function alone, and its limit, in production. Left out where the account's quota does not allow it: see functions.ts. */
   readonly reserved: number;
   readonly may: Access;
   /** Addresses and secrets it is told beside the names of table, queues, bus and bucket. */

@@ -24,7 +24,7 @@ beforeAll(async () => {
   [trial, production, small] = await Promise.all([
     graphOf({ stage: "trial", bundles: true }),
     graphOf({ stage: "production" }),
-    graphOf({ stage: "small", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } }),
+    graphOf({ stage: "production", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } }),
   ]);
 }, 600_000);
 
@@ -63,7 +63,6 @@ group("what a stage consists of", () => {
         description: entry.what,
         memorySize: entry.memoryMiB,
         timeout: entry.timeoutSeconds,
-        reservedConcurrentExecutions: entry.reserved,
         architectures: ["arm64"],
         runtime: "nodejs24.x",
       });
@@ -361,8 +360,17 @@ group("who may do what", () => {
 group("an account with a small quota", () => {
   test("a new account of 10 concurrent executions can be deployed to: nothing is reserved, and the output says so", () => {
     for (const { inputs } of lambdas(small)) expect(inputs.reservedConcurrentExecutions).toBe(-1);
-    expect(small.outputs.concurrency).toMatch(/not reserved/);
-    expect(trial.outputs.concurrency).toBe("reserved");
+    expect(small.outputs.concurrency).toMatch(/quota is too low/);
+  });
+
+  test("production alone keeps executions for each function, so that a trial beside it fits into a quota of 1,000", () => {
+    for (const { inputs } of lambdas(production)) {
+      const { reserved } = functions[inputs.name.slice("waggle-production-".length) as keyof typeof functions];
+      expect(inputs.reservedConcurrentExecutions).toBe(reserved);
+    }
+    expect(production.outputs.concurrency).toBe("reserved");
+    for (const { inputs } of lambdas(trial)) expect(inputs.reservedConcurrentExecutions).toBe(-1);
+    expect(trial.outputs.concurrency).toMatch(/only production/);
   });
 
   test("who names no address for alarms gets none sent", () => {
