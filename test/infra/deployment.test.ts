@@ -206,6 +206,11 @@ group("nothing is lost", () => {
     expect(production.app).toMatchObject({ removal: "retain", protect: true });
     expect(one(production, "aws:dynamodb/table:Table").deletionProtectionEnabled).toBe(true);
     expect(one(production, "aws:s3/bucket:Bucket").forceDestroy).toBe(false);
+    expect(one(production, "aws:s3/bucketVersioning:BucketVersioning").versioningConfiguration).toEqual({
+      status: "Enabled",
+    });
+    const { rules } = one(production, "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration");
+    expect(rules).toMatchObject([{ noncurrentVersionExpiration: { noncurrentDays: 35 } }]);
     expect(trial.app).toMatchObject({ removal: "remove", protect: false });
     expect(one(trial, "aws:dynamodb/table:Table").deletionProtectionEnabled).toBe(false);
     expect(one(trial, "aws:s3/bucket:Bucket").forceDestroy).toBe(true);
