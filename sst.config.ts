@@ -2,7 +2,13 @@
 
 export default $config({
   app(input) {
-    const production = input.stage === "production";
+    const { stage } = input;
+    const production = stage === "production";
+    // It would have none of the safeguards that its name promises.
+    if (!production && /^(production|prod|prd|live)([^a-z]|$)/i.test(stage))
+      throw new Error(`a stage that must not be lost is called production, in lower case; ${stage} is none`);
+    if (stage.length > 40)
+      throw new Error("a stage's name has at most 40 characters: those of functions hold it, and have 64");
     return {
       name: "waggle",
       home: "aws",
@@ -30,7 +36,13 @@ export default $config({
       bus: bus.name,
       intakeQueue: queues.intake.queue.arn,
       intakeDeadLetters: queues.intake.dead.arn,
-      concurrency: reserves.apply((yes) => (yes ? "reserved" : "not reserved: the account's quota is too low")),
+      concurrency: reserves.apply((yes) =>
+        yes
+          ? "reserved"
+          : $app.protect
+            ? "not reserved: the account's quota is too low"
+            : "not reserved: only production's is",
+      ),
     };
   },
 });

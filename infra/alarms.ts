@@ -72,6 +72,15 @@ function onFunctions(name: string, metricName: string, what: string, threshold: 
 onFunctions("errors", "Errors", "Calls of functions that ended with an error", alarms.errors);
 onFunctions("throttles", "Throttles", "Calls of functions refused for want of concurrency", alarms.throttles);
 
+alarm("api-errors", "Calls of the API that were answered by 5xx", {
+  namespace: "AWS/Lambda",
+  metricName: "Url5xxCount",
+  dimensions: { FunctionName: functions.api.name },
+  statistic: "Sum",
+  period: 300,
+  threshold: alarms.apiErrors,
+});
+
 alarm("stream-age", "Changes of tasks are followed late: timers, dependants, events and lists wait", {
   namespace: "AWS/Lambda",
   metricName: "IteratorAge",
@@ -97,7 +106,7 @@ for (const metricName of ["ReadThrottleEvents", "WriteThrottleEvents"]) {
 /** Tells when the account's month comes to more than this stage should cost: by the tag, once it is activated for cost allocation. */
 const production = isProduction($app.stage);
 const dollars = production ? alarms.budgetDollars.production : alarms.budgetDollars.other;
-new aws.sns.TopicPolicy("AlarmsPolicy", {
+const mayTell = new aws.sns.TopicPolicy("AlarmsPolicy", {
   arn: topic.arn,
   policy: $jsonStringify({
     Version: "2012-10-17",
@@ -110,17 +119,21 @@ new aws.sns.TopicPolicy("AlarmsPolicy", {
     })),
   }),
 });
-new aws.budgets.Budget("Budget", {
-  name: named("month"),
-  budgetType: "COST",
-  limitAmount: String(dollars),
-  limitUnit: "USD",
-  timeUnit: "MONTHLY",
-  notifications: (["ACTUAL", "FORECASTED"] as const).map((notificationType) => ({
-    notificationType,
-    comparisonOperator: "GREATER_THAN",
-    threshold: 100,
-    thresholdType: "PERCENTAGE",
-    subscriberSnsTopicArns: [topic.arn],
-  })),
-});
+new aws.budgets.Budget(
+  "Budget",
+  {
+    name: named("month"),
+    budgetType: "COST",
+    limitAmount: String(dollars),
+    limitUnit: "USD",
+    timeUnit: "MONTHLY",
+    notifications: (["ACTUAL", "FORECASTED"] as const).map((notificationType) => ({
+      notificationType,
+      comparisonOperator: "GREATER_THAN",
+      threshold: 100,
+      thresholdType: "PERCENTAGE",
+      subscriberSnsTopicArns: [topic.arn],
+    })),
+  },
+  { dependsOn: mayTell },
+);

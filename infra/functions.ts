@@ -12,7 +12,7 @@ import {
 import { failureQueues, queues } from "./queues.ts";
 import { adminKeyHash, secretKey } from "./secrets.ts";
 import { socket } from "./socket.ts";
-import { named, tags, titled } from "./stage.ts";
+import { isProduction, named, tags, titled } from "./stage.ts";
 import { bucket, table } from "./store.ts";
 
 const names = Object.keys(entries) as FunctionName[];
@@ -22,12 +22,13 @@ const retentionDays = { "1 week": 7 }[logs.retention];
 const unreservedAtLeast = 100;
 
 /**
- * Whether the account's quota leaves room to reserve. New accounts start with a quota of 10, where reserving would make the
- * deployment fail; there the limits of the queues' mappings hold alone, until the quota is raised and the stage deployed again.
+ * Whether executions are reserved: in production, where the account's quota leaves room. What is reserved is taken from all others of
+ * the account, so that a second stage that did it would not fit into 1,000. New accounts start with a quota of 10, where reserving would
+ * make the deployment fail; there the limits of the queues' mappings hold alone, until the quota is raised and the stage deployed again.
  */
 export const reserves = aws.servicequotas
   .getServiceQuotaOutput({ serviceCode: "lambda", quotaCode: "L-B99A9384" })
-  .apply(({ value }) => value >= reservedInAll + unreservedAtLeast);
+  .apply(({ value }) => isProduction($app.stage) && value >= reservedInAll + unreservedAtLeast);
 
 /** Where everything lies: the names that `configFromEnv` of the AWS engine reads. */
 const places: Record<string, $util.Input<string>> = {

@@ -17,10 +17,11 @@ export const table = new sst.aws.Dynamo("Table", {
   },
 });
 
-/** Payloads too large for a row. Not public, HTTPS only, encrypted by S3. */
+/** Payloads too large for a row. Not public, HTTPS only, encrypted by S3. In production what is deleted can be had back as long as rows can. */
 export const bucket = new sst.aws.Bucket("Blobs", {
   enforceHttps: true,
   cors: false,
+  versioning: production,
   transform: {
     bucket(args) {
       // Removing a stage must not take payloads with it that somebody still needs.
@@ -29,3 +30,22 @@ export const bucket = new sst.aws.Bucket("Blobs", {
     },
   },
 });
+
+if (production) {
+  new aws.s3.BucketLifecycleConfiguration(
+    "BlobsLifecycle",
+    {
+      bucket: bucket.name,
+      rules: [
+        {
+          id: "earlier-versions",
+          status: "Enabled",
+          filter: { prefix: "" },
+          noncurrentVersionExpiration: { noncurrentDays: entry.recoveryDays },
+          expiration: { expiredObjectDeleteMarker: true },
+        },
+      ],
+    },
+    { dependsOn: bucket },
+  );
+}

@@ -1,4 +1,4 @@
-import type { Message, Ports, QueueName } from "@waggle/core";
+import { type Message, type Ports, type QueueName, withoutSecrets } from "@waggle/core";
 import type { BatchOutcome, OnError } from "@waggle/edge";
 import { type Aws, configFromEnv, createAws, fromSqs, type SqsRecord, toSqsResponse } from "@waggle/engine-aws";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
@@ -24,8 +24,13 @@ export function say(level: "INFO" | "ERROR", component: string, fields: object):
 }
 
 export const report: OnError = (component, error) => {
-  const { name, message, stack, cause } = error instanceof Error ? error : new Error(String(error));
-  say("ERROR", component, { error: name, message, stack, ...(cause !== undefined && { cause: String(cause) }) });
+  const { name, message, stack = "", cause } = error instanceof Error ? error : new Error(String(error));
+  say("ERROR", component, {
+    error: name,
+    message: withoutSecrets(message),
+    stack: withoutSecrets(stack),
+    ...(cause !== undefined && { cause: withoutSecrets(String(cause)) }),
+  });
 };
 
 /** Runs one call within its deadline. What is thrown is reported, then thrown on, so that AWS calls again. */

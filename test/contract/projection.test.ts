@@ -140,6 +140,20 @@ test("a batch that makes more than a transaction takes goes in parts, each once"
   expect(items.map((item) => item.n)).toEqual(changes.map(() => 1));
 });
 
+test("so does one whose rows are larger than a transaction may be", async () => {
+  const large = async (changes: readonly Change[]): Promise<Derived> => ({
+    once: [
+      { update: sums("t"), kind: "sum", add: { n: changes.length } },
+      ...changes.map(({ key }) => ({ put: { pk: "t#each", sk: key.sk, kind: "log", text: "x".repeat(300_000) } })),
+    ],
+    again: [],
+  });
+  const changes = Array.from({ length: 20 }, (_, n) => record("t#T#1", `r${n}`, n + 1));
+  await projection(store, large)(changes);
+  await projection(store, large)(changes);
+  expect((await store.get(sums("t")))?.n).toBe(20);
+});
+
 test("a handler that dies after it wrote what may be repeated counts the batch once when it comes again", async () => {
   const batch = [record("t#T#1", "a", 7)];
   const dying: Store = {

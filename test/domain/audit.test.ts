@@ -1,7 +1,7 @@
 import { Agent, type Item, Key, Limit, Retention, type RowKey, Task, type Write } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { openSystem, type System } from "../support/system.ts";
+import { code, mode, openSystem, type System } from "../support/system.ts";
 
 let system: System;
 beforeEach(async () => {
@@ -292,4 +292,41 @@ test("where an engine names no partitions, the rows are read that others lead to
   await system.ports.store.write(change(agent, { used: 3 }));
   expect((await Audit.run(ports)).findings).toMatchObject([{ code: "agent.slots", subject: agentId }]);
   system.damaged.add("agent.slots");
+});
+
+test("on a store that others share it is read many rows at a time, and the same is found", async () => {
+  await system.close();
+  mode.shared = true;
+  system = await openSystem();
+  mode.shared = false;
+  await Key.create(system.admin, { role: "admin" });
+  const agentId = await system.agent("a");
+  for (let n = 0; n < 40; n++) await system.task("t", { tags: [`tag-${n}`] });
+  await system.quiet();
+  const { inspect: _, ...ports } = system.ports;
+  let reading = 0;
+  let most = 0;
+  const query: typeof ports.store.query = async (asked) => {
+    most = Math.max(most, ++reading);
+    const page = await ports.store.query(asked);
+    reading--;
+    return page;
+  };
+  const watched = { ...ports, store: { ...ports.store, query } };
+  expect(await Audit.run(watched)).toMatchObject({ found: 0, complete: false });
+  expect(most).toBeGreaterThan(8);
+  await ports.store.write(
+    drop(await row(({ kind, pk }) => kind === "index" && pk.includes("#X#tag#") && pk.endsWith("tag-7"))),
+  );
+  await ports.store.write(change(await row(of("agent", agentId)), { used: 3 }));
+  const found = (await Audit.run(watched)).findings.map(({ code }) => code);
+  expect(found.sort()).toEqual(["agent.slots", "list.missing"]);
+  for (const code of found) system.damaged.add(code);
+});
+
+test("what is not read in time is not half an answer: the call says that there is more", async () => {
+  await populate();
+  let now = system.ports.clock.now();
+  const clock = { ...system.ports.clock, now: () => (now += 1000) };
+  expect(await code(Audit.run({ ...system.ports, clock }, { budgetMs: 5_000 }))).toBe("audit.too_large");
 });

@@ -1,4 +1,4 @@
-import { type BusEvent, EventLog, Task } from "@waggle/core";
+import { Agent, type BusEvent, EventLog, itemBytes, storeLimits, Task } from "@waggle/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { code, openSystem, type System } from "../support/system.ts";
@@ -62,6 +62,21 @@ test("every event of the log is of a declared kind, and its data as declared", a
   expect(failing).toBeDefined();
   for (const { type, data } of items)
     expect(EventLog.eventKinds.get(type)?.data.strict().safeParse(data)).toMatchObject({ success: true });
+});
+
+test("however long the errors that agents tell of, no row of the log is larger than a row may be", async () => {
+  const count = 40;
+  const agent = await system.agent("a", { maxConcurrency: count });
+  for (let n = 0; n < count; n++) await system.task("hard", { retry: { maxAttempts: 1 } });
+  const held = await Agent.lease(system.as(agent), agent, { max: count, waitSeconds: 0 });
+  const error = { code: "hard", message: "€".repeat(16_384) };
+  await Promise.all(held.map(({ task, fence }) => Task.fail(system.as(agent), task.id, { fence, error })));
+  await system.quiet();
+  await system.ports.store.projected();
+  const { items } = await system.ports.store.query({ pk: "acme#E#0", limit: 1000 });
+  expect(Math.max(...items.map(itemBytes))).toBeLessThanOrEqual(storeLimits.itemBytes);
+  const failed = await EventLog.list(system.admin, { after: 0, limit: 200, types: "task.failed" });
+  expect(failed.items.map(({ data }) => data.error)).toEqual(held.map(() => error));
 });
 
 test("a type there is not is refused", async () => {

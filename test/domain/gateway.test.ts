@@ -151,6 +151,21 @@ describe("an agent behind the gateway", () => {
     expect((await say("one", { op: "heartbeat", re: 1 })).map(({ stop }) => stop)).toEqual([true]);
   });
 
+  test.each([["hello"], ["stop"]])(
+    "whose token is void is told to stop by its %s too, on a connection nobody knew of",
+    async (op) => {
+      const { token } = await register("a");
+      await open("spare", token);
+      const next = await register("a");
+      await open("one", next.token);
+      await say("one", { op: "hello" });
+      expect((await say("spare", { op, re: 1 })).map(({ stop }) => stop)).toEqual([true]);
+      expect([...fleet.ended]).toEqual(["spare"]);
+      const id = await submit();
+      expect(heard("one").at(-1)).toMatchObject({ op: "assign", assignments: [{ task: { id } }] });
+    },
+  );
+
   test("gets a task that is too large for a message without its input, and is told so", async () => {
     const { token } = await register("a");
     await open("one", token);

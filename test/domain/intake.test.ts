@@ -82,5 +82,21 @@ describe("an event that a rule makes a task of", () => {
     });
     expect(await take(body(7))).toEqual({ failed: [] });
     expect(await take(body(8))).toEqual({ failed: ["msg-1"] });
+    const event = { metadata: { subject: "tsk_1", sequence: 17, hops: 8 } };
+    expect(await take({ tenant: "acme", key, id: "evt-9", task: { type: "x", input: event } })).toEqual({
+      failed: ["msg-1"],
+    });
+    const foreign = { metadata: { hops: 30 } };
+    expect(await take({ tenant: "acme", key, id: "evt-10", task: { type: "x", input: foreign } })).toEqual({
+      failed: [],
+    });
+  });
+
+  test("is refused for a tenant or a key that cannot be one: what a name holds is no way to another row", async () => {
+    await system.agent("a#K");
+    expect(await take({ tenant: "acme#N#a", key: "name", task: { type: "x" } })).toEqual({ failed: ["msg-1"] });
+    expect(errors).toMatchObject([{ code: "request.invalid" }]);
+    for (const tenant of ["acme#N#a", "", "ACME"])
+      expect(await take({ tenant, key, task: { type: "x" } })).toEqual({ failed: ["msg-1"] });
   });
 });

@@ -41,3 +41,12 @@ test("a deployment's key that was revoked stays void, and another is the way bac
   expect(await Key.authenticate(ports, key)).toBeUndefined();
   expect(await Key.authenticate(ports, other)).toBeDefined();
 });
+
+test("admins who revoke one another at once leave one of them, however many keys there are beside theirs", async () => {
+  for (let n = 0; n < 205; n++) await Key.create(scope(), { role: "reader" });
+  const admins = [await Key.create(scope(), { role: "admin" }), await Key.create(scope(), { role: "admin" })];
+  const revoked = await Promise.allSettled(admins.map(({ info }) => Key.revoke(scope(), info.id)));
+  expect(revoked.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
+  const [left] = revoked.flatMap(({ status }, n) => (status === "rejected" ? [admins[n]] : []));
+  expect(await Key.authenticate(system.ports, left?.key ?? "")).toMatchObject({ actor: { role: "admin" } });
+});

@@ -152,3 +152,14 @@ test("the docs are a page that loads nothing from elsewhere", async () => {
   expect(headers.get("content-type")).toMatch(/^text\/html/);
   expect(text).not.toMatch(/(?:src|href)="(?:https?:)?\/\//);
 });
+
+test("the first tenant's admin may ask whether one tenant's rows agree, another of its own alone", async () => {
+  const api = await server.tenant();
+  const { body } = await api.get<{ tenants: string[] }>("/v1/audit");
+  expect(body).toMatchObject({ tenants: [expect.any(String)], found: 0 });
+  const [own] = body.tenants;
+  expect((await server.admin.get(`/v1/audit?tenant=${own}`)).body).toMatchObject({ tenants: [own], found: 0 });
+  expect((await api.get(`/v1/audit?tenant=${own}`)).status).toBe(200);
+  expect((await api.get("/v1/audit?tenant=default")).status).toBe(403);
+  expect((await server.admin.get("/v1/audit?tenant=A%23B")).status).toBe(400);
+});

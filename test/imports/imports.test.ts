@@ -29,6 +29,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     "demo",
     "infra",
     "bench",
+    "functions",
   ],
   bench: ["core", "edge", "api", "engine-embedded", "engine-aws", "test", "sdk", "infra"],
 };

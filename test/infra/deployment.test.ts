@@ -1,6 +1,7 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { promisify } from "node:util";
 import { Key, outboxKinds } from "@waggle/core";
 import { beforeAll, expect, describe as group, test } from "vitest";
@@ -23,7 +24,7 @@ beforeAll(async () => {
   [trial, production, small] = await Promise.all([
     graphOf({ stage: "trial", bundles: true }),
     graphOf({ stage: "production" }),
-    graphOf({ stage: "small", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } }),
+    graphOf({ stage: "production", concurrencyQuota: 10, secrets: { ...secrets, AlarmEmail: "nobody" } }),
   ]);
 }, 600_000);
 
@@ -62,7 +63,6 @@ group("what a stage consists of", () => {
         description: entry.what,
         memorySize: entry.memoryMiB,
         timeout: entry.timeoutSeconds,
-        reservedConcurrentExecutions: entry.reserved,
         architectures: ["arm64"],
         runtime: "nodejs24.x",
       });
@@ -164,6 +164,13 @@ group("nothing is lost", () => {
     }
   });
 
+  test("calls of the API that fail raise an alarm, though its function does not", () => {
+    const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm").map(({ inputs }) => inputs);
+    expect(watched.find(({ metricName }) => metricName === "Url5xxCount")?.dimensions).toEqual({
+      FunctionName: "waggle-trial-api",
+    });
+  });
+
   test("every dead letter raises an alarm", () => {
     const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm")
       .filter(({ inputs }) => inputs.metricName === "ApproximateNumberOfMessagesVisible")
@@ -199,10 +206,37 @@ group("nothing is lost", () => {
     expect(production.app).toMatchObject({ removal: "retain", protect: true });
     expect(one(production, "aws:dynamodb/table:Table").deletionProtectionEnabled).toBe(true);
     expect(one(production, "aws:s3/bucket:Bucket").forceDestroy).toBe(false);
+    expect(one(production, "aws:s3/bucketVersioning:BucketVersioning").versioningConfiguration).toEqual({
+      status: "Enabled",
+    });
+    const { rules } = one(production, "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration");
+    expect(rules).toMatchObject([{ noncurrentVersionExpiration: { noncurrentDays: 35 } }]);
     expect(trial.app).toMatchObject({ removal: "remove", protect: false });
     expect(one(trial, "aws:dynamodb/table:Table").deletionProtectionEnabled).toBe(false);
     expect(one(trial, "aws:s3/bucket:Bucket").forceDestroy).toBe(true);
   });
+});
+
+test("a stage whose name promises safeguards it would not have, or is too long, is refused", async () => {
+  Object.assign(globalThis, { $config: (config: object) => config });
+  const file = pathToFileURL(join(root, "sst.config.ts")).href;
+  const { app } = ((await import(file)) as { default: { app(input: { stage: string }): object } }).default;
+  for (const stage of ["prod", "Production", "prod-eu", "live", `t${"x".repeat(40)}`])
+    expect(() => app({ stage }), stage).toThrow(/stage/);
+  for (const stage of ["production", "trial", "product", "alive"])
+    expect(app({ stage })).toMatchObject({ name: "waggle" });
+});
+
+test("what docs/deploy.md tells EventBridge is JSON, and makes messages that the intake takes", () => {
+  const text = readFileSync(join(root, "docs/deploy.md"), "utf8");
+  const [, targets = ""] = /--targets '(.*?)'/s.exec(text) ?? [];
+  const [{ InputTransformer }] = JSON.parse(targets);
+  const values: Readonly<Record<string, unknown>> = { id: "evt-1", detail: { order: 7 } };
+  const message = InputTransformer.InputTemplate.replaceAll(/<(\w+)>/g, (_: string, name: string) =>
+    JSON.stringify(values[name]),
+  );
+  expect(Object.keys(InputTransformer.InputPathsMap)).toEqual(Object.keys(values));
+  expect(JSON.parse(message)).toMatchObject({ tenant: "default", id: "evt-1", task: { input: { order: 7 } } });
 });
 
 group("who may do what", () => {
@@ -331,8 +365,17 @@ group("who may do what", () => {
 group("an account with a small quota", () => {
   test("a new account of 10 concurrent executions can be deployed to: nothing is reserved, and the output says so", () => {
     for (const { inputs } of lambdas(small)) expect(inputs.reservedConcurrentExecutions).toBe(-1);
-    expect(small.outputs.concurrency).toMatch(/not reserved/);
-    expect(trial.outputs.concurrency).toBe("reserved");
+    expect(small.outputs.concurrency).toMatch(/quota is too low/);
+  });
+
+  test("production alone keeps executions for each function, so that a trial beside it fits into a quota of 1,000", () => {
+    for (const { inputs } of lambdas(production)) {
+      const { reserved } = functions[inputs.name.slice("waggle-production-".length) as keyof typeof functions];
+      expect(inputs.reservedConcurrentExecutions).toBe(reserved);
+    }
+    expect(production.outputs.concurrency).toBe("reserved");
+    for (const { inputs } of lambdas(trial)) expect(inputs.reservedConcurrentExecutions).toBe(-1);
+    expect(trial.outputs.concurrency).toMatch(/only production/);
   });
 
   test("who names no address for alarms gets none sent", () => {

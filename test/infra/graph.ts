@@ -92,7 +92,7 @@ async function compile(): Promise<string> {
 /** All that a deployment of a stage would make. */
 export async function graphOf(options: Pick<Options, "stage"> & Partial<Options>): Promise<Graph & { out: string }> {
   program ??= compile();
-  const out = join(root, ".cache/infra", options.stage);
+  const out = join(root, ".cache/infra", `${options.stage}-${options.concurrencyQuota ?? ""}`);
   mkdirSync(out, { recursive: true });
   const all: Options = {
     root,

@@ -275,6 +275,7 @@ ${examples(
     .description("Look for what is wrong and say what to do")
     .option("--deep", "read every row of the store and say which do not agree; exits 1 when some do not")
     .option("--data <dir>", "with --deep: the data folder of a server that is stopped")
+    .option("--tenant <name>", "with --deep: the rows of one tenant, for an admin of the first")
     .option("--json", "as -o json")
     .addHelpText(
       "after",

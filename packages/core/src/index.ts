@@ -1,7 +1,7 @@
 export { Frames } from "./agent/act.ts";
 export { AgentFrame, ServerFrame } from "./agent/frame.ts";
 export { Agent } from "./agent/index.ts";
-export { Report as AuditReport, unsupported as auditUnsupported } from "./audit/schema.ts";
+export { Query as AuditQuery, Report as AuditReport, tooLarge as auditTooLarge } from "./audit/schema.ts";
 export { DeadLetter } from "./deadletter/index.ts";
 export { deliver } from "./delivery/deliver.ts";
 export { deliveryErrors } from "./delivery/error.ts";

@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
 import * as z from "zod";
 import { requestErrors } from "./error.ts";
+import { isId } from "./id.ts";
 import type { JsonText } from "./json.ts";
 import { find } from "./key/key.ts";
+import { tenantName } from "./key/schema.ts";
 import type { Ports, Value } from "./port/index.ts";
 import { parse } from "./problem.ts";
 import type { Scope } from "./scope.ts";
@@ -21,8 +23,8 @@ const hopsMax = 8;
  * @example {"tenant": "acme", "key": "key_…", "id": <id>, "task": {"type": "report", "input": <detail>}}
  */
 const Intake = z.looseObject({
-  tenant: z.string().min(1).max(64),
-  key: z.string().min(1).max(64),
+  tenant: tenantName,
+  key: z.string().refine((id) => isId("key", id), "expected the id of a key: key_ and 22 characters"),
   /** The event's. A repeated one makes no second task, for 24 h. */
   id: z.string().min(1).max(128).optional(),
   task: z.record(z.string(), z.unknown()).optional(),
@@ -45,7 +47,7 @@ export async function intake(ports: Ports, body: Value, messageId: string): Prom
     throw requestErrors.forbidden(`a ${actor.role} submits no tasks`);
   const wanted = given ?? record(detail?.task) ?? detail;
   if (!wanted) throw requestErrors.invalid("the event has no task: give task, detail.task or detail");
-  const hops = hopsOf(detail) + 1;
+  const hops = Math.max(hopsOf(detail), hopsOf(ownEvent(wanted.input))) + 1;
   if (hops > hopsMax)
     throw requestErrors.invalid(`${hops} tasks caused one another by their events; at most ${hopsMax} may`);
   const { input, metadata, ...rest } = wanted;
@@ -61,6 +63,13 @@ const record = (value: unknown): Readonly<Record<string, unknown>> | undefined =
   typeof value === "object" && value !== null && !Array.isArray(value)
     ? (value as Readonly<Record<string, unknown>>)
     : undefined;
+
+/** A rule on our own bus may make the task's input of the event. What others send may say anything of `hops`. */
+function ownEvent(input: unknown): Readonly<Record<string, unknown>> | undefined {
+  const event = record(input);
+  const { subject, sequence } = record(event?.metadata) ?? {};
+  return typeof subject === "string" && typeof sequence === "number" ? event : undefined;
+}
 
 /** Our own events say how many came before. */
 function hopsOf(detail: Readonly<Record<string, unknown>> | undefined): number {

@@ -8,7 +8,18 @@ import { subscribed } from "./event/subscription.ts";
 import { serveAgent, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
-import type { BusEvent, Change, Delete, Derived, Item, Ports, Put, Update, Value } from "./port/index.ts";
+import {
+  type BusEvent,
+  type Change,
+  type Delete,
+  type Derived,
+  type Item,
+  type Ports,
+  type Put,
+  type Update,
+  type Value,
+  valueBytes,
+} from "./port/index.ts";
 import { clear, expiry } from "./retention/retention.ts";
 import {
   counterKey,
@@ -31,8 +42,9 @@ import { arm, type TimerEntry } from "./timer.ts";
 /** Kinds of rows whose changes the outbox and the projection work on. */
 export const outboxKinds = ["task", "agent"] as const;
 
-/** Events in one stored row: well below the 400 KB of an item. */
+/** Events in one stored row, and what they may take of the 400 KB of an item: one may tell of an error of 48 KB. */
 const entriesPerRow = 200;
+const entriesBytes = 300 * 1024;
 
 /**
  * What has to follow from changes of state: timers are set, tasks that waited for others learn how those ended,
@@ -405,6 +417,18 @@ function usedChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
   add(batch, "slots.used", slots(next) - slots(old));
 }
 
+/** How many of the next events go into one row. */
+function fitting(events: readonly Entry[], from: number, most: number): number {
+  let bytes = 0;
+  let count = 0;
+  while (count < most && from + count < events.length) {
+    bytes += valueBytes(events[from + count] as unknown as Value);
+    if (count > 0 && bytes > entriesBytes) break;
+    count++;
+  }
+  return count;
+}
+
 /** Gives events their sequence numbers, and notes for each task which rows speak of it. */
 async function append(
   ports: Ports,
@@ -425,7 +449,7 @@ async function append(
   for (let done = 0; done < events.length; ) {
     const first = last + 1;
     const room = eventRowsPerPartition - (first % eventRowsPerPartition);
-    const entries = events.slice(done, done + Math.min(entriesPerRow, room));
+    const entries = events.slice(done, done + fitting(events, done, Math.min(entriesPerRow, room)));
     once.push({
       put: {
         pk: eventPartition(tenant, first),

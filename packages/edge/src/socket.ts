@@ -93,6 +93,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     const { agent, commands, again } = await Agent.attach(scope, agentId, {
       connectionId,
       carriedUntil: holder.until,
+      tokenHash: holder.tokenHash,
       holding,
     });
     replies.push(...Frames.welcome(agent, commands, Agent.pingSeconds));
@@ -104,10 +105,13 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const work = async (frame: AgentFrame) => {
     try {
       if (frame.op === "hello") return await hello(frame);
-      if (frame.op === "heartbeat" && !(await Agent.stillHolds(scope, connectionId, holder))) return;
+      const asks = frame.op === "heartbeat" || frame.op === "stop";
+      if (asks && !(await Agent.stillHolds(scope, connectionId, holder))) return;
       replies.push(await Frames.act(scope, frame));
       stopped ||= frame.op === "stop";
     } catch (thrown) {
+      if (isError(thrown, requestErrors.unauthenticated))
+        return Agent.send(ports, connectionId, { stop: true, reason: thrown.message });
       refuse(frame.re, thrown);
     }
   };

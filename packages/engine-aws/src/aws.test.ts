@@ -108,3 +108,30 @@ describe("messages to connections", () => {
     await aws.close();
   });
 });
+
+test("an invocation that fails ends with its last call: nothing goes on when its process is thawed for another", async () => {
+  let written = 0;
+  const server = createServer((request, response) => {
+    request.resume().on("end", () => {
+      const reads = String(request.headers["x-amz-target"]).endsWith("GetItem");
+      if (reads) response.statusCode = 400;
+      else written++;
+      response.end(reads ? '{"__type":"ValidationException"}' : "{}");
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  process.env.AWS_ACCESS_KEY_ID ??= "test";
+  process.env.AWS_SECRET_ACCESS_KEY ??= "test";
+  const storeEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const aws = createAws({ ...configFromEnv(env), storeEndpoint });
+  const { store } = aws.ports;
+  const writes = async () => {
+    for (let n = 0; n < 20; n++) await store.write({ put: { pk: "a", sk: String(n), kind: "k" } });
+  };
+  const run = () => Promise.all([store.get({ pk: "a", sk: "b" }), writes()]);
+  await expect(aws.invocation(10_000, run)).rejects.toThrow();
+  expect(written).toBe(20);
+  await aws.close();
+  server.closeAllConnections();
+  server.close();
+});

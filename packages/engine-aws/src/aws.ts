@@ -45,8 +45,9 @@ export interface Aws {
   /** Since it was made. */
   meter(): AwsMeter;
   /**
-   * Runs an invocation with its deadline: calls to AWS give up in time for a typed answer. Resolves once what was published to
-   * connections has left too, as a Lambda stands still after its answer.
+   * Runs an invocation with its deadline: calls to AWS give up in time for a typed answer. Settles once what was published to
+   * connections has left too, and no call is under way any more. A Lambda stands still after its answer: where one of two calls
+   * has failed, the other would go on with the next invocation, over what others wrote meanwhile.
    * @param ms what is left, less what the answer needs
    * @example await aws.invocation(context.getRemainingTimeInMillis() - 500, () => handle(event))
    */
@@ -87,7 +88,7 @@ export function assemble(
   parts: ReturnType<typeof createParts>,
   rules?: Pick<Bus, "putRule" | "deleteRule">,
 ): Aws {
-  const { counts } = parts;
+  const { counts, caller } = parts;
   const live = createLive({
     ...parts,
     sockets: config.socketEndpoint !== undefined,
@@ -113,6 +114,7 @@ export function assemble(
         try {
           return await run();
         } finally {
+          await caller.idle();
           await live.idle();
         }
       }),

@@ -1,11 +1,22 @@
-import { type Change, type Derived, type Item, type RowKey, type Store, storeErrors, type Write } from "@waggle/core";
+import {
+  type Change,
+  type Derived,
+  type Item,
+  itemBytes,
+  type RowKey,
+  type Store,
+  storeErrors,
+  storeLimits,
+  type Write,
+} from "@waggle/core";
 import { fromStream, type StreamRecord } from "./stream.ts";
 
 export type GroupOf = (change: Change) => string;
 export type Derive = (changes: readonly Change[]) => Promise<Derived>;
 
-/** Leaves room for the guard's two rows among a transaction's hundred. */
+/** Leaves room for the guard's two rows among a transaction's hundred, and in its 4 MB. */
 const onceLimit = 90;
+const onceBytes = storeLimits.transactBytes / 2;
 const tries = 12;
 /** Longer than a stream keeps what it could give again. */
 const rememberedMs = 48 * 3600_000;
@@ -58,9 +69,10 @@ async function applyGroup(
     const { once, again } = await derive(fresh);
     // Nothing is noted of what nothing comes of, however often and in whatever batches it comes.
     if (once.length + again.length === 0 && (await idle(derive, fresh))) return;
-    if (once.length > onceLimit) {
+    const bytes = once.reduce((sum, write) => sum + ("put" in write ? itemBytes(write.put) : 0), 0);
+    if (once.length > onceLimit || bytes > onceBytes) {
       if (fresh.length === 1) {
-        throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes; at most ${onceLimit}`);
+        throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes of ${bytes} bytes`);
       }
       const middle = fresh.length >> 1;
       await applyGroup(store, name, group, derive, fresh.slice(0, middle));

@@ -118,6 +118,7 @@ export type Caller = ReturnType<typeof createCaller>;
 
 /** The retry policy of every call to AWS: full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). */
 export function createCaller(policy: RetryPolicy, check: () => void) {
+  const underWay = new Set<Promise<unknown>>();
   const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
   function begin(service: Service, attemptMs: number) {
@@ -161,7 +162,13 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
     };
   }
 
-  return {
+  function noted<T>(call: Promise<T>): Promise<T> {
+    underWay.add(call);
+    void call.catch(() => {}).finally(() => underWay.delete(call));
+    return call;
+  }
+
+  const calls = {
     /** Calls until it works, or throws the service's `unavailable` with `retryAfterSeconds`. Errors of the request itself are thrown as they are. */
     async call<T>(service: Service, attempt: (each: Try) => Promise<T>, options: CallOptions = {}): Promise<T> {
       const run = begin(service, options.attemptMs ?? policy.attemptMs);
@@ -205,6 +212,18 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
           verdict = judge(error);
         }
         if (rest.length > 0) await run.backOff(failure, verdict);
+      }
+    },
+  };
+
+  return {
+    call: <T>(...args: Parameters<typeof calls.call<T>>): Promise<T> => noted(calls.call<T>(...args)),
+    callRest: <T>(...args: Parameters<typeof calls.callRest<T>>): Promise<void> => noted(calls.callRest<T>(...args)),
+    /** Resolves when no call is under way, those included that follow from one at once. */
+    async idle(): Promise<void> {
+      while (underWay.size > 0) {
+        await Promise.allSettled(underWay);
+        await new Promise((resolve) => setImmediate(resolve));
       }
     },
   };

@@ -14,11 +14,14 @@ export interface Address {
 }
 export type Resolve = (host: string) => Promise<readonly { readonly address: string }[]>;
 
-/** `never`: link-local (where clouds keep credentials), multicast, and what routes nowhere; no setting allows it. */
+/** `never`: where clouds keep credentials (link-local, and some addresses of their own), multicast, and what routes nowhere; no setting allows it. */
 export type Reach = "public" | "private" | "loopback" | "never";
 
 /** Source: https://www.iana.org/assignments/iana-ipv4-special-registry */
 const special: readonly (readonly [string, number, Reach])[] = [
+  // The hosts of Alibaba Cloud and of Azure tell their machines' credentials and settings there.
+  ["100.100.100.200", 32, "never"],
+  ["168.63.129.16", 32, "never"],
   ["0.0.0.0", 8, "never"],
   ["10.0.0.0", 8, "private"],
   ["100.64.0.0", 10, "private"],
@@ -67,6 +70,8 @@ function reachOf6(parts: readonly number[]): Reach {
   if (begins(0x64, 0xff9b, 0, 0, 0, 0)) return reachOf4(g * 65_536 + h);
   if (a === 0x2002) return reachOf4(b * 65_536 + c);
   if (begins(0, 0, 0, 0, 0, 0, 0, 1)) return "loopback";
+  // AWS tells a machine's credentials at fd00:ec2::254, and a container's at fd00:ec2::23.
+  if (begins(0xfd00, 0xec2)) return "never";
   if ((a & 0xfe00) === 0xfc00) return "private";
   const reserved = (a === 0x2001 && (b < 0x200 || b === 0xdb8)) || (a === 0x3fff && b < 0x1000);
   return (a & 0xe000) === 0x2000 && !reserved ? "public" : "never";

@@ -459,8 +459,8 @@ export function buildClient(options: ClientOptions, platform: Platform) {
   const status = {
     get: (how: CallOptions = {}) => call<W.Status>({ method: "GET", path: "/v1/status", ...how }),
     /** Reads the whole store, which may take minutes. Admins alone. */
-    audit: (how: CallOptions = {}) =>
-      call<W.AuditReport>({ method: "GET", path: "/v1/audit", timeoutSeconds: 900, ...how }),
+    audit: (query: { tenant?: string } = {}, how: CallOptions = {}) =>
+      call<W.AuditReport>({ method: "GET", path: "/v1/audit", query, timeoutSeconds: 900, ...how }),
     /** Needs no key. An unhealthy server answers 503 with the same body, which is returned, not thrown. */
     async health(how: CallOptions = {}): Promise<W.Health> {
       const { transport, headers } = open();

@@ -9,8 +9,13 @@ import { document, rows } from "../print.ts";
 
 type Finding = AuditReport["findings"][number];
 
+interface DeepOptions extends CommonOptions {
+  data?: string;
+  tenant?: string;
+}
+
 /** Compares every row of the store with those it has to agree with: of a server, or of the folder of one that is stopped. */
-export async function deep(io: Io, options: CommonOptions & { data?: string }): Promise<number> {
+export async function deep(io: Io, options: DeepOptions): Promise<number> {
   const report = options.data === undefined ? await ofServer(io, options) : await ofFolder(options.data);
   const format = formatOf(options);
   if (format === "json" || format === "yaml") await document(io, format, report);
@@ -18,13 +23,14 @@ export async function deep(io: Io, options: CommonOptions & { data?: string }): 
   return report.found === 0 ? exit.ok : exit.failed;
 }
 
-async function ofServer(io: Io, options: CommonOptions): Promise<AuditReport> {
+async function ofServer(io: Io, options: DeepOptions): Promise<AuditReport> {
+  const { tenant } = options;
   try {
-    return await withClient(io, options, ({ client }) => client.status.audit());
+    return await withClient(io, options, ({ client }) => client.status.audit(tenant === undefined ? {} : { tenant }));
   } catch (error) {
     const { dataDir, source } = findConnection(options);
     // The server of this machine's own folder is stopped: then the folder can be read.
-    const own = dataDir !== undefined && (source.url === dataDir || source.url === "default");
+    const own = tenant === undefined && dataDir !== undefined && (source.url === dataDir || source.url === "default");
     if (!own || !(error instanceof WaggleConnectionError)) throw error;
     return ofFolder(dataDir);
   }

@@ -19,13 +19,18 @@ export interface Check {
 interface Options extends CommonOptions {
   deep?: boolean;
   data?: string;
+  tenant?: string;
   json?: boolean;
 }
 
 export async function doctor(io: Io, { json, ...options }: Options, version: string): Promise<number> {
   const asked: Options = json ? { ...options, output: "json" } : options;
+  if (options.data !== undefined && options.tenant !== undefined)
+    throw usage("--data reads all tenants of a folder; give it or --tenant", "waggle doctor --deep --data DIR");
   if (options.deep) return (await import("./doctor-deep.ts")).deep(io, asked);
   if (options.data !== undefined) throw usage("--data is read by --deep alone", "waggle doctor --deep --data DIR");
+  if (options.tenant !== undefined)
+    throw usage("--tenant is read by --deep alone", "waggle doctor --deep --tenant NAME");
   return look(io, asked, version);
 }
 

@@ -1,5 +1,6 @@
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
+import { requestErrors } from "../error.ts";
 import { toAssignment } from "../match/assignment.ts";
 import { hasConnection, open, setConnection } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
@@ -80,12 +81,13 @@ export async function connect(
 }
 
 const replacedReason = "the agent connected anew";
+export const tokenVoid = "the token is no longer valid";
 
 /**
  * The agent's connection, on a shared store: noted on its row, so that any process reaches it by `tell`. The one it had
  * before is told to stop.
  * @returns what it was given before and has not begun, beside what it holds: to be pushed again
- * @throws `agent.not_found`, `agent.stopped`
+ * @throws `agent.not_found`, `agent.stopped`, `auth.required`
  */
 export async function attach(
   scope: Scope,
@@ -94,12 +96,15 @@ export async function attach(
     readonly connectionId: string;
     /** A gateway carries it, and ends it then at the latest. */
     readonly carriedUntil?: number | undefined;
+    /** Of the token it was opened with, which may have been replaced since. */
+    readonly tokenHash?: string | undefined;
     readonly holding?: readonly { readonly taskId: string; readonly fence: number }[] | undefined;
   },
 ): Promise<{ readonly agent: Info; readonly commands: Commands; readonly again: Assignment[] }> {
-  const { connectionId, carriedUntil } = options;
+  const { connectionId, carriedUntil, tokenHash } = options;
   let before: string | undefined;
   const row = await change(scope, id, (row, now) => {
+    if (tokenHash !== undefined && row.tokenHash !== tokenHash) throw requestErrors.unauthenticated(tokenVoid);
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
     if (isCalled(row)) throw delivered(row);
     before = row.connectionId;

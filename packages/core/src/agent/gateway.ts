@@ -4,7 +4,7 @@ import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { agentKey, connectionKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
-import { detach } from "./connect.ts";
+import { detach, tokenVoid } from "./connect.ts";
 import { notFound } from "./error.ts";
 import { change } from "./manage.ts";
 import { hangUp, send } from "./message.ts";
@@ -69,7 +69,7 @@ export async function holderOf(ports: Ports, connectionId: string): Promise<Hold
 }
 
 /**
- * Before a heartbeat counts: the token must still be valid, and the connection the agent's. One that was thought gone and
+ * Before a heartbeat counts, or the agent is stopped: the token must still be valid, and the connection the agent's. One that was thought gone and
  * is not is its again; one that was replaced is told to stop.
  * @returns whether it may go on
  */
@@ -81,7 +81,7 @@ export async function stillHolds(scope: Scope, connectionId: string, holder: Hol
     return false;
   };
   if (!row || row.state === "stopped") return stop("the agent was removed");
-  if (row.tokenHash !== holder.tokenHash) return stop("the token is no longer valid");
+  if (row.tokenHash !== holder.tokenHash) return stop(tokenVoid);
   if (row.connectionId === connectionId) return true;
   if (row.connectionId !== undefined) return stop("the agent connected anew");
   await change(scope, holder.agentId, (now) =>

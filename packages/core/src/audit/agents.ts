@@ -2,12 +2,12 @@ import { deadlineOf, heldMark, heldMarks, type Row } from "../agent/row.ts";
 import type { Item } from "../port/index.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey, indexKey } from "../rows.ts";
 import { timerFault } from "./owed.ts";
-import { type Books, count, hash, type Pass, pagesOf, readAll, report } from "./pass.ts";
+import { type Books, count, hash, type Pass, pagesOf, readAll, readEach, report } from "./pass.ts";
 
 /** Reads all agents: the slots each counts are those of the tasks it holds, its name and its token are its own. */
 export async function readAgents(pass: Pass, books: Books): Promise<void> {
   const { tenant } = books;
-  for (let shard = 0; shard < agentShards; shard++) {
+  await readEach(pass, Array(agentShards).keys(), async (shard) => {
     const pk = agentPartition(tenant, shard);
     for await (const page of pagesOf(pass, pk)) {
       const rows: Row[] = [];
@@ -29,7 +29,7 @@ export async function readAgents(pass: Pass, books: Books): Promise<void> {
         judge(pass, books, row, names[i], bearers[i]);
       }
     }
-  }
+  });
 }
 
 function addUp(books: Books, row: Row, shared = false): void {

@@ -2,6 +2,7 @@ import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
 import type { Retention } from "../retention/schema.ts";
 import type { Status } from "../task/schema.ts";
 import type { Code } from "./kinds.ts";
+import { tooLarge } from "./schema.ts";
 
 /** A finding, and all that it was judged by: what was seen twice alike, with a pause between, is so. */
 export interface Found {
@@ -51,6 +52,8 @@ export interface Books {
 export interface Pass {
   readonly ports: Ports;
   readonly now: number;
+  /** By the clock of the ports, when it is given up. */
+  readonly until: number;
   readonly found: Map<string, Found>;
   readonly rows: Record<string, number>;
   /** `kind/id` of each task and agent with a timer, and when the first is due. Undefined: the engine cannot tell. */
@@ -84,10 +87,14 @@ export function report(
   });
 }
 
-/** Every row of a partition, a page at a time; others get their turn between two pages. */
+/** Every row of a partition, a page at a time; others get their turn between two pages. @throws `audit.too_large` */
 export async function* pagesOf(pass: Pass, pk: string): AsyncGenerator<readonly Item[]> {
-  const { store } = pass.ports;
+  const { store, clock } = pass.ports;
   for (let after: string | undefined; ; ) {
+    if (clock.now() > pass.until) {
+      const rows = Object.values(pass.rows).reduce((sum, each) => sum + each, 0);
+      throw tooLarge(`after ${rows} rows the time of the call was over, and there were more`);
+    }
     const page = await store.query({ pk, limit: 200, ...(after !== undefined && { after }) });
     for (const { kind } of page.items) pass.rows[kind] = (pass.rows[kind] ?? 0) + 1;
     if (page.items.length > 0) yield page.items;
@@ -95,6 +102,23 @@ export async function* pagesOf(pass: Pass, pk: string): AsyncGenerator<readonly 
     if (page.last === undefined) return;
     after = page.last;
   }
+}
+
+/** Read at once where each read goes to another machine. In one process others would wait for all of them. */
+const lanes = 16;
+
+/** Reads each of these, on a shared store some at a time. What fails ends all of it. */
+export async function readEach<Of>(pass: Pass, all: Iterable<Of>, read: (each: Of) => Promise<void>): Promise<void> {
+  const left = all[Symbol.iterator]();
+  let failed = false;
+  const lane = async () => {
+    for (let next = left.next(); !next.done && !failed; next = left.next())
+      await read(next.value).catch((error) => {
+        failed = true;
+        throw error;
+      });
+  };
+  await Promise.all(Array.from({ length: pass.ports.shared ? lanes : 1 }, lane));
 }
 
 export async function readAll(store: Store, keys: readonly RowKey[]): Promise<(Item | undefined)[]> {

@@ -1,10 +1,16 @@
 import * as z from "zod";
 import { defineError } from "../error.ts";
+import { tenantName } from "../key/schema.ts";
 
-export const unsupported = defineError("audit.unsupported", {
-  status: 501,
-  title: "This server cannot read all its rows",
+export const tooLarge = defineError("audit.too_large", {
+  status: 422,
+  title: "There is more than one call can read",
   retry: "never",
+});
+
+export const Query = z.strictObject({
+  /** Whose rows are read. */
+  tenant: tenantName.optional(),
 });
 
 export const Finding = z.object({

@@ -18,7 +18,19 @@ import {
 } from "../rows.ts";
 import { deadlineOf, held, type Row, terminal } from "../task/row.ts";
 import { timerFault } from "./owed.ts";
-import { at, type Books, count, hash, keyText, type Pass, pagesOf, readAll, report, type Told } from "./pass.ts";
+import {
+  at,
+  type Books,
+  count,
+  hash,
+  keyText,
+  type Pass,
+  pagesOf,
+  readAll,
+  readEach,
+  report,
+  type Told,
+} from "./pass.ts";
 
 /** The lists a task belongs in, as `project` keeps them. */
 function listsOf(row: Row, shared: boolean): [IndexField, string][] {
@@ -46,7 +58,7 @@ interface Related {
 
 /** Reads all tasks: each by itself, with the rows it speaks of, and for the sums that others keep of them. */
 export async function readTasks(pass: Pass, books: Books): Promise<void> {
-  for (let shard = 0; shard < taskShards; shard++) {
+  await readEach(pass, Array(taskShards).keys(), async (shard) => {
     const pk = taskPartition(books.tenant, shard);
     for await (const page of pagesOf(pass, pk)) {
       const related: Related[] = [];
@@ -68,7 +80,7 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
       );
       for (const [i, { judge }] of related.entries()) judge(found[i]);
     }
-  }
+  });
   for (const [id, told] of books.told) {
     if (told.there || isRetired(pass, books, told)) continue;
     const problem = `the log tells of it (${told.status}), and there is no such task`;

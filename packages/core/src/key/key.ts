@@ -143,13 +143,32 @@ export async function list(
 /** Voids a key at once, and ends what still goes on by it. The last admin key of a tenant stays: without it nobody could make another. */
 export async function revoke(scope: Scope, id: string): Promise<void> {
   const { store } = scope.ports;
-  const row = (await store.get({ pk: keyListPartition(scope.tenant), sk: id })) as Row | undefined;
-  if (!row) throw notFound(`there is no key ${id}`);
-  if (row.role === "admin") {
-    const page = await store.query({ pk: keyListPartition(scope.tenant), limit: 1000 });
-    if (page.items.filter((item) => item.role === "admin").length === 1)
-      throw lastAdmin("this is the tenant's last admin key; make another first");
+  for (;;) {
+    const row = (await store.get({ pk: keyListPartition(scope.tenant), sk: id })) as Row | undefined;
+    if (!row) throw notFound(`there is no key ${id}`);
+    const other = row.role === "admin" ? await otherAdmin(scope, id) : undefined;
+    if (row.role === "admin" && !other) throw lastAdmin("this is the tenant's last admin key; make another first");
+    const { ok } = await store.transact([
+      { delete: { pk: row.pk, sk: row.sk } },
+      { delete: bearerKey(row.hash) },
+      // Written as it is: it must still be there, or two admins could revoke one another.
+      ...(other ? [{ put: other, if: { exists: true } }] : []),
+    ]);
+    if (!ok) continue;
+    tellRevoked(scope.ports, row.hash);
+    return;
   }
-  await store.transact([{ delete: { pk: row.pk, sk: row.sk } }, { delete: bearerKey(row.hash) }]);
-  tellRevoked(scope.ports, row.hash);
+}
+
+async function otherAdmin(scope: Scope, id: string): Promise<Item | undefined> {
+  for (let after: string | undefined; ; ) {
+    const page = await scope.ports.store.query({
+      pk: keyListPartition(scope.tenant),
+      limit: 200,
+      ...(after !== undefined && { after }),
+    });
+    const other = page.items.find((item) => item.role === "admin" && item.sk !== id);
+    if (other || page.last === undefined) return other;
+    after = page.last;
+  }
 }
