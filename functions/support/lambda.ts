@@ -16,7 +16,10 @@ const againSeconds = { first: 1, most: 120 } as const;
 let made: Aws | undefined;
 /** The ports, made at the first call and kept while this process lives. */
 export const aws = (): Aws =>
-  (made ??= createAws(configFromEnv(process.env), { outbound: createOutbound(outboundFromEnv(process.env)) }));
+  (made ??= createAws(configFromEnv(process.env), {
+    outbound: createOutbound(outboundFromEnv(process.env)),
+    onUnsent: (error) => report("connections", error),
+  }));
 
 /** One line of JSON, as Lambda's own lines are, for CloudWatch to search by field. */
 export function say(level: "INFO" | "ERROR", component: string, fields: object): void {

@@ -77,6 +77,7 @@ describe("messages to connections", () => {
     request.on("data", (chunk) => (body += chunk));
     request.on("end", () => {
       if (id === "gone") response.statusCode = 410;
+      else if (id === "refused") response.statusCode = 403;
       else if (busy-- > 0) response.statusCode = 503;
       else got.push(`${id}:${request.method === "DELETE" ? "ended" : body}`);
       response.end("{}");
@@ -92,9 +93,11 @@ describe("messages to connections", () => {
     server.close();
   });
 
-  test("leave in order before the invocation ends; one that is gone is told of", async () => {
+  test("leave in order before the invocation ends; one that is gone is told of, and what AWS refuses", async () => {
     const socketEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}/live`;
-    const aws = createAws({ ...configFromEnv(env), socketEndpoint }, { retry: { baseMs: 1 } });
+    const unsent: unknown[] = [];
+    const options = { retry: { baseMs: 1 }, onUnsent: (error: unknown) => void unsent.push(error) };
+    const aws = createAws({ ...configFromEnv(env), socketEndpoint }, options);
     const { live } = aws.ports;
     const gone: string[] = [];
     live.onGone(async (id) => void gone.push(id));
@@ -103,8 +106,10 @@ describe("messages to connections", () => {
       for (const n of [1, 2, 3]) live.publish("connection/abc", { n });
       live.publish("connection/abc", null);
       live.publish("connection/gone", {});
+      live.publish("connection/refused", {});
     });
     expect([got, gone]).toEqual([['abc:{"n":1}', 'abc:{"n":2}', 'abc:{"n":3}', "abc:ended"], ["gone"]]);
+    expect(unsent).toMatchObject([{ $metadata: { httpStatusCode: 403 } }]);
     await aws.close();
   });
 });

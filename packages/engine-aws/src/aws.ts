@@ -27,6 +27,8 @@ export interface AwsOptions {
   readonly onClient?: OnClient;
   /** How often who waits looks again, as nothing published in another process arrives. Default 1,000. */
   readonly pollMs?: number;
+  /** Told of a message to a connection that was given up: not that the connection is gone, but that AWS would not or could not. */
+  readonly onUnsent?: (error: unknown) => void;
   /** What calls agents with a webhook, a function or a queue. None unless given: then no such agent can be registered. */
   readonly outbound?: Outbound;
 }
@@ -93,6 +95,7 @@ export function assemble(
     ...parts,
     sockets: config.socketEndpoint !== undefined,
     pollMs: options.pollMs ?? 1_000,
+    onUnsent: options.onUnsent,
   });
   return {
     ports: {

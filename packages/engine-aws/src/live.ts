@@ -8,6 +8,8 @@ export interface LiveParts {
   /** Messages to connections go through API Gateway; without it they stay in the process like others. */
   readonly sockets: boolean;
   readonly pollMs: number;
+  /** Told of a message to a connection that was given up, unless the connection is gone. */
+  readonly onUnsent?: ((error: unknown) => void) | undefined;
 }
 
 export interface AwsLive extends Live {
@@ -23,7 +25,7 @@ const connections = "connection/";
  * Channels reach who listens in this process; `connection/<id>` reaches an API Gateway WebSocket from any process. A message
  * that cannot be brought to its connection in the retry budget is given up: the reader looks at the store.
  */
-export function createLive({ clients, caller, sockets, pollMs }: LiveParts): AwsLive {
+export function createLive({ clients, caller, sockets, pollMs, onUnsent = () => {} }: LiveParts): AwsLive {
   const { has, deliver, subscribe } = createChannels();
   const goneListeners = new Set<(connectionId: string) => Promise<void>>();
   const leaving = new Map<string, Promise<void>>();
@@ -40,7 +42,7 @@ export function createLive({ clients, caller, sockets, pollMs }: LiveParts): Aws
       });
     } catch (error) {
       const { name, $metadata } = error as { name?: string; $metadata?: { httpStatusCode?: number } };
-      if (name !== "GoneException" && $metadata?.httpStatusCode !== 410) return;
+      if (name !== "GoneException" && $metadata?.httpStatusCode !== 410) return onUnsent(error);
       for (const listener of goneListeners) await listener(connectionId).catch(() => {});
     }
   }
