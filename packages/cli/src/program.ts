@@ -103,20 +103,23 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 refused · 5 unreach
     )
     .action(run(async (options) => (await import("./command/dev.ts")).dev(io, options, version)));
 
+  /** What an agent is, however it is reached. */
+  const described = (command: Command, name: string) =>
+    command
+      .requiredOption("--name <name>", name)
+      .option("--capability <name[:level]>", "what it can do (repeat)", each(parse.capability))
+      .option("--concurrency <n>", "tasks at a time", parsed(parse.integer("concurrency", 1, 1000)), 1)
+      .option("--label <key=value>", "what it is like (repeat)", each(parse.label))
+      .option("--role <role>", "its role")
+      .option("--type <type>", "its type")
+      .option("--description <text>", "what it is for")
+      .option("--lease <duration>", "silence after which its work is given to others", parsed(parse.seconds), 60);
   const agent = program.command("agent").description("Be an agent");
-  remote(agent.command("run"))
+  described(remote(agent.command("run")), "unique; started again it takes the place of the one before")
     .description(
       "Make any program an agent: input on stdin as JSON, result on stdout, exit code other than 0 is a failure",
     )
     .argument("<command...>", "the program and its arguments, after --")
-    .requiredOption("--name <name>", "unique; started again it takes the place of the one before")
-    .option("--capability <name[:level]>", "what it can do (repeat)", each(parse.capability))
-    .option("--concurrency <n>", "tasks at a time", parsed(parse.integer("concurrency", 1, 1000)), 1)
-    .option("--label <key=value>", "what it is like (repeat)", each(parse.label))
-    .option("--role <role>", "its role")
-    .option("--type <type>", "its type")
-    .option("--description <text>", "what it is for")
-    .option("--lease <duration>", "silence after which its work is given to others", parsed(parse.seconds), 60)
     .option("--timeout <duration>", "longest run of one task", parsed(parse.seconds))
     .option("--kill-after <duration>", "time between SIGTERM and SIGKILL on cancel", parsed(parse.seconds), 5)
     .option("--grace <duration>", "how long a stop waits for what runs", parsed(parse.seconds), 30)
@@ -140,19 +143,11 @@ ${examples(
 )}`,
     )
     .action(run(async (command, options) => (await import("./command/agent-run.ts")).agentRun(io, command, options)));
-  shown(agent.command("register"))
+  described(shown(agent.command("register")), "unique")
     .description("Register an agent that runs elsewhere; its token, and the secret of a webhook, are shown this once")
-    .requiredOption("--name <name>", "unique")
     .option("--webhook <url>", "called by a signed POST; a secret of your own in WAGGLE_WEBHOOK_SECRET")
     .option("--lambda <arn>", "called by invoking this function")
     .option("--queue <url>", "called by a message to this SQS queue")
-    .option("--capability <name[:level]>", "what it can do (repeat)", each(parse.capability))
-    .option("--concurrency <n>", "tasks at a time", parsed(parse.integer("concurrency", 1, 1000)), 1)
-    .option("--label <key=value>", "what it is like (repeat)", each(parse.label))
-    .option("--role <role>", "its role")
-    .option("--type <type>", "its type")
-    .option("--description <text>", "what it is for")
-    .option("--lease <duration>", "silence after which its work is given to others", parsed(parse.seconds), 60)
     .option("--replace", "take the place of an agent of this name")
     .addHelpText(
       "after",

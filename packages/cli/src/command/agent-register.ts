@@ -1,19 +1,12 @@
 import type { Delivery } from "@waggle/sdk";
-import { type CommonOptions, withClient } from "../context.ts";
+import { type AgentOptions, offerOf } from "../agent-options.ts";
+import { withClient } from "../context.ts";
 import { exit, usage } from "../failure.ts";
 import { fields, safe } from "../format.ts";
 import { type Io, painter } from "../io.ts";
 import { document } from "../print.ts";
 
-interface Options extends CommonOptions {
-  name: string;
-  capability?: { name: string; level?: number }[];
-  concurrency: number;
-  label?: [string, string | number][];
-  role?: string;
-  type?: string;
-  description?: string;
-  lease: number;
+interface Options extends AgentOptions {
   webhook?: string;
   lambda?: string;
   queue?: string;
@@ -24,15 +17,9 @@ export const agentRegister = (io: Io, options: Options): Promise<number> => {
   const delivery = deliveryOf(io, options);
   return withClient(io, options, async ({ client, format }) => {
     const made = await client.agents.register({
-      name: options.name,
-      capabilities: options.capability ?? [],
-      labels: Object.fromEntries(options.label ?? []),
+      ...offerOf(options),
       maxConcurrency: options.concurrency,
-      leaseSeconds: options.lease,
       delivery,
-      ...(options.role !== undefined && { role: options.role }),
-      ...(options.type !== undefined && { type: options.type }),
-      ...(options.description !== undefined && { description: options.description }),
       ...(options.replace && { onConflict: "replace" as const }),
     });
     if (format === "json" || format === "yaml") {

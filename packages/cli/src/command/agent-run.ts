@@ -2,21 +2,12 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import { createAgent, type Handler, NonRetryableError, type TaskContext } from "@waggle/sdk";
+import { type AgentOptions, offerOf } from "../agent-options.ts";
 import { exit, Failure, usage } from "../failure.ts";
 import { safe } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
 
-interface Options {
-  url?: string;
-  key?: string;
-  name: string;
-  capability?: { name: string; level?: number }[];
-  concurrency: number;
-  label?: [string, string | number][];
-  role?: string;
-  type?: string;
-  description?: string;
-  lease: number;
+interface Options extends AgentOptions {
   timeout?: number;
   killAfter: number;
   grace: number;
@@ -70,17 +61,11 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
   };
 
   const agent = createAgent({
-    name: options.name,
-    capabilities: options.capability ?? [],
+    ...offerOf(options),
     handlers: { "*": handler },
     concurrency: options.concurrency,
-    labels: Object.fromEntries(options.label ?? []),
-    leaseSeconds: options.lease,
     graceSeconds: options.grace,
     transport: options.transport,
-    ...(options.role !== undefined && { role: options.role }),
-    ...(options.type !== undefined && { type: options.type }),
-    ...(options.description !== undefined && { description: options.description }),
     ...(options.url !== undefined && { url: options.url }),
     ...(options.key !== undefined && { key: options.key }),
     log: {
