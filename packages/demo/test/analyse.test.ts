@@ -518,6 +518,17 @@ describe("overview", () => {
     expect(told.weeks.at(-1)).toBe(1);
     expect(JSON.stringify(told)).not.toContain("secret");
   });
+  it.each([
+    [".ci/run", "scripts of its own"],
+    [".gitlab-ci.yaml", "GitLab CI"],
+    [".forgejo/workflows/test.yml", "Forgejo Actions"],
+    ["src/ci/run.ts", undefined],
+  ])("takes %s for CI: %s", async (path, label) => {
+    const made = repository();
+    made.commit({ [path]: "x\n" });
+    const { ci } = await overview({ ...(await at(made)), name: "sample" });
+    expect(ci).toEqual(label === undefined ? [] : [label]);
+  });
   it("never shows a password in a remote's address", () => {
     expect(publicRemote("https://token:x@host/a/b.git")).toBe("https://host/a/b");
     expect(publicRemote("git@host:a/b.git")).toBe("git@host:a/b");

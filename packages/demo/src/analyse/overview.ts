@@ -59,16 +59,24 @@ const licenses: readonly (readonly [RegExp, string])[] = [
 
 const ciFiles: readonly (readonly [RegExp, string])[] = [
   [/^\.github\/workflows\/[^/]+\.ya?ml$/, "GitHub Actions"],
-  [/^\.gitlab-ci\.yml$/, "GitLab CI"],
-  [/^\.circleci\/config\.yml$/, "CircleCI"],
-  [/^\.travis\.yml$/, "Travis CI"],
-  [/^azure-pipelines\.yml$/, "Azure Pipelines"],
+  [/^\.gitlab-ci\.ya?ml$/, "GitLab CI"],
+  [/^\.circleci\/config\.ya?ml$/, "CircleCI"],
+  [/^\.travis\.ya?ml$/, "Travis CI"],
+  [/^\.?azure-pipelines(\.ya?ml$|\/)/, "Azure Pipelines"],
   [/^Jenkinsfile$/, "Jenkins"],
   [/^\.buildkite\//, "Buildkite"],
-  [/^\.drone\.yml$/, "Drone"],
+  [/^\.drone\.ya?ml$/, "Drone"],
   [/^bitbucket-pipelines\.yml$/, "Bitbucket Pipelines"],
-  [/^\.cirrus\.yml$/, "Cirrus CI"],
+  [/^\.cirrus\.ya?ml$/, "Cirrus CI"],
   [/^\.woodpecker/, "Woodpecker"],
+  [/^\.?appveyor\.ya?ml$/, "AppVeyor"],
+  [/^\.semaphore\//, "Semaphore"],
+  [/^\.(forgejo|gitea)\/workflows\/[^/]+\.ya?ml$/, "Forgejo Actions"],
+  [/^\.build\.yml$|^\.builds\//, "SourceHut"],
+  [/^buildspec\.ya?ml$/, "AWS CodeBuild"],
+  [/^cloudbuild\.ya?ml$/, "Google Cloud Build"],
+  // Of no service: a script that any of them can call.
+  [/^\.?ci\//, "scripts of its own"],
 ];
 
 const manifests: Readonly<Record<string, string>> = {
