@@ -11,6 +11,12 @@ export interface Told {
 export function explainFailure(error: unknown): Told {
   if (error instanceof Failure) return { exitCode: error.exitCode, message: error.message, advice: error.advice };
   if (error instanceof WaggleConnectionError) {
+    if (error.code === "client.bad_address")
+      return {
+        exitCode: exit.usage,
+        message: error.message,
+        advice: "it is given by --url, WAGGLE_URL or `waggle config set url …`",
+      };
     return {
       exitCode: exit.unreachable,
       message: error.message,

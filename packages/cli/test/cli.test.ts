@@ -581,6 +581,22 @@ describe("completion", () => {
   });
 });
 
+describe("an address that is none", () => {
+  const told = { code: 2, out: "", err: expect.stringContaining('"localhost:9244" is not a server address') };
+
+  test.each([
+    ["of --url", ["status", "--url", "localhost:9244"]],
+    ["of an agent", ["agent", "run", "--name", "a", "--url", "localhost:9244", "--", "cat"]],
+  ])("%s is a wrong command line", async (_, argv) => {
+    expect(await waggle(...argv)).toMatchObject(told);
+  });
+
+  test("of WAGGLE_URL too", async () => {
+    process.env.WAGGLE_URL = "localhost:9244";
+    expect(await waggle("get", "tasks")).toMatchObject(told);
+  });
+});
+
 describe("waggle dev", () => {
   test("serves a folder, tells the address, and stops in order", async () => {
     const data = join(dir, "dev");

@@ -527,7 +527,7 @@ export function normalUrl(url: string): string {
   }
   if (!parsed || (parsed.protocol !== "http:" && parsed.protocol !== "https:")) {
     throw new WaggleConnectionError(
-      "client.unreachable",
+      "client.bad_address",
       `"${url}" is not a server address; expected http://… or https://…`,
     );
   }

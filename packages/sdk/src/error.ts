@@ -36,11 +36,13 @@ export class WaggleApiError extends Error {
   }
 }
 
-/** No answer: the server cannot be reached, or did not answer in time. */
+type ConnectionCode = "client.unreachable" | "client.timeout" | "client.bad_address";
+
+/** No answer: the server cannot be reached, did not answer in time, or its address is none. */
 export class WaggleConnectionError extends Error {
   override readonly name = "WaggleConnectionError";
-  readonly code: "client.unreachable" | "client.timeout";
-  constructor(code: "client.unreachable" | "client.timeout", message: string, cause?: unknown) {
+  readonly code: ConnectionCode;
+  constructor(code: ConnectionCode, message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
   }
