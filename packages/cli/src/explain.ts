@@ -57,6 +57,8 @@ function adviceFor(error: WaggleApiError): string | undefined {
       return "`waggle get agents` lists what there is";
     case "key.not_found":
       return "`waggle get keys` lists what there is";
+    case "limit.not_found":
+      return "`waggle get limits` lists what there is";
     case "task.not_retryable":
       return "`waggle describe task ID` shows where it stands";
     case "agent.exists":
