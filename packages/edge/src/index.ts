@@ -47,7 +47,7 @@ async function each(
 
 /** Times a message may come before its change: the message is sent first, and a change that never came needs none. */
 const earlyReceives = 3;
-const earlySeconds = [1, 5, 30] as const;
+const earlySeconds = [0, 0, 1, 5, 30] as const;
 
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => {
