@@ -154,6 +154,40 @@ describe("an agent that asks and says what it holds", () => {
 });
 
 describe("leaving", () => {
+  test("ends though its last task ends in the moment it is told to, or whoever ends that dies before it looks", async () => {
+    const [told, dead, removed] = [await system.agent("a"), await system.agent("b"), await system.agent("c")];
+    for (const id of [told, dead, removed]) {
+      const task = await system.task("x");
+      await system.lease(id);
+      const { store } = system.ports;
+      const { transact, get } = store;
+      const complete = () => Task.complete(system.as(id), task.id, { fence: 1 });
+      if (id === dead) {
+        await Agent.drain(system.admin, id);
+        const dying: typeof get = async (key) => {
+          if (key.sk === id && (await get(key))?.used === 0) throw new Error("died");
+          return get(key);
+        };
+        Object.assign(store, { get: dying });
+        await complete().catch(() => {});
+        Object.assign(store, { get });
+      } else {
+        Object.assign(store, {
+          transact: async (writes: Parameters<typeof transact>[0]) => {
+            Object.assign(store, { transact });
+            await complete();
+            return transact(writes);
+          },
+        });
+        if (id === told) await Agent.drain(system.admin, id);
+        else await Agent.remove(system.admin, id, { mode: "graceful", graceSeconds: 3600 });
+      }
+      await system.pass(20);
+    }
+    const events = await types();
+    expect(events.filter((type) => type === "agent.drained")).toHaveLength(2);
+    expect((await Agent.get(system.admin, removed)).status).toBe("stopped");
+  });
   test("drained, an agent gets no new work, finishes what it has, and says so", async () => {
     const a = await system.agent("a", { maxConcurrency: 2 });
     await system.task("x");

@@ -169,7 +169,7 @@ async function afterFreed(scope: Scope, before: Row, ended: Decision["ended"], n
   }
   directory.refresh(member);
   // What is remembered of its state may be old where others write too: whoever goes on with the agent reads it.
-  if (!shared && member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member);
+  if (!shared && member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member.id);
 }
 
 /**
@@ -193,7 +193,7 @@ export async function goOn(
   const known = agent && (() => true);
   const directory = await openFor(scope.ports, scope.tenant, before.agentId, known);
   const member = directory.members.get(before.agentId);
-  if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member);
+  if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member.id);
   if (member && isCalled(member.row)) {
     await serveAgent(scope, before.agentId);
     return undefined;
