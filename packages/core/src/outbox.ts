@@ -35,7 +35,7 @@ import {
 } from "./rows.ts";
 import { systemScope } from "./scope.ts";
 import { failBound, failIfBound, isRemoved, waitsForOne } from "./task/bound.ts";
-import { tellDependants } from "./task/dependency.ts";
+import { catchUp, tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
 import { held, payloadBytes, payloads, type Row, taskBytes, terminal, whole } from "./task/row.ts";
@@ -65,6 +65,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const bound: Row[] = [];
   const removed: AgentRow.Row[] = [];
   const leaving = new Map<string, AgentRow.Row>();
+  const unplaced: Row[] = [];
+  const waiting: Row[] = [];
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
@@ -86,9 +88,12 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const agentId = hasRoom(old, next);
     if (agentId !== undefined && !(ports.shared && next.kind === "task"))
       roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
-    if (!ports.shared && next.kind === "task")
-      for (const key of limitsLeft(old as Row | undefined, next))
-        limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
+    if (!ports.shared && next.kind === "task") {
+      const before = old as Row | undefined;
+      for (const key of limitsLeft(before, next)) limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
+      if (next.status === "queued" && next.parked === undefined && before?.status !== "queued") unplaced.push(next);
+      if (next.status === "scheduled" && next.unmet !== undefined && before?.unmet === undefined) waiting.push(next);
+    }
     if (next.kind === "task" && waitsForOne(old as Row | undefined, next)) bound.push(next);
     if (next.kind === "agent" && next.state === "stopped" && (old as AgentRow.Row | undefined)?.state !== "stopped")
       removed.push(next);
@@ -100,6 +105,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     if (next.dependants) told.push(next);
   }
   if (timers.length > 0) await arm(ports, timers);
+  if (unplaced.length > 0)
+    await ports.queues.dispatch.send(unplaced.map(({ tenant, id, rev }) => ({ body: { tenant, id, rev } })));
   if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
   for (const tenant of tenants) {
     const types = await subscribed(ports, tenant);
@@ -108,6 +115,7 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const key of results) await ports.blobs.delete(key);
   for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
+  for (const task of waiting) await catchUp(systemScope(ports, task.tenant, "outbox"), task);
   for (const { tenant, id } of leaving.values()) {
     const directory = ports.shared ? cacheOf(ports, tenant) : await open(ports, tenant);
     await emptied(systemScope(ports, tenant, "outbox"), directory, id);

@@ -82,8 +82,9 @@ export async function change(
     }
     if (unparked) writes.push(...unpark(scope, before));
     if (decision.extra) writes.push(...decision.extra);
-    // The message first: one without its change is dropped in the end, a change without its message would wait for ever.
-    if (status === "queued" && before.status !== "queued")
+    // The message first: one without its change is dropped in the end, a change without its message would wait until somebody looks.
+    // In one process the outbox sends it, from the change: that needs no order, and comes again after a crash.
+    if (scope.ports.shared && status === "queued" && before.status !== "queued")
       await queues.dispatch.send([{ body: { tenant: scope.tenant, id, rev: next.rev } }]);
     // By themselves, one after the other, they cost half. A crash between leaves the mark of a task the agent no longer holds,
     // which keeps its slots until the reconciler takes it away.

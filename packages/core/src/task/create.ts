@@ -509,8 +509,12 @@ async function admitted(scope: Scope, rows: readonly Row[], remembered: Put | un
   return left;
 }
 
-/** Messages go before rows: one that finds no task is dropped, a task without a message would wait for ever. */
+/**
+ * Messages go before rows: one that finds no task is dropped, a task without a message would wait until somebody looks. In one process
+ * the outbox sends them.
+ */
 async function announce(scope: Scope, rows: readonly Row[]): Promise<void> {
+  if (!scope.ports.shared) return;
   const messages = rows
     .filter((row) => row.status === "queued")
     .map((row) => ({ body: { tenant: scope.tenant, id: row.id } }));
