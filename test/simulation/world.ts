@@ -301,7 +301,7 @@ async function run(
     },
     async connect(worker: Worker) {
       const { id } = worker;
-      const { engine } = life;
+      let engine: EmbeddedEngine | undefined;
       const connectionId = `c${random()}`;
       const early: Agent.AgentMessage[] = [];
       let welcome = false;
@@ -313,7 +313,10 @@ async function run(
         else if ("revoked" in message) for (const taskId of message.revoked) worker.held.delete(taskId);
       };
       const options = { connectionId, holding: holding(worker), push };
-      const got = await call((scope) => Agent.connect(scope, id, options), agentOf(worker));
+      const got = await call((scope) => {
+        engine = life.engine;
+        return Agent.connect(scope, id, options);
+      }, agentOf(worker));
       if (typeof got === "string") return;
       welcome = true;
       for (const message of early) push(message);
