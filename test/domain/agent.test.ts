@@ -546,6 +546,27 @@ describe("limits", () => {
     await idle();
     expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0 });
   });
+  test("that an operator raises let those in that wait though whoever raised them died before it looked", async () => {
+    await system.agent("a", { maxConcurrency: 9 });
+    const a = await system.agent("b", { maxConcurrency: 9 });
+    await Limit.put(system.admin, "k", { concurrency: 1 });
+    const concurrency = [{ key: "k", limit: 9 }];
+    await system.task("first", { concurrency });
+    await system.lease(a);
+    const next = await system.task("next", { concurrency });
+    const { store } = system.ports;
+    const { transact } = store;
+    Object.assign(store, {
+      async transact(writes: Parameters<typeof transact>[0]) {
+        Object.assign(store, { transact });
+        await transact(writes);
+        throw new Error("died");
+      },
+    });
+    await expect(Limit.put(system.admin, "k", { concurrency: 2 })).rejects.toThrow("died");
+    await system.pass(3);
+    expect((await system.lease(a)).task.id).toBe(next.id);
+  });
   // Where processes share the store the reconciler sees to it (reconcile.test.ts).
   test.skipIf(mode.shared)("let the next task in though whoever ended the last died before it looked", async () => {
     const a = await system.agent("a", { maxConcurrency: 9 });
