@@ -48,6 +48,24 @@ async function retire(id: string): Promise<void> {
 
 const rowsOf = async (pk: string) => (await system.ports.store.query({ pk, limit: 1000 })).items;
 
+test("a new retention holds for what has ended though the server died in the moment it was set", async () => {
+  const task = await done("greet");
+  const { store } = system.ports;
+  const { write } = store;
+  Object.assign(store, {
+    async write(one: Parameters<typeof write>[0]) {
+      Object.assign(store, { write });
+      await write(one);
+      throw new Error("died");
+    },
+  });
+  await expect(Retention.put(system.admin, { taskSeconds: 3600 })).rejects.toThrow("died");
+  system = await system.reopen();
+  await system.pass(10);
+  const { keptUntil, finishedAt } = await system.get(task.id);
+  expect(Date.parse(keptUntil as string) - Date.parse(finishedAt as string)).toBe(3600 * 1000);
+});
+
 describe("a finished task", () => {
   test("is deleted with its lists, events, payloads and count once its retention is over", async () => {
     const large = JSON.stringify("x".repeat(70_000));
