@@ -51,6 +51,23 @@ describe("registration", () => {
     expect(await code(Task.complete(system.as(id), task.id, { fence }))).toBe("task.lease_lost");
     expect((await system.lease(id)).task).toMatchObject({ id: task.id, attempt: 1, fence: fence + 1 });
   });
+  test("with onConflict replace, though it dies halfway and nobody comes again, keeps nothing the old one held", async () => {
+    const [id, other] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b")];
+    const task = await system.task("x");
+    await system.lease(id);
+    const { store } = system.ports;
+    const { transact } = store;
+    Object.assign(store, {
+      async transact(writes: Parameters<typeof transact>[0]) {
+        Object.assign(store, { transact });
+        await transact(writes);
+        throw new Error("died");
+      },
+    });
+    await expect(system.agent("a", { onConflict: "replace", leaseSeconds: 10 })).rejects.toThrow("died");
+    await system.pass(15);
+    expect((await system.lease(other)).task.id).toBe(task.id);
+  });
   test("of an agent another tenant has is not seen by this one", async () => {
     const id = await system.agent("a");
     expect(await code(Agent.get(system.tenant("other"), id))).toBe("agent.not_found");
