@@ -1,3 +1,4 @@
+import { readTask } from "../match/assignment.ts";
 import { policyOf, setPolicy } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
@@ -77,7 +78,12 @@ async function renewed(scope: Scope, task: Row): Promise<Update | Delete | undef
 /** Takes away what only a task that is gone needed. Lists and counters follow by the projection. */
 export async function clear(scope: Scope, task: Row): Promise<void> {
   const { blobs } = scope.ports;
-  for (const key of [task.inputBlob, task.resultBlob]) if (key !== undefined) await blobs.delete(key);
+  // A caller may have given the id to another task since, which then has all of this.
+  const other = await readTask(scope, task.id);
+  const kept = [other?.inputBlob, other?.resultBlob];
+  for (const key of [task.inputBlob, task.resultBlob])
+    if (key !== undefined && !kept.includes(key)) await blobs.delete(key);
+  if (other) return;
   if (task.dependants) await empty(scope, dependantPartition(scope.tenant, task.id));
   const { eventSeconds, taskSeconds } = (await policyOf(scope.ports, scope.tenant)).retention;
   // Else they expire by themselves, before the task does.
