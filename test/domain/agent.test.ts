@@ -1,4 +1,4 @@
-import { Agent, EventLog, Limit, Task } from "@waggle/core";
+import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -750,6 +750,21 @@ describe("tasks that name their agent", () => {
     for (const task of tasks) expect(await system.get(task.id)).toMatchObject(failed);
     expect(await Limit.get(system.admin, "k")).toMatchObject({ running: 0, waiting: 0 });
     expect(await code(Task.retry(system.admin, held.id))).toBe("task.not_retryable");
+  });
+  test("are answered to whoever submits them again, though it was removed since", async () => {
+    const id = await system.agent("a");
+    const input = Task.Create.parse({ type: "x", agentId: id });
+    const named = { ...input, id: createId("tsk", system.clock.now(), system.ports.random) };
+    const submits = [
+      () => Task.create(system.admin, input, { idempotency: { key: "k", hash: "h" } }),
+      () => Task.create(system.admin, named),
+    ];
+    const tasks = [];
+    for (const submit of submits) tasks.push((await submit()).task);
+    await Agent.remove(system.admin, id, { mode: "force", graceSeconds: 0 });
+    for (const [i, submit] of submits.entries())
+      expect(await submit()).toMatchObject({ task: { id: tasks[i]?.id }, replayed: true });
+    expect(await code(Task.create(system.admin, input))).toBe("request.invalid");
   });
   test("wait on for one that is paused, lost or replaced by another process", async () => {
     const id = await system.agent("a", { leaseSeconds: 5 });
