@@ -1,4 +1,4 @@
-import { Agent, EventLog, Limit, Task } from "@waggle/core";
+import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -50,6 +50,23 @@ describe("registration", () => {
     expect(await system.get(task.id)).toMatchObject({ status: "queued", attempt: 0 });
     expect(await code(Task.complete(system.as(id), task.id, { fence }))).toBe("task.lease_lost");
     expect((await system.lease(id)).task).toMatchObject({ id: task.id, attempt: 1, fence: fence + 1 });
+  });
+  test("with onConflict replace, though it dies halfway and nobody comes again, keeps nothing the old one held", async () => {
+    const [id, other] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b")];
+    const task = await system.task("x");
+    await system.lease(id);
+    const { store } = system.ports;
+    const { transact } = store;
+    Object.assign(store, {
+      async transact(writes: Parameters<typeof transact>[0]) {
+        Object.assign(store, { transact });
+        await transact(writes);
+        throw new Error("died");
+      },
+    });
+    await expect(system.agent("a", { onConflict: "replace", leaseSeconds: 10 })).rejects.toThrow("died");
+    await system.pass(15);
+    expect((await system.lease(other)).task.id).toBe(task.id);
   });
   test("of an agent another tenant has is not seen by this one", async () => {
     const id = await system.agent("a");
@@ -154,6 +171,40 @@ describe("an agent that asks and says what it holds", () => {
 });
 
 describe("leaving", () => {
+  test("ends though its last task ends in the moment it is told to, or whoever ends that dies before it looks", async () => {
+    const [told, dead, removed] = [await system.agent("a"), await system.agent("b"), await system.agent("c")];
+    for (const id of [told, dead, removed]) {
+      const task = await system.task("x");
+      await system.lease(id);
+      const { store } = system.ports;
+      const { transact, get } = store;
+      const complete = () => Task.complete(system.as(id), task.id, { fence: 1 });
+      if (id === dead) {
+        await Agent.drain(system.admin, id);
+        const dying: typeof get = async (key) => {
+          if (key.sk === id && (await get(key))?.used === 0) throw new Error("died");
+          return get(key);
+        };
+        Object.assign(store, { get: dying });
+        await complete().catch(() => {});
+        Object.assign(store, { get });
+      } else {
+        Object.assign(store, {
+          transact: async (writes: Parameters<typeof transact>[0]) => {
+            Object.assign(store, { transact });
+            await complete();
+            return transact(writes);
+          },
+        });
+        if (id === told) await Agent.drain(system.admin, id);
+        else await Agent.remove(system.admin, id, { mode: "graceful", graceSeconds: 3600 });
+      }
+      await system.pass(20);
+    }
+    const events = await types();
+    expect(events.filter((type) => type === "agent.drained")).toHaveLength(2);
+    expect((await Agent.get(system.admin, removed)).status).toBe("stopped");
+  });
   test("drained, an agent gets no new work, finishes what it has, and says so", async () => {
     const a = await system.agent("a", { maxConcurrency: 2 });
     await system.task("x");
@@ -512,6 +563,27 @@ describe("limits", () => {
     await idle();
     expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0 });
   });
+  test("that an operator raises let those in that wait though whoever raised them died before it looked", async () => {
+    await system.agent("a", { maxConcurrency: 9 });
+    const a = await system.agent("b", { maxConcurrency: 9 });
+    await Limit.put(system.admin, "k", { concurrency: 1 });
+    const concurrency = [{ key: "k", limit: 9 }];
+    await system.task("first", { concurrency });
+    await system.lease(a);
+    const next = await system.task("next", { concurrency });
+    const { store } = system.ports;
+    const { transact } = store;
+    Object.assign(store, {
+      async transact(writes: Parameters<typeof transact>[0]) {
+        Object.assign(store, { transact });
+        await transact(writes);
+        throw new Error("died");
+      },
+    });
+    await expect(Limit.put(system.admin, "k", { concurrency: 2 })).rejects.toThrow("died");
+    await system.pass(3);
+    expect((await system.lease(a)).task.id).toBe(next.id);
+  });
   // Where processes share the store the reconciler sees to it (reconcile.test.ts).
   test.skipIf(mode.shared)("let the next task in though whoever ended the last died before it looked", async () => {
     const a = await system.agent("a", { maxConcurrency: 9 });
@@ -678,6 +750,21 @@ describe("tasks that name their agent", () => {
     for (const task of tasks) expect(await system.get(task.id)).toMatchObject(failed);
     expect(await Limit.get(system.admin, "k")).toMatchObject({ running: 0, waiting: 0 });
     expect(await code(Task.retry(system.admin, held.id))).toBe("task.not_retryable");
+  });
+  test("are answered to whoever submits them again, though it was removed since", async () => {
+    const id = await system.agent("a");
+    const input = Task.Create.parse({ type: "x", agentId: id });
+    const named = { ...input, id: createId("tsk", system.clock.now(), system.ports.random) };
+    const submits = [
+      () => Task.create(system.admin, input, { idempotency: { key: "k", hash: "h" } }),
+      () => Task.create(system.admin, named),
+    ];
+    const tasks = [];
+    for (const submit of submits) tasks.push((await submit()).task);
+    await Agent.remove(system.admin, id, { mode: "force", graceSeconds: 0 });
+    for (const [i, submit] of submits.entries())
+      expect(await submit()).toMatchObject({ task: { id: tasks[i]?.id }, replayed: true });
+    expect(await code(Task.create(system.admin, input))).toBe("request.invalid");
   });
   test("wait on for one that is paused, lost or replaced by another process", async () => {
     const id = await system.agent("a", { leaseSeconds: 5 });

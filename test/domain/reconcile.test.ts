@@ -95,6 +95,22 @@ test.each([["when its caller asks again"], ["a minute later"]])(
   },
 );
 
+test("a task that was not told hours ago that what it waits for has ended goes on within half an hour", async () => {
+  const a = await agent("one");
+  const first = await task();
+  const id = await task({ dependsOn: [first] });
+  await fleet.engine.ports.store.write({ delete: { pk: `acme#D#${first}`, sk: id } });
+  await Task.complete(fleet.process().scope({ role: "agent", id: a }), first, { fence: 1 });
+  await fleet.pass(7200, 600);
+  let unmet = 0;
+  for (let left = 30; left > 0 && unmet === 0; left--) {
+    await fleet.pass(60, 60);
+    ({ unmet = 0 } = await minute());
+  }
+  expect(unmet).toBe(1);
+  expect((await get(id)).status).toBe("queued");
+});
+
 test("a minute later a task that waits at a limit goes on though whoever left it died before it looked", async () => {
   const id = await agent("one", 2);
   const concurrency = [{ key: "k", limit: 1 }];

@@ -1,4 +1,5 @@
 import {
+  createId,
   DeadLetter,
   EventLog,
   idempotencyKey,
@@ -47,6 +48,44 @@ async function retire(id: string): Promise<void> {
 }
 
 const rowsOf = async (pk: string) => (await system.ports.store.query({ pk, limit: 1000 })).items;
+
+test("what a caller made anew under the id of a task that was deleted keeps its input, though that is cleared up late", async () => {
+  const id = createId("tsk", system.clock.now(), system.ports.random);
+  const input = JSON.stringify("x".repeat(70_000)) as JsonText;
+  const first = await done("greet", { id, input });
+  const { batchWrite } = system.ports.store;
+  const key = { pk: "", sk: id };
+  for (let shard = 0; key.pk === "" && shard < 16; shard++)
+    if (await store.get({ pk: `acme#T#${shard}`, sk: id })) key.pk = `acme#T#${shard}`;
+  // Gone, and there again, before anybody looks.
+  const ended = await store.get(key);
+  await batchWrite([{ delete: key }]);
+  const again = Task.create(system.admin, Task.Create.parse({ id, type: "greet", input }));
+  expect((await again).task.id).toBe(first.id);
+  await system.quiet();
+  expect(ended?.inputBlob).toBeDefined();
+  // The log tells of both as of one.
+  system.damaged.add("event.order");
+  expect(await system.get(id)).toMatchObject({ status: "queued", input });
+});
+
+test("a new retention holds for what has ended though the server died in the moment it was set", async () => {
+  const task = await done("greet");
+  const { store } = system.ports;
+  const { write } = store;
+  Object.assign(store, {
+    async write(one: Parameters<typeof write>[0]) {
+      Object.assign(store, { write });
+      await write(one);
+      throw new Error("died");
+    },
+  });
+  await expect(Retention.put(system.admin, { taskSeconds: 3600 })).rejects.toThrow("died");
+  system = await system.reopen();
+  await system.pass(10);
+  const { keptUntil, finishedAt } = await system.get(task.id);
+  expect(Date.parse(keptUntil as string) - Date.parse(finishedAt as string)).toBe(3600 * 1000);
+});
 
 describe("a finished task", () => {
   test("is deleted with its lists, events, payloads and count once its retention is over", async () => {

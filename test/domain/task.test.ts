@@ -124,6 +124,25 @@ describe("a task", () => {
   });
 });
 
+// Where others share the store the reconciler sees to it (reconcile.test.ts).
+test.skipIf(mode.shared)(
+  "a task finds an agent though the store kept it waiting for seconds as it was to be stored",
+  async () => {
+    const agent = await system.agent("a");
+    const { store } = system.ports;
+    const { transact } = store;
+    Object.assign(store, {
+      async transact(writes: Parameters<typeof transact>[0]) {
+        Object.assign(store, { transact });
+        await system.pass(3);
+        return transact(writes);
+      },
+    });
+    const task = await system.task("x", { concurrency: [{ key: "k", limit: 1 }] });
+    expect((await system.lease(agent)).task.id).toBe(task.id);
+  },
+);
+
 describe("retries", () => {
   test("begin anew after the back-off until the attempts are used up, then the task is a dead letter", async () => {
     const { DeadLetter } = await import("@waggle/core");
@@ -367,6 +386,33 @@ describe("dependencies", () => {
     await system.quiet();
     expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "queued" });
   });
+  // Where others share the store the reconciler sees to it (reconcile.test.ts).
+  test.skipIf(mode.shared)(
+    "that ended while a submit died, before it looked, are looked at though nobody asks again",
+    async () => {
+      const agent = await system.agent("a");
+      const one = await system.task("x");
+      const { store } = system.ports;
+      const { transact, get } = store;
+      const dying = async () => {
+        Object.assign(store, { get });
+        throw new Error("died");
+      };
+      Object.assign(store, {
+        async transact(writes: Parameters<typeof transact>[0]) {
+          Object.assign(store, { transact });
+          await finish(agent);
+          await system.quiet();
+          const stored = await transact(writes);
+          Object.assign(store, { get: dying });
+          return stored;
+        },
+      });
+      await expect(system.task("after", { dependsOn: [one.id] })).rejects.toThrow("died");
+      await system.quiet();
+      expect((await system.lease(agent)).task.type).toBe("after");
+    },
+  );
   test("that ended while a submit died, before it looked, are looked at by the submit that comes again", async () => {
     const agent = await system.agent("a");
     const one = await system.task("x");

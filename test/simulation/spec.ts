@@ -5,7 +5,7 @@ import type { Task } from "@waggle/core";
  * rely on of what they were told. Nothing here is taken from the code it is held against.
  */
 
-type Status = "scheduled" | "queued" | "assigned" | "running" | "completed" | "failed" | "cancelled" | "expired";
+export type Status = "scheduled" | "queued" | "assigned" | "running" | "completed" | "failed" | "cancelled" | "expired";
 
 /** One entry of a task's history, as its owner reads it. */
 interface Entry {
@@ -18,9 +18,16 @@ const held = (status: Status) => status === "assigned" || status === "running";
 const over = (status: Status) => ["completed", "failed", "cancelled", "expired"].includes(status);
 
 /** Why one state of a task may not follow another; undefined where it may. */
-export function stepFault(before: Entry, after: Entry, maxAttempts: number): string | undefined {
+export function stepFault(
+  before: Entry,
+  after: Entry,
+  { maxAttempts, retries }: Pick<Seen, "maxAttempts" | "retries">,
+): string | undefined {
   const step = `${before.status} (attempt ${before.attempt}) → ${after.status} (attempt ${after.attempt})`;
-  if (over(before.status)) return `${step}: it had ended`;
+  if (over(before.status)) {
+    const again = before.status !== "completed" && (after.status === "queued" || after.status === "scheduled");
+    return again && after.attempt === 0 && may(retries) ? undefined : `${step}: it had ended`;
+  }
   switch (after.status) {
     case "assigned":
       if (before.status !== "queued") return `${step}: only what is queued is given to an agent`;
@@ -50,6 +57,7 @@ export function stepFault(before: Entry, after: Entry, maxAttempts: number): str
 
 /** What a call was answered. `lost`: the server died before it answered, so that it may have happened or not. */
 type Answer = "yes" | "no" | "lost";
+const may = (answers: readonly Answer[]): boolean => answers.some((answer) => answer !== "no");
 
 /** What callers saw of one task. */
 interface Seen {
@@ -60,6 +68,11 @@ interface Seen {
   readonly completions: { readonly fence: number; readonly answer: Answer }[];
   readonly failures: { readonly fence: number; readonly answer: Answer }[];
   readonly cancels: Answer[];
+  readonly retries: Answer[];
+  /** Its owner set a time for something. */
+  readonly timed: boolean;
+  /** Only this agent may do it. */
+  readonly boundAgentId: string | undefined;
   /** Who was given it, under which fence. */
   readonly fences: Map<number, string>;
 }
@@ -72,7 +85,6 @@ export function createSpec() {
 
   function endFaults(seen: Seen, info: Task.Info): string[] {
     const { id, completions, failures, cancels } = seen;
-    const may = (calls: readonly { answer: Answer }[]) => calls.some(({ answer }) => answer !== "no");
     const accepted = completions.filter(({ answer }) => answer === "yes");
     const found: string[] = [];
     if (new Set(accepted.map(({ fence }) => fence)).size > 1) found.push(`${id} was completed twice`);
@@ -87,11 +99,20 @@ export function createSpec() {
         break;
       }
       case "failed":
-        if (!may(failures) && info.error?.code !== "task.dependency_failed" && info.attempt < seen.maxAttempts)
+        if (info.error?.code === "task.agent_removed") {
+          if (seen.boundAgentId === undefined) found.push(`${id} failed for want of an agent it did not name`);
+        } else if (
+          !may(failures.map(({ answer }) => answer)) &&
+          info.error?.code !== "task.dependency_failed" &&
+          info.attempt < seen.maxAttempts
+        )
           found.push(`${id} failed and nobody said so`);
         break;
+      case "expired":
+        if (!seen.timed) found.push(`${id} expired, and it had all the time there is`);
+        break;
       case "cancelled":
-        if (!cancels.some((answer) => answer !== "no")) found.push(`${id} is cancelled and nobody asked for it`);
+        if (!may(cancels)) found.push(`${id} is cancelled and nobody asked for it`);
         break;
       default:
         found.push(`${id} is ${info.status} and was to end`);
@@ -102,8 +123,9 @@ export function createSpec() {
   return {
     faults,
     /** A submit was acknowledged: from now on the task is there. */
-    submitted(id: string, { maxAttempts, dependsOn }: Pick<Seen, "maxAttempts" | "dependsOn">): void {
-      tasks.set(id, { id, maxAttempts, dependsOn, completions: [], failures: [], cancels: [], fences: new Map() });
+    submitted(id: string, asked: Pick<Seen, "maxAttempts" | "dependsOn" | "timed" | "boundAgentId">): void {
+      const calls = { completions: [], failures: [], cancels: [], retries: [] };
+      tasks.set(id, { id, ...asked, ...calls, fences: new Map() });
     },
     ids: (): string[] => [...tasks.keys()],
     known: (id: string): boolean => tasks.has(id),
@@ -116,23 +138,30 @@ export function createSpec() {
     completed: (id: string, fence: number, answer: Answer): void => void of(id).completions.push({ fence, answer }),
     failed: (id: string, fence: number, answer: Answer): void => void of(id).failures.push({ fence, answer }),
     cancelled: (id: string, answer: Answer): void => void of(id).cancels.push(answer),
+    retried: (id: string, answer: Answer): void => void of(id).retries.push(answer),
 
-    /** Compares what callers were told with what is stored, once all has ended. */
-    contradicted(stored: ReadonlyMap<string, Task.Info>): string[] {
+    /**
+     * Compares what callers were told with what is stored, once all has ended.
+     * @param told the last that the log tells of each task: one that has ended may have been deleted since
+     */
+    contradicted(stored: ReadonlyMap<string, Task.Info>, told: ReadonlyMap<string, Status>): string[] {
       const found = [...faults];
       for (const seen of tasks.values()) {
         const info = stored.get(seen.id);
         if (!info) {
-          found.push(`${seen.id} was acknowledged and is lost`);
+          const last = told.get(seen.id);
+          if (last === undefined || !over(last)) found.push(`${seen.id} was acknowledged and is lost`);
+          else if (last !== "completed" && seen.completions.some(({ answer }) => answer === "yes"))
+            found.push(`${seen.id} was acknowledged as completed and had ${last}`);
           continue;
         }
         found.push(...endFaults(seen, info));
         for (const on of seen.dependsOn)
-          if (info.status === "completed" && stored.get(on)?.status !== "completed")
+          if (info.status === "completed" && (stored.get(on)?.status ?? told.get(on)) !== "completed")
             found.push(`${seen.id} was done and ${on}, which it waits for, was not`);
         const history = info.history as readonly Entry[];
         for (let i = 1; i < history.length; i++) {
-          const fault = stepFault(history[i - 1] as Entry, history[i] as Entry, seen.maxAttempts);
+          const fault = stepFault(history[i - 1] as Entry, history[i] as Entry, seen);
           if (fault) found.push(`${seen.id}: ${fault}`);
         }
       }

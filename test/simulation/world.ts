@@ -1,24 +1,47 @@
 import { createHash } from "node:crypto";
-import { Agent, type Clock, EventLog, isError, type JsonText, type Random, type Scope, Task } from "@waggle/core";
+import {
+  Agent,
+  type Clock,
+  EventLog,
+  isError,
+  type JsonText,
+  type Random,
+  Retention,
+  type Scope,
+  Task,
+} from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { type EmbeddedEngine, openOn } from "../../packages/engine-embedded/src/engine.ts";
 import { randomOf } from "../chaos/plan.ts";
 import { drive, manualClock } from "../support/system.ts";
 import { createDisk, type Session } from "./disk.ts";
-import { createSpec } from "./spec.ts";
+import { createSpec, type Status } from "./spec.ts";
 
 /** One thing that happens; `turns` of the event loop pass before it, in which whatever is under way goes on. */
 export type Step = { readonly turns: number } & (
-  | { readonly do: "submit"; readonly kind: "plain" | "following" | "limited" | "delayed" | "urgent" | "batch" }
-  | { readonly do: "lease" | "complete" | "fail" | "release" | "beat"; readonly who: number }
+  | { readonly do: "submit"; readonly kind: Kind; readonly who: number }
+  | { readonly do: Act; readonly who: number }
   | { readonly do: "cancel"; readonly which: number }
+  | { readonly do: "retry"; readonly which: number }
+  | { readonly do: "keep"; readonly seconds: number }
   | { readonly do: "pass"; readonly seconds: number }
   | { readonly do: "crash" }
 );
 
+/** What a task asks for beside an agent. */
+export type Kind = "plain" | "following" | "limited" | "delayed" | "urgent" | "batch" | Rarer;
+type Rarer = "limited batch" | "rated" | "sticky" | "bound" | "timed";
+
+/** What an agent does, and what is done with it. */
+export type Act = "lease" | "complete" | "fail" | "release" | "beat" | "connect" | "disconnect" | Managed;
+type Managed = "pause" | "drain" | "resume" | "leave" | "remove" | "replace";
+
 interface Worker {
-  readonly id: string;
+  readonly name: string;
+  id: string;
   readonly held: Map<string, number>;
+  /** Ends its connection, if it has one. */
+  disconnect: (() => Promise<void>) | undefined;
 }
 
 /** One life of the server, from its start to the crash. */
@@ -196,40 +219,69 @@ async function run(
   const answerOf = (got: { value: unknown } | "no" | "lost") => (typeof got === "string" ? got : ("yes" as const));
   const agentOf = (worker: Worker): Scope["actor"] => ({ role: "agent", id: worker.id });
 
-  const submits: Record<Extract<Step, { do: "submit" }>["kind"], () => object> = {
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T;
+  const timeouts = [{ queueSeconds: 2 }, { runSeconds: 2 }, { totalSeconds: 6 }, { heartbeatSeconds: 2 }] as const;
+  const limit = { concurrency: [{ key: "k", limit: 1 }] };
+  const submits: Record<Kind, (who: Worker) => object> = {
     plain: () => ({}),
     urgent: () => ({ priority: 9, tags: ["u"] }),
-    limited: () => ({ concurrency: [{ key: "k", limit: 1 }] }),
+    limited: () => limit,
     delayed: () => ({ delaySeconds: 3 }),
     following: () => ({ dependsOn: spec.ids().slice(-2) }),
     batch: () => ({}),
+    "limited batch": () => limit,
+    rated: () => ({ rate: { key: "r", limit: 2, perSeconds: 3 } }),
+    sticky: () => ({ stickyKey: "s" }),
+    bound: ({ id }) => ({ agentId: id }),
+    timed: () => ({ timeouts: pick(timeouts) }),
   };
-  async function submit(kind: keyof typeof submits): Promise<void> {
+  async function submit(kind: Kind, who: Worker): Promise<void> {
     const retry = { maxAttempts, initialSeconds: 1, maxSeconds: 1 };
-    const asked = { type: kind, requires: [{ capability: "x" }], retry, ...submits[kind]() };
+    const asked = { type: kind, requires: [{ capability: "x" }], retry, ...submits[kind](who) };
     const key = { key: `k${spec.ids().length}.${random()}`, hash: "h" };
+    const atomic = random() < 0.5;
     // A caller sends it again until it is answered.
     for (;;) {
       const got = await call(async (scope) => {
-        if (kind !== "batch") return [(await Task.create(scope, Task.Create.parse(asked), { idempotency: key })).task];
+        if (!kind.endsWith("batch"))
+          return [(await Task.create(scope, Task.Create.parse(asked), { idempotency: key })).task];
         const tasks = [
           { ...asked, ref: "a" },
           { ...asked, dependsOn: ["ref:a"] },
         ];
-        const { results } = await Task.createBatch(scope, { tasks, atomic: random() < 0.5 }, { idempotency: key });
+        const { results } = await Task.createBatch(scope, { tasks, atomic }, { idempotency: key });
         return results.flatMap((each) => ("task" in each ? [each.task] : []));
       });
-      if (typeof got === "string") continue;
-      for (const { id, dependsOn } of got.value) spec.submitted(id, { maxAttempts, dependsOn });
+      if (got === "lost") continue;
+      // What it was to follow has been deleted, or its agent was removed.
+      if (got === "no") return;
+      for (const { id, dependsOn, timeouts, boundAgentId } of got.value)
+        spec.submitted(id, { maxAttempts, dependsOn, timed: Object.keys(timeouts).length > 0, boundAgentId });
       return;
     }
   }
-  const take = (worker: Worker, given: readonly Task.Assignment[]) => {
+  const take = (worker: Worker, id: string, given: readonly Task.Assignment[]) => {
     for (const { task, fence } of given) {
       if (!spec.known(task.id)) continue;
-      spec.given(task.id, fence, worker.id);
-      worker.held.set(task.id, fence);
+      spec.given(task.id, fence, id);
+      if (worker.id === id) worker.held.set(task.id, fence);
     }
+  };
+  const register = async (worker: Worker) => {
+    const offer = { name: worker.name, capabilities: [{ name: "x" }], maxConcurrency: slots, leaseSeconds };
+    for (;;) {
+      const input = Agent.Register.parse({ ...offer, onConflict: "replace" });
+      const got = await call((scope) => Agent.register(scope, input));
+      if (typeof got === "string") continue;
+      worker.id = got.value.agent.id;
+      worker.held.clear();
+      worker.disconnect = undefined;
+      return;
+    }
+  };
+  /** By an operator, who asks until it is answered. */
+  const manage = async (run: (scope: Scope) => Promise<unknown>) => {
+    while ((await call(run)) === "lost");
   };
   const holding = (worker: Worker) => [...worker.held].map(([taskId, fence]) => ({ taskId, fence }));
   const one = (worker: Worker): [string, number] | undefined => {
@@ -238,11 +290,54 @@ async function run(
     return first;
   };
 
-  const acts = {
+  const acts: Record<Act, (worker: Worker) => Promise<unknown>> = {
     async lease(worker: Worker) {
-      const got = await call((scope) => Agent.lease(scope, worker.id, { max: slots, waitSeconds: 0 }), agentOf(worker));
-      if (typeof got !== "string") take(worker, got.value);
+      const { id } = worker;
+      const got = await call(async (scope) => {
+        await Agent.seen(scope, id);
+        return Agent.lease(scope, id, { max: slots, waitSeconds: 0 });
+      }, agentOf(worker));
+      if (typeof got !== "string") take(worker, id, got.value);
     },
+    async connect(worker: Worker) {
+      const { id } = worker;
+      let engine: EmbeddedEngine | undefined;
+      const connectionId = `c${random()}`;
+      const early: Agent.AgentMessage[] = [];
+      let welcome = false;
+      const push = (message: Agent.AgentMessage) => {
+        if (life.engine !== engine) return;
+        // What is pushed before the connection stands leaves with the welcome.
+        if (!welcome) early.push(message);
+        else if ("assign" in message) take(worker, id, message.assign);
+        else if ("revoked" in message) for (const taskId of message.revoked) worker.held.delete(taskId);
+      };
+      const options = { connectionId, holding: holding(worker), push };
+      const got = await call((scope) => {
+        engine = life.engine;
+        return Agent.connect(scope, id, options);
+      }, agentOf(worker));
+      if (typeof got === "string") return;
+      welcome = true;
+      for (const message of early) push(message);
+      worker.disconnect = async () => {
+        if (life.engine === engine) await got.value.disconnect();
+      };
+    },
+    async disconnect(worker: Worker) {
+      await worker.disconnect?.();
+      worker.disconnect = undefined;
+    },
+    pause: ({ id }) => manage((scope) => Agent.pause(scope, id)),
+    drain: ({ id }) => manage((scope) => Agent.drain(scope, id)),
+    resume: ({ id }) => manage((scope) => Agent.resume(scope, id)),
+    leave: ({ id }) => manage((scope) => Agent.remove(scope, id, { mode: "graceful", graceSeconds: 3 })),
+    async remove(worker: Worker) {
+      const { id } = worker;
+      await manage((scope) => Agent.remove(scope, id, { mode: "force", graceSeconds: 0 }));
+      await register(worker);
+    },
+    replace: register,
     async complete(worker: Worker) {
       const first = one(worker);
       if (!first) return;
@@ -274,6 +369,11 @@ async function run(
     const id = ids[which % Math.max(1, ids.length)];
     if (id !== undefined) spec.cancelled(id, answerOf(await call((scope) => Task.cancel(scope, id, {}))));
   }
+  async function retry(which: number): Promise<void> {
+    const ids = spec.ids();
+    const id = ids[which % Math.max(1, ids.length)];
+    if (id !== undefined) spec.retried(id, answerOf(await call((scope) => Task.retry(scope, id))));
+  }
   async function advance(seconds: number): Promise<void> {
     for (let left = seconds; left > 0; left -= 1) {
       life.clock.advance(Math.min(1, left) * 1000);
@@ -289,10 +389,9 @@ async function run(
   }
 
   for (let i = 0; i < agents; i++) {
-    const asked = { name: `a${i}`, capabilities: [{ name: "x" }], maxConcurrency: slots, leaseSeconds };
-    const got = await call((scope) => Agent.register(scope, Agent.Register.parse(asked)));
-    if (typeof got === "string") throw new Error("an agent could not be registered");
-    workers.push({ id: got.value.agent.id, held: new Map() });
+    const worker: Worker = { name: `a${i}`, id: "", held: new Map(), disconnect: undefined };
+    await register(worker);
+    workers.push(worker);
   }
 
   const running: Promise<unknown>[] = [];
@@ -300,16 +399,34 @@ async function run(
     await pass(step.turns);
     if (step.do === "crash") await crash();
     else if (step.do === "pass") await advance(step.seconds);
-    else if (step.do === "submit") running.push(submit(step.kind));
+    else if (step.do === "submit") running.push(submit(step.kind, workers[step.who % agents] as Worker));
     else if (step.do === "cancel") running.push(cancel(step.which));
+    else if (step.do === "retry") running.push(retry(step.which));
+    else if (step.do === "keep") running.push(manage((scope) => Retention.put(scope, { taskSeconds: step.seconds })));
     else running.push(acts[step.do](workers[step.who % agents] as Worker));
   }
   await Promise.all(running);
 
   const read = () => Promise.all(spec.ids().map((id) => Task.get(scopeOf(), id).catch(() => undefined)));
-  const open = async () => (await read()).filter((info) => info && !info.finishedAt);
-  for (let round = 0; round < 60 && (await open()).length > 0; round++) {
-    for (const worker of workers) {
+  // One at least goes on. Of the others nothing is heard any more.
+  const silent = workers.slice(1).filter(() => random() < 0.3);
+  for (const worker of silent) await acts.disconnect(worker);
+  const others = workers.filter((worker) => !silent.includes(worker));
+  for (const worker of others) {
+    const { status } = await Agent.get(scopeOf(), worker.id);
+    if (status === "stopped" || status === "draining") await register(worker);
+    else if (status === "paused") await acts.resume(worker);
+  }
+  /** What has not ended, though neither a task it waits for is open nor the agent it names silent. */
+  const due = async () => {
+    const open = (await read()).flatMap((info) => (info && !info.finishedAt ? [info] : []));
+    const waitsFor = new Set([...open, ...silent].map(({ id }) => id));
+    return open.filter(
+      ({ dependsOn, boundAgentId = "" }) => ![...dependsOn, boundAgentId].some((id) => waitsFor.has(id)),
+    );
+  };
+  for (let round = 0; round < 60 && (await due()).length > 0; round++) {
+    for (const worker of others) {
       await acts.beat(worker);
       await acts.lease(worker);
       while (worker.held.size > 0) await acts.complete(worker);
@@ -317,13 +434,26 @@ async function run(
     await advance(4);
     await settle();
   }
+  const stuck = await due();
+  // Tasks for them alone wait until they are given up.
+  for (const { id } of silent) await manage((scope) => Agent.remove(scope, id, { mode: "force", graceSeconds: 0 }));
   await settle();
   const infos = await read();
   const stored = new Map(infos.flatMap((info) => (info ? [[info.id, info] as const] : [])));
   const { findings } = await Audit.run(life.engine.ports);
-  const { items } = await EventLog.list(scopeOf(), { after: 0, limit: 10_000 });
+  const items: EventLog.Info[] = [];
+  for (let after = 0; ; ) {
+    const page = await EventLog.list(scopeOf(), { after, limit: 1000 });
+    items.push(...page.items);
+    if (page.nextAfter === after) break;
+    after = page.nextAfter;
+  }
+  const told = new Map<string, Status>();
+  for (const { type, taskId } of items)
+    if (taskId !== undefined) told.set(taskId, type.slice("task.".length) as Status);
   const faults = [
-    ...spec.contradicted(stored),
+    ...stuck.map(({ id, status }) => `${id} is ${status}, though there is somebody to do it`),
+    ...spec.contradicted(stored, told),
     ...findings.map(({ code, subject, problem }) => `${code} ${subject} ${problem}`),
     ...errors.map((error) => `a handler failed: ${error instanceof Error ? error.stack : String(error)}`),
   ];

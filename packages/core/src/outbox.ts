@@ -1,3 +1,4 @@
+import { emptied } from "./agent/leave.ts";
 import type * as AgentRow from "./agent/row.ts";
 import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
 import { isCalled } from "./delivery/schema.ts";
@@ -5,6 +6,7 @@ import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
+import { cacheOf, open } from "./match/directory.ts";
 import { serveAgent, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
@@ -33,7 +35,7 @@ import {
 } from "./rows.ts";
 import { systemScope } from "./scope.ts";
 import { failBound, failIfBound, isRemoved, waitsForOne } from "./task/bound.ts";
-import { tellDependants } from "./task/dependency.ts";
+import { catchUp, tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
 import { held, payloadBytes, payloads, type Row, taskBytes, terminal, whole } from "./task/row.ts";
@@ -62,6 +64,9 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   const limits = new Map<string, [string, string]>();
   const bound: Row[] = [];
   const removed: AgentRow.Row[] = [];
+  const leaving = new Map<string, AgentRow.Row>();
+  const unplaced: Row[] = [];
+  const waiting: Row[] = [];
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
@@ -83,18 +88,25 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const agentId = hasRoom(old, next);
     if (agentId !== undefined && !(ports.shared && next.kind === "task"))
       roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
-    if (!ports.shared && next.kind === "task")
-      for (const key of limitsLeft(old as Row | undefined, next))
-        limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
+    if (!ports.shared && next.kind === "task") {
+      const before = old as Row | undefined;
+      for (const key of limitsLeft(before, next)) limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
+      if (next.status === "queued" && next.parked === undefined && before?.status !== "queued") unplaced.push(next);
+      if (next.status === "scheduled" && next.unmet !== undefined && before?.unmet === undefined) waiting.push(next);
+    }
     if (next.kind === "task" && waitsForOne(old as Row | undefined, next)) bound.push(next);
     if (next.kind === "agent" && next.state === "stopped" && (old as AgentRow.Row | undefined)?.state !== "stopped")
       removed.push(next);
+    if (next.kind === "agent") leaving.delete(next.id);
+    if (next.kind === "agent" && isEmpty(next)) leaving.set(next.id, next);
     if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
     if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
     ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
     if (next.dependants) told.push(next);
   }
   if (timers.length > 0) await arm(ports, timers);
+  if (unplaced.length > 0)
+    await ports.queues.dispatch.send(unplaced.map(({ tenant, id, rev }) => ({ body: { tenant, id, rev } })));
   if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
   for (const tenant of tenants) {
     const types = await subscribed(ports, tenant);
@@ -103,6 +115,11 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
   for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
   for (const key of results) await ports.blobs.delete(key);
   for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
+  for (const task of waiting) await catchUp(systemScope(ports, task.tenant, "outbox"), task);
+  for (const { tenant, id } of leaving.values()) {
+    const directory = ports.shared ? cacheOf(ports, tenant) : await open(ports, tenant);
+    await emptied(systemScope(ports, tenant, "outbox"), directory, id);
+  }
   for (const { tenant, id } of removed) await failBound(systemScope(ports, tenant, "outbox"), id);
   for (const { tenant, id, boundAgentId = "" } of bound) {
     const scope = systemScope(ports, tenant, "outbox");
@@ -123,6 +140,13 @@ function limitsLeft(old: Row | undefined, next: Row): string[] {
   const keys = old && held.has(old.status) && !held.has(next.status) && Gate.gated(old) ? Gate.keysOf(old) : [];
   return next.gate !== undefined && next.gate !== old?.gate ? [...keys, next.gate] : keys;
 }
+
+/**
+ * It is to leave, and holds nothing: its last task may have ended in the moment it was told to, which took it for busy, or whoever ended
+ * that one may have died before it looked.
+ */
+const isEmpty = ({ state, used, drainedAt, stopAt }: AgentRow.Row): boolean =>
+  state === "draining" && used === 0 && (drainedAt === undefined || stopAt !== undefined);
 
 /**
  * Agents that gave slots back and still have them, where work is handed to them. Whoever ended their tasks looked for more as far

@@ -44,7 +44,7 @@ const graceMs = {
   queued: 30_000,
   undelivered: 30_000,
   due: 5_000,
-  /** After that its dependencies are not looked at any more: a task may wait for days, and the read of each would be paid each minute. */
+  /** After that its dependencies are looked at now and then only: a task may wait for days, and the read of each would be paid each minute. */
   unmet: 3_600_000,
 } as const;
 /** Read for one tenant in one run; the next run goes on from there. */
@@ -180,7 +180,7 @@ async function tasks(
             } else if (
               item.unmet &&
               waitsSince(item) < now - graceMs.queued &&
-              waitsSince(item) > now - graceMs.unmet
+              (thorough || waitsSince(item) > now - graceMs.unmet)
             ) {
               if (await catchUp(scope, item)) counts.unmet++;
             } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {

@@ -45,20 +45,18 @@ async function each(
   return { failed };
 }
 
-/** Times a message may come before its change: the message is sent first, and a change that never came needs none. */
-const earlyReceives = 3;
+/** Where it is sent first, a message may come before its change so many times; a change that never came needs none. */
 const earlySeconds = [0, 0, 1, 5, 30] as const;
 
 /** Handler of the dispatch queue: finds an agent for each task. A task that is not there yet comes again. */
 export const dispatchHandler = (ports: Ports, onError: OnError) => {
   Agent.watchConnections(ports);
   return (messages: readonly Message[]) =>
-    each(messages, "dispatch", onError, async ({ body, receives }) => {
+    each(messages, "dispatch", onError, async ({ body }) => {
       const order = readDispatch(body);
       const scope = systemScope(ports, order.tenant, "dispatch");
       if ("agentId" in order) await Agent.serve(scope, order.agentId);
-      else if (!(await dispatch(scope, order.id, order.rev))) {
-        if (!ports.shared) return receives >= earlyReceives;
+      else if (!(await dispatch(scope, order.id, order.rev)) && ports.shared) {
         // A message that failed is hidden as long as its handler may take; the task is there in a moment.
         const delaySeconds = earlySeconds[order.early];
         if (delaySeconds !== undefined)

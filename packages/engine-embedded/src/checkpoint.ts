@@ -21,6 +21,10 @@ export function createCheckpoints(options: {
   /** Changed bytes in memory or bytes of log after which a checkpoint is due. */
   readonly everyBytes: number;
   readonly everyMs: number;
+  /** One has ended, and carried what it was to. */
+  readonly written: () => void;
+  /** One could not be written: while nothing is taken for want of room no frame would begin the next. */
+  readonly failed: () => void;
 }) {
   const { table, rows, log, queues, feed, expiry, clock, everyBytes, everyMs } = options;
   let dirty: Entry[] = [];
@@ -118,6 +122,8 @@ export function createCheckpoints(options: {
       running = undefined;
       room?.resolve();
       room = undefined;
+      if (failure === undefined) options.written();
+      else options.failed();
     });
     return running;
   }

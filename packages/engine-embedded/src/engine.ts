@@ -157,6 +157,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
   });
   const expiry = createExpiry({ rows, clock, feed, expire: core.expire, busy: () => checkpoints.room() });
   const resetListeners = new Set<() => void>();
+  let cancelRetry = (): unknown => undefined;
 
   /** Memory from the last checkpoint and the log after it. */
   function load(upTo: number): void {
@@ -201,7 +202,8 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     react(hurried) {
       const started: Promise<unknown>[] = [];
       feed.react(started, hurried);
-      queues.react(started);
+      // No handler could do anything, and a message that fails too often is given up.
+      if (checkpoints.refusal() === undefined) queues.react(started);
       return started.length === 0 ? undefined : settleSoon(started);
     },
     beforeFrame: () => feed.logPositions(),
@@ -232,6 +234,11 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     clock,
     everyBytes: flush.checkpointBytes ?? 4 * 1024 * 1024,
     everyMs: (flush.checkpointSeconds ?? 30) * 1000,
+    written: () => journal.touch(),
+    failed() {
+      cancelRetry();
+      if (closing === undefined) cancelRetry = clock.after(1000, () => void checkpoint().catch(() => {}));
+    },
   });
 
   load(Number.POSITIVE_INFINITY);
@@ -243,7 +250,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
 
   async function checkpoint(): Promise<void> {
     for (;;) {
-      await checkpoints.idle();
+      while (checkpoints.idle() !== undefined) await checkpoints.idle();
       if (journal.clean()) {
         await checkpoints.start(checkpoints.snapshot(journal.lsn));
         break;
@@ -261,6 +268,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
 
   async function close(): Promise<void> {
     await expiry.stop();
+    cancelRetry();
     await feed.projected();
     await feed.stop();
     await queues.stop();

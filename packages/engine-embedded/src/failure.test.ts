@@ -2,9 +2,13 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Clock } from "@waggle/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { manualClock } from "../../../test/support/system.ts";
+import { openOn } from "./engine.ts";
 import { openEmbedded } from "./index.ts";
 import { diskFiles, type LogFiles } from "./log.ts";
+import { openRows, type Rows } from "./rows.ts";
 
 let folder: string;
 let dataDir: string;
@@ -81,6 +85,52 @@ for (const reached of [false, true]) {
     expect(changed).toContain("later=3");
   });
 }
+
+test("goes on by itself once rows can be written to disk again, and gives up no message meanwhile", async () => {
+  mkdirSync(dataDir);
+  const table = openRows(join(dataDir, "table"));
+  let full = true;
+  const rows: Rows = {
+    ...table,
+    async commit(batch) {
+      if (full) throw new Error("ENOSPC: no space left on device");
+      await table.commit(batch);
+    },
+  };
+  const clock = manualClock();
+  const flush = { checkpointBytes: 64 * 1024, segmentBytes: 128 * 1024 };
+  const engine = openOn({ dataDir, clock: clock as Clock, flush }, dataDir, rows, () => {});
+  const { store, queues } = engine.ports;
+  const write = async (sk: string) => {
+    await store.write({ put: { pk: "t", sk, kind: "row", text: "x".repeat(2000) } });
+    await store.settled();
+  };
+  const handled: unknown[] = [];
+  engine.queueFeed.consume("timers", { batch: 1, concurrency: 1 }, async ([message]) => {
+    await write("by a message");
+    handled.push(message?.body);
+    return { failed: [] };
+  });
+  const refused = async () => {
+    for (let n = 0; n < 20_000; n++) await write(String(n));
+  };
+  await expect(refused()).rejects.toMatchObject({ code: "store.unavailable" });
+  await queues.timers.send([{ body: "due", delaySeconds: 5 }]);
+  const pass = async (seconds: number) => {
+    for (let left = seconds; left > 0; left--) {
+      clock.advance(1000);
+      for (let turns = 0; turns < 20; turns++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  await pass(120);
+  expect(handled).toEqual([]);
+  expect(await queues.timers.depth()).toMatchObject({ dead: 0 });
+  full = false;
+  await pass(3);
+  await write("after");
+  await expect.poll(() => handled).toEqual(["due"]);
+  await engine.close();
+});
 
 test("refuses writes on a full disk, loses nothing acknowledged, and goes on once there is room", async (context) => {
   if (process.platform !== "linux" || process.getuid?.() !== 0) return context.skip("a small disk needs root on Linux");

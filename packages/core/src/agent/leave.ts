@@ -1,4 +1,4 @@
-import type { Directory, Member } from "../match/directory.ts";
+import type { Directory } from "../match/directory.ts";
 import { agentKey, agentNameKey, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { tellRevoked } from "../secret.ts";
@@ -6,8 +6,8 @@ import { tell } from "./message.ts";
 import { advance, type Row } from "./row.ts";
 
 /** A draining agent holds nothing any more: it is drained, and stopped when it was to be removed. */
-export async function emptied(scope: Scope, directory: Directory, member: Member): Promise<void> {
-  const row = (await scope.ports.store.get(agentKey(scope.tenant, member.id))) as Row | undefined;
+export async function emptied(scope: Scope, directory: Directory, id: string): Promise<void> {
+  const row = (await scope.ports.store.get(agentKey(scope.tenant, id))) as Row | undefined;
   if (row?.state !== "draining" || row.used > 0) return;
   if (row.stopAt !== undefined) {
     await stop(scope, directory, row);

@@ -122,7 +122,8 @@ export async function register(scope: Scope, input: Register): Promise<Registere
           ...reachable,
           state: "active",
           lastSeenAt: undefined,
-          expiresAt: undefined,
+          // What the old one held is taken back below, or by this lease: the process may die before, and nobody come again.
+          expiresAt: old.used > 0 && input.delivery.type === "pull" ? now + input.leaseSeconds * 1000 : undefined,
           stopAt: undefined,
           drainedAt: undefined,
           registeredAt: now,

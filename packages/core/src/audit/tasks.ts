@@ -145,7 +145,7 @@ function judgeAlone(pass: Pass, books: Books, row: Row): void {
   if (row.parked !== undefined && status !== "queued")
     report(pass, "task.unparked", row, id, `is ${status}, and says that it waits at ${row.parked}`);
   if (status === "queued" && row.parked === undefined && pass.dispatched !== undefined) {
-    if (!pass.dispatched.has(`${books.tenant}/${id}`))
+    if (!pass.unhandled.has(keyText(row)) && !pass.dispatched.has(`${books.tenant}/${id}`))
       report(pass, "task.stuck", row, id, "is queued, waits nowhere, and nothing is under way to find it an agent");
   }
   if (status === "scheduled" && row.scheduledAt === undefined && !row.unmet?.length)

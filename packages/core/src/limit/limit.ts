@@ -14,9 +14,11 @@ const toInfo = (key: string, row: Row | undefined): Info => ({
   waiting: row?.waiting ?? 0,
 });
 
+const lookedAtSeconds = 2;
+
 /** Sets what holds for a key, over what tasks ask; what is left out no longer holds. */
 export async function put(scope: Scope, key: string, input: Put): Promise<Info> {
-  const { store } = scope.ports;
+  const { store, queues } = scope.ports;
   const before = await get(scope, key);
   const { rate } = input;
   const sameRate = before.rate?.limit === rate?.limit && before.rate?.perSeconds === rate?.perSeconds;
@@ -26,6 +28,8 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
     // What was used up of another rate says nothing of this one: at one an hour, it would hold up one a second for an hour.
     ...(sameRate ? [] : ["tat"]),
   ];
+  // Before, and some time later: should this process die once it is set, those that wait go on all the same.
+  await queues.timers.send([{ body: { gates: [[scope.tenant, key]] }, delaySeconds: lookedAtSeconds }]);
   await store.transact([
     {
       update: gateKey(scope.tenant, key),

@@ -458,7 +458,7 @@ export async function serveAgent(
   const directory = await openFor(scope.ports, scope.tenant, agentId, enough);
   const member = directory.members.get(agentId);
   if (!member) return;
-  if (scope.ports.shared && member.row.state === "draining") return emptied(scope, directory, member);
+  if (scope.ports.shared && member.row.state === "draining") return emptied(scope, directory, agentId);
   member.again = true;
   if (member.serving) return;
   member.serving = true;

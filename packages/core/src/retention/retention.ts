@@ -1,3 +1,4 @@
+import { readTask } from "../match/assignment.ts";
 import { policyOf, setPolicy } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
@@ -12,9 +13,9 @@ export const get = async (scope: Scope): Promise<Info> => (await policyOf(scope.
 export async function put(scope: Scope, input: Put): Promise<Info> {
   const before = await get(scope);
   const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
-  const { retention } = await setPolicy(scope.ports, scope.tenant, { retention: { taskSeconds, eventSeconds } });
-  if (retention.taskSeconds !== before.taskSeconds) await goOn(scope.ports, { tenant: scope.tenant, list: 0 }, true);
-  return retention;
+  // Before it is set: should this process die in between, who asks again finds it set. It begins some time after.
+  if (input.taskSeconds !== undefined) await goOn(scope.ports, { tenant: scope.tenant, list: 0 }, true);
+  return (await setPolicy(scope.ports, scope.tenant, { retention: { taskSeconds, eventSeconds } })).retention;
 }
 
 /** When a task that ends at this time may be deleted; undefined: never. */
@@ -36,11 +37,11 @@ export interface Walk {
 const tasksAtOnce = 100;
 /** Between two steps: a change of mind about retention is in no hurry, and the writers are. */
 const stepSeconds = 0.1;
-/** On a shared store others may go by the retention before for as long. */
-const sharedSeconds = 90;
+/** Before the first. On a shared store others may go by the retention before for as long. */
+const firstSeconds = { shared: 90, alone: 2 } as const;
 
 async function goOn({ shared, queues }: Ports, walk: Walk, first = false): Promise<void> {
-  const delaySeconds = shared && first ? sharedSeconds : stepSeconds;
+  const delaySeconds = first ? firstSeconds[shared ? "shared" : "alone"] : stepSeconds;
   await queues.timers.send([{ body: { retention: walk } as unknown as Value, delaySeconds }]);
 }
 
@@ -77,7 +78,12 @@ async function renewed(scope: Scope, task: Row): Promise<Update | Delete | undef
 /** Takes away what only a task that is gone needed. Lists and counters follow by the projection. */
 export async function clear(scope: Scope, task: Row): Promise<void> {
   const { blobs } = scope.ports;
-  for (const key of [task.inputBlob, task.resultBlob]) if (key !== undefined) await blobs.delete(key);
+  // A caller may have given the id to another task since, which then has all of this.
+  const other = await readTask(scope, task.id);
+  const kept = [other?.inputBlob, other?.resultBlob];
+  for (const key of [task.inputBlob, task.resultBlob])
+    if (key !== undefined && !kept.includes(key)) await blobs.delete(key);
+  if (other) return;
   if (task.dependants) await empty(scope, dependantPartition(scope.tenant, task.id));
   const { eventSeconds, taskSeconds } = (await policyOf(scope.ports, scope.tenant)).retention;
   // Else they expire by themselves, before the task does.

@@ -82,8 +82,9 @@ export async function change(
     }
     if (unparked) writes.push(...unpark(scope, before));
     if (decision.extra) writes.push(...decision.extra);
-    // The message first: one without its change is dropped in the end, a change without its message would wait for ever.
-    if (status === "queued" && before.status !== "queued")
+    // The message first: one without its change is dropped in the end, a change without its message would wait until somebody looks.
+    // In one process the outbox sends it, from the change: that needs no order, and comes again after a crash.
+    if (scope.ports.shared && status === "queued" && before.status !== "queued")
       await queues.dispatch.send([{ body: { tenant: scope.tenant, id, rev: next.rev } }]);
     // By themselves, one after the other, they cost half. A crash between leaves the mark of a task the agent no longer holds,
     // which keeps its slots until the reconciler takes it away.
@@ -169,7 +170,7 @@ async function afterFreed(scope: Scope, before: Row, ended: Decision["ended"], n
   }
   directory.refresh(member);
   // What is remembered of its state may be old where others write too: whoever goes on with the agent reads it.
-  if (!shared && member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member);
+  if (!shared && member.used === 0 && member.row.state === "draining") await emptied(scope, directory, member.id);
 }
 
 /**
@@ -193,7 +194,7 @@ export async function goOn(
   const known = agent && (() => true);
   const directory = await openFor(scope.ports, scope.tenant, before.agentId, known);
   const member = directory.members.get(before.agentId);
-  if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member);
+  if (scope.ports.shared && member?.row.state === "draining") await emptied(scope, directory, member.id);
   if (member && isCalled(member.row)) {
     await serveAgent(scope, before.agentId);
     return undefined;

@@ -51,7 +51,6 @@ export async function create(
         await makeAgain(scope, row, input);
         return { task: infoOf(row, input), replayed: true };
       }
-      await checkDependencies(scope, row);
       const there = async () => {
         const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
         if (!taken) return undefined;
@@ -59,6 +58,13 @@ export async function create(
         await catchUp(scope, same);
         return { task: infoOf(same, input), replayed: true };
       };
+      try {
+        await checkNamed(scope, row);
+      } catch (error) {
+        const taken = await there();
+        if (taken) return taken;
+        throw error;
+      }
       if (row.inputBlob !== undefined) {
         const taken = await there();
         if (taken) return taken;
@@ -85,7 +91,7 @@ async function makeAgain(scope: Scope, row: Row, input: Create): Promise<void> {
   if (!stored) {
     const past = await isPast(scope, row);
     if (past) throw past;
-    await checkDependencies(scope, row);
+    await checkNamed(scope, row);
     await keepInput(scope, row, input);
     if (!(await store(scope, [row], { again: true }))) await makeAgain(scope, row, input);
   } else if (stored.unmet) {
@@ -155,7 +161,7 @@ async function makeBatch(
         const row = await build(scope, entry.input as Create, entry.id, seed.at);
         const isNew = !known || !(await readTask(scope, row.id));
         if (known && isNew) entry.problem = await isPast(scope, row);
-        if (isNew && !entry.problem) await checkDependencies(scope, row, entry.siblings);
+        if (isNew && !entry.problem) await checkNamed(scope, row, entry.siblings);
         return row;
       } catch (error) {
         if (!isError(error)) throw error;
@@ -281,14 +287,6 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
         errors: [{ path: "parentId", message: "its parent is too deep" }],
       });
   }
-  if (
-    input.agentId !== undefined &&
-    !(await openFor(scope.ports, scope.tenant, input.agentId)).members.has(input.agentId)
-  ) {
-    throw requestErrors.invalid(`there is no agent ${input.agentId}`, {
-      errors: [{ path: "agentId", message: "no such agent, or it is stopped" }],
-    });
-  }
   const startAt =
     input.delaySeconds !== undefined
       ? now + input.delaySeconds * 1000
@@ -388,7 +386,16 @@ const isDefault = (retry: Create["retry"]) =>
   retry.maxSeconds === defaultRetry.maxSeconds &&
   retry.nonRetryable.length === 0;
 
-async function checkDependencies(scope: Scope, row: Row, siblings: ReadonlySet<string> = new Set()): Promise<void> {
+/** What a task that is new names has to be there. One that was taken goes on without. */
+async function checkNamed(scope: Scope, row: Row, siblings: ReadonlySet<string> = new Set()): Promise<void> {
+  const { boundAgentId } = row;
+  if (boundAgentId !== undefined) {
+    const { members } = await openFor(scope.ports, scope.tenant, boundAgentId);
+    if (!members.has(boundAgentId))
+      throw requestErrors.invalid(`there is no agent ${boundAgentId}`, {
+        errors: [{ path: "agentId", message: "no such agent, or it is stopped" }],
+      });
+  }
   const others = (row.dependsOn ?? []).filter((id) => !siblings.has(id));
   if (others.length === 0) return;
   const found = await scope.ports.store.batchGet(others.map((id) => taskKey(scope.tenant, id)));
@@ -509,8 +516,12 @@ async function admitted(scope: Scope, rows: readonly Row[], remembered: Put | un
   return left;
 }
 
-/** Messages go before rows: one that finds no task is dropped, a task without a message would wait for ever. */
+/**
+ * Messages go before rows: one that finds no task is dropped, a task without a message would wait until somebody looks. In one process
+ * the outbox sends them.
+ */
 async function announce(scope: Scope, rows: readonly Row[]): Promise<void> {
+  if (!scope.ports.shared) return;
   const messages = rows
     .filter((row) => row.status === "queued")
     .map((row) => ({ body: { tenant: scope.tenant, id: row.id } }));
