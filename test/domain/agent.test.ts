@@ -98,6 +98,33 @@ describe("liveness", () => {
     }
     expect((await Agent.get(system.admin, a)).status).toBe("ready");
   });
+  test.each(["pause", "drain"] as const)("what an operator set outlives a loss: %s", async (set) => {
+    const a = await system.agent("a", { leaseSeconds: 10 });
+    await Agent.seen(system.as(a), a);
+    await Agent[set](system.admin, a);
+    await system.pass(14);
+    expect((await Agent.get(system.admin, a)).status).toBe("lost");
+    const commands = await Agent.heartbeat(system.as(a), a, {});
+    await system.quiet();
+    const status = set === "pause" ? "paused" : "draining";
+    expect([(await Agent.get(system.admin, a)).status, commands[set]]).toEqual([status, true]);
+    await system.task("x");
+    expect(await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 })).toEqual([]);
+    expect((await types()).slice(-2)).toEqual(["agent.lost", "agent.back"]);
+    expect((await Agent.resume(system.admin, a)).status).toBe("ready");
+    expect((await system.lease(a)).task.type).toBe("x");
+  });
+  test("an agent that waits for work longer than its lease is there as long as it waits", async () => {
+    const a = await system.agent("a", { leaseSeconds: 5 });
+    await Agent.seen(system.as(a), a);
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 });
+    await system.pass(15);
+    expect((await Agent.get(system.admin, a)).status).toBe("ready");
+    await system.task("x");
+    await system.pass(1);
+    expect((await waiting).map(({ task }) => task.type)).toEqual(["x"]);
+    expect(await types()).not.toContain("agent.lost");
+  });
   test("an agent lost ten times over its attempts leaves a dead letter, not a loop", async () => {
     const a = await system.agent("a", { leaseSeconds: 3 });
     const task = await system.task("poison", { retry: { maxAttempts: 2 } });

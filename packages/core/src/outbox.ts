@@ -410,7 +410,8 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     say("registered", { role: next.role ?? null, capabilities: next.capabilities.map((own) => own.name) });
   else if (old.state !== next.state) {
     // One that is tried anew is lost until it is reached.
-    if (old.state === "lost" && next.state === "active") {
+    const again = next.state === "active" || (next.state === old.lostFrom && next.lastSeenAt !== old.lastSeenAt);
+    if (old.state === "lost" && again) {
       if (!next.probing) say("back", {});
     } else if (next.state === "lost") {
       if (!old.probing)

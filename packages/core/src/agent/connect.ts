@@ -12,7 +12,7 @@ import { stopped } from "./error.ts";
 import { seen } from "./liveness.ts";
 import { change, read } from "./manage.ts";
 import { type AgentMessage, agentChannel, send } from "./message.ts";
-import { isCarried, leaseUntil, toInfo } from "./row.ts";
+import { back, isCarried, leaseUntil, toInfo } from "./row.ts";
 import type { Commands, Info } from "./schema.ts";
 
 export interface Connection {
@@ -113,7 +113,7 @@ export async function attach(
       carriedUntil,
       lastSeenAt: now,
       expiresAt: leaseUntil(row, now, carriedUntil),
-      ...(row.state === "lost" && { state: "active" }),
+      ...(row.state === "lost" && back(row, now)),
     };
   });
   if (before !== undefined && before !== connectionId)

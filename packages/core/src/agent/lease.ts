@@ -11,6 +11,7 @@ import type { Row } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
 import { unnamed } from "./commands.ts";
 import { stopped } from "./error.ts";
+import { heardLately, seen } from "./liveness.ts";
 import { read } from "./manage.ts";
 import { agentChannel } from "./message.ts";
 import type { Lease } from "./schema.ts";
@@ -100,6 +101,8 @@ async function leaseShared(
         throw stopped(`agent ${row.name} is ${row.state}; register it again`);
       }
       if (isCalled(member.row)) throw delivered(member.row);
+      // As long as it waits it is there.
+      if (!heardLately(member.row, clock.now(), true)) await seen(scope, id);
       const again = first && input.holding ? await unanswered(scope, member, input) : [];
       if (again.length > 0) return again;
       first = false;

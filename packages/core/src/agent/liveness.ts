@@ -9,7 +9,7 @@ import { deliverySeconds } from "../task/row.ts";
 import { commands, unnamed } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
-import { heard, leaseUntil, type Row } from "./row.ts";
+import { heard, leaseUntil, lost, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -32,7 +32,7 @@ export async function seen(scope: Scope, id: string): Promise<void> {
 }
 
 /** As its row says. */
-function heardLately(row: Row, now: number, shared: boolean): boolean {
+export function heardLately(row: Row, now: number, shared: boolean): boolean {
   const leaseMs = row.leaseSeconds * 1000;
   if (isCalled(row)) return !row.probing && row.state !== "lost" && (row.lastSeenAt ?? 0) > now - leaseMs / 3;
   return row.expiresAt !== undefined && row.expiresAt - now > (leaseMs * (shared ? 2 : 1)) / 3;
@@ -94,6 +94,7 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
             : undefined,
         )
       ).deadlineAt;
+    if (member && member.waiters.size > 0) member.lastSeenAt = now;
     // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
     const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;
     if (shared && sparedUntil > now) return sparedUntil;
@@ -105,14 +106,14 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
           expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
         }))
       ).deadlineAt;
-    const lost = await change(scope, id, (current) =>
+    const silent = await change(scope, id, (current) =>
       current.expiresAt !== undefined && current.expiresAt <= now && current.state !== "stopped"
-        ? { state: "lost" }
+        ? lost(current)
         : undefined,
     );
-    if (lost.state !== "lost") return lost.deadlineAt;
+    if (silent.state !== "lost") return silent.deadlineAt;
     await takeBack(scope, id, "lost", lostReason(row));
-    return lost.deadlineAt;
+    return silent.deadlineAt;
   } catch (error) {
     if (isError(error, notFound)) return undefined;
     throw error;

@@ -17,7 +17,7 @@ import { takeBack } from "../task/end.ts";
 import { conflict, exists, notFound, stopped } from "./error.ts";
 import { stop } from "./leave.ts";
 import { type AgentMessage, tell } from "./message.ts";
-import { advance, deadlineOf, type Row, reachable, statusOf, toInfo } from "./row.ts";
+import { advance, back, deadlineOf, type Row, reachable, statusOf, toInfo } from "./row.ts";
 import type { Info, ListQuery, Patch, Register, RemoveQuery } from "./schema.ts";
 
 const tries = 20;
@@ -121,6 +121,7 @@ export async function register(scope: Scope, input: Register): Promise<Registere
           ...settings,
           ...reachable,
           state: "active",
+          lostFrom: undefined,
           lastSeenAt: undefined,
           // What the old one held is taken back below, or by this lease: the process may die before, and nobody come again.
           expiresAt: old.used > 0 && input.delivery.type === "pull" ? now + input.leaseSeconds * 1000 : undefined,
@@ -243,7 +244,7 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
       ...reachable,
       ...(called && { expiresAt: undefined, connectionId: undefined, carriedUntil: undefined }),
       ...(!called && isCalled(row) && { expiresAt: now + row.leaseSeconds * 1000 }),
-      ...(called && row.state === "lost" && { state: "active" as const }),
+      ...(called && row.state === "lost" && back(row, now)),
     };
   });
   if (row.delivery.type !== before.delivery.type)
@@ -260,7 +261,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
     if (row.state === "draining") return undefined;
-    return { state: "draining", drainedAt: row.used === 0 ? now : undefined };
+    return { state: "draining", lostFrom: undefined, drainedAt: row.used === 0 ? now : undefined };
   });
   await settle(scope, id, { drain: true });
   return toInfo(row);
@@ -270,7 +271,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
 export async function pause(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
-    return row.state === "paused" ? undefined : { state: "paused" };
+    return row.state === "paused" ? undefined : { state: "paused", lostFrom: undefined };
   });
   await settle(scope, id, { pause: true });
   return toInfo(row);
@@ -282,7 +283,7 @@ export async function resume(scope: Scope, id: string): Promise<Info> {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
     return row.state === "active"
       ? undefined
-      : { ...reachable, state: "active", drainedAt: undefined, stopAt: undefined };
+      : { ...reachable, state: "active", lostFrom: undefined, drainedAt: undefined, stopAt: undefined };
   });
   await settle(scope, id, { pause: false });
   await serveAgent(scope, id);
@@ -297,8 +298,8 @@ export async function remove(scope: Scope, id: string, query: z.output<typeof Re
   const directory = await openFor(scope.ports, scope.tenant, id);
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") return undefined;
-    if (query.mode === "force") return { state: "draining", stopAt: now };
-    return { state: "draining", stopAt: now + query.graceSeconds * 1000 };
+    const stopAt = query.mode === "force" ? now : now + query.graceSeconds * 1000;
+    return { state: "draining", lostFrom: undefined, stopAt };
   });
   if (row.state === "stopped") return toInfo(row);
   if (query.mode === "graceful" && row.used > 0) {

@@ -15,6 +15,8 @@ export interface Row extends Item {
   /** Rises with every change but those of the counters. */
   readonly rev: number;
   readonly state: State;
+  /** Lost, and this again when it is back. */
+  readonly lostFrom?: "paused" | "draining";
   readonly maxConcurrency: number;
   /** Slots in use. */
   readonly used: number;
@@ -117,7 +119,20 @@ export function advance(row: Row, changes: Mutable, now: number): { next: Row; w
 export const heard = (row: Row, now: number): Mutable => ({
   lastSeenAt: now,
   ...(isCalled(row) ? reachable : { expiresAt: leaseUntil(row, now, row.carriedUntil) }),
-  ...(row.state === "lost" && { state: "active" }),
+  ...(row.state === "lost" && back(row, now)),
+});
+
+/** A lost agent is what it was before: nobody but an operator, or itself, ends a pause. */
+export const back = ({ lostFrom, used, drainedAt }: Row, now: number): Mutable => ({
+  state: lostFrom ?? "active",
+  lostFrom: undefined,
+  ...(lostFrom === "draining" && used === 0 && { drainedAt: drainedAt ?? now }),
+});
+
+/** Not heard of for its lease. */
+export const lost = ({ state }: Row): Mutable => ({
+  state: "lost",
+  ...((state === "paused" || state === "draining") && { lostFrom: state }),
 });
 
 /** Nothing is held against it. */

@@ -62,6 +62,7 @@ export const AgentRecord = z.strictObject({
   id: idOf("agt"),
   name: task.name(),
   state: z.enum(["active", "draining", "paused", "lost", "stopped"]),
+  lostFrom: z.enum(["paused", "draining"]).optional(),
   capabilities: agent.Capabilities,
   labels: agent.Register.shape.labels.unwrap(),
   maxConcurrency: z.number().int().min(1).max(1000),
