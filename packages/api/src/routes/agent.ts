@@ -1,4 +1,4 @@
-import { Agent, type Scope, Task } from "@waggle/core";
+import { Agent, requestErrors, Task } from "@waggle/core";
 import type * as z from "zod";
 import {
   AgentAnswer,
@@ -8,7 +8,7 @@ import {
   RegisteredAnswer,
   UpdatedAnswer,
 } from "../answers.ts";
-import { type Answer, agentOnly, everyone, json, operators, type Route, route } from "../route.ts";
+import { type Answer, agentOnly, type Call, everyone, json, operators, type Route, route } from "../route.ts";
 import { whileAllowed } from "../wait.ts";
 import { declared, idParam, Nothing, pageJson } from "./common.ts";
 
@@ -28,13 +28,18 @@ export const assignmentsJson = (assignments: readonly Task.Assignment[]) =>
   `[${assignments.map(Task.assignmentJson).join(",")}]`;
 
 async function leased(
-  scope: Scope,
+  { scope, stillAllowed }: Pick<Call, "scope" | "stillAllowed">,
   id: string,
   body: z.output<typeof Agent.Lease>,
   signal: AbortSignal,
 ): Promise<Answer> {
   const assignments = await Agent.lease(scope, id, body, signal);
-  if (!signal.aborted) return json(`{"assignments":${assignmentsJson(assignments)}}`);
+  if (!signal.aborted) {
+    // Of an agent that is removed or replaced the wait may end a moment before its token does.
+    if (assignments.length === 0 && body.waitSeconds > 0 && !(await stillAllowed()))
+      throw requestErrors.unauthenticated("the token was replaced or revoked meanwhile");
+    return json(`{"assignments":${assignmentsJson(assignments)}}`);
+  }
   // Nobody is there to take it: others should not have to wait for the lease to run out.
   for (const { task, fence } of assignments)
     await Task.release(scope, task.id, { fence, reason: "the agent left before it was told" });
@@ -148,7 +153,7 @@ export const agentRoutes: readonly Route[] = [
     responses: { 200: { description: "The work given", schema: AssignmentsAnswer } },
     errors: [notFound, stopped, delivered],
     handler(call) {
-      const lease = (signal: AbortSignal) => leased(call.scope, call.params.id as string, call.body, signal);
+      const lease = (signal: AbortSignal) => leased(call, call.params.id as string, call.body, signal);
       return call.body.waitSeconds > 0 ? whileAllowed(call, lease) : lease(call.request.signal);
     },
   }),

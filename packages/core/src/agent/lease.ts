@@ -39,6 +39,9 @@ export async function lease(
     const again = await unanswered(scope, member, input);
     if (again.length > 0) return again;
   }
+  // What comes from the moment on that another registers under its name is that one's.
+  const { registeredAt } = member.row;
+  const isOwn = () => member.row.registeredAt === registeredAt;
   const found = async () => {
     const left = await unpack(scope, member, input.max);
     return left.length < input.max
@@ -53,14 +56,14 @@ export async function lease(
     try {
       // A task may have been parked between the look and the wait.
       tasks = await found();
-      while (tasks.length === 0 && (await woken.next())) tasks = await unpack(scope, member, input.max);
+      while (tasks.length === 0 && (await woken.next()) && isOwn()) tasks = await unpack(scope, member, input.max);
     } finally {
       woken.end();
       member.asked -= input.max;
       directory.refresh(member);
     }
     // What came while the call was ending goes along with it, unless nobody is there to take it.
-    if (tasks.length === 0 && !signal?.aborted) tasks = await unpack(scope, member, input.max);
+    if (tasks.length === 0 && !signal?.aborted && isOwn()) tasks = await unpack(scope, member, input.max);
     if (signal?.aborted) {
       member.mailbox.unshift(...tasks);
       return [];
@@ -80,7 +83,7 @@ async function leaseShared(
 ): Promise<Assignment[]> {
   const { clock, live } = scope.ports;
   const until = clock.now() + input.waitSeconds * 1000;
-  let first = true;
+  let registeredAt: number | undefined;
   let pending = false;
   let wake = () => {};
   const nudge = () => {
@@ -103,9 +106,11 @@ async function leaseShared(
       if (isCalled(member.row)) throw delivered(member.row);
       // As long as it waits it is there.
       if (!heardLately(member.row, clock.now(), true)) await seen(scope, id);
-      const again = first && input.holding ? await unanswered(scope, member, input) : [];
+      const again = registeredAt === undefined && input.holding ? await unanswered(scope, member, input) : [];
       if (again.length > 0) return again;
-      first = false;
+      registeredAt ??= member.row.registeredAt;
+      // Another registered under its name: what comes is that one's.
+      if (member.row.registeredAt !== registeredAt) return [];
       const tasks = await take(scope, directory, member, input.max);
       if (tasks.length > 0 && signal?.aborted) {
         const own = new Set(tasks.map((task) => task.id));
