@@ -28,6 +28,23 @@ describe("a rate limit", () => {
     expect(admit(0, rate, 50, 0).ok).toBe(true);
     expect(admit(1, rate, 50, 0).ok).toBe(false);
   });
+  test("has room for anything when it is empty, and else says a time to come, whatever the numbers", () => {
+    const size = fc.double({ min: 0.001, max: 1_000_000, noNaN: true });
+    const seconds = fc.double({ min: 0.001, max: 86_400, noNaN: true });
+    const day = fc.integer({ min: Date.parse("2024-01-01"), max: Date.parse("2100-01-01") });
+    fc.assert(
+      fc.property(size, seconds, size, day, (limit, perSeconds, weight, now) => {
+        const odd = { limit, perSeconds };
+        const first = admit(0, odd, weight, now);
+        expect(first.ok).toBe(true);
+        const second = admit((first as { tat: number }).tat, odd, weight, now);
+        if (second.ok) return;
+        expect(second.nextAt).toBeGreaterThan(now);
+        expect(admit((first as { tat: number }).tat, odd, weight, second.nextAt).ok).toBe(true);
+      }),
+      { numRuns: 2000 },
+    );
+  });
   test("never admits more than its limit plus what time gave back, in any window", () => {
     fc.assert(
       fc.property(

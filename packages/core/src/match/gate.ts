@@ -77,6 +77,9 @@ function asks(task: Task.Row): Ask[] {
 
 const of = (ask: Ask, row: Row | undefined) => ({ limit: row?.concurrency ?? ask.limit, rate: row?.rate ?? ask.rate });
 
+/** What a time of today in milliseconds is rounded to is 0.00025 ms: an empty limit would have room for no weight of exactly a burst. */
+const grainMs = 0.01;
+
 /**
  * Room under a rate by the generic cell rate algorithm: a burst of `limit`, then one each `perSeconds / limit`.
  * Source: ITU-T I.371, annex A (virtual scheduling).
@@ -91,7 +94,9 @@ export function admit(
   // More than a whole burst could never pass: it passes alone, when the burst is whole.
   const cost = (burst * Math.min(weight, rate.limit)) / rate.limit;
   const next = Math.max(tat, now) + cost;
-  return next - now <= burst + 1e-6 ? { ok: true, tat: next } : { ok: false, nextAt: Math.ceil(next - burst) };
+  return next - now <= burst + grainMs
+    ? { ok: true, tat: next }
+    : { ok: false, nextAt: Math.max(now + 1, Math.ceil(next - burst)) };
 }
 
 /**
