@@ -44,7 +44,8 @@ export async function callRound(target: Target, options: RoundOptions): Promise<
   const namesIt = async (input: Input, answer: Answer): Promise<boolean> => {
     if (judge.names(input, answer)) return true;
     const before = await client.send({ ...input, ...input.unchanged }, {});
-    return before.status === 400;
+    // Refused as it was, whatever for, it says nothing of what was done to it.
+    return before.status >= 400;
   };
   const faultsOf = async (input: Input): Promise<readonly string[]> => {
     const mark = `${options.seed}-${marks++}`;

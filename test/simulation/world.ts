@@ -415,7 +415,8 @@ async function run(
   for (const worker of others) {
     const { status } = await Agent.get(scopeOf(), worker.id);
     if (status === "stopped" || status === "draining") await register(worker);
-    else if (status === "paused") await acts.resume(worker);
+    // One that is lost may have been paused or draining before, and would be that again.
+    else if (status === "paused" || status === "lost") await acts.resume(worker);
   }
   /** What has not ended, though neither a task it waits for is open nor the agent it names silent. */
   const due = async () => {
