@@ -589,4 +589,20 @@ describe("payloads", () => {
     await Task.complete(system.as(agent), task.id, { fence: assignment.fence, result: input });
     expect(await system.get(task.id)).toMatchObject({ input, result: input, status: "completed" });
   });
+  test("leave room for what becomes of the task, or are refused when it is submitted", async () => {
+    const text = (bytes: number) => JSON.stringify("x".repeat(bytes - 2)) as JsonText;
+    const large = { input: text(64 * 1024), metadata: text(130 * 1024) };
+    expect(await code(system.task("x", { ...large, metadata: text(150 * 1024) }))).toBe("store.item_too_large");
+    const agent = await system.agent("a");
+    const task = await system.task("x", { ...large, retry: { maxAttempts: 2, initialSeconds: 0 } });
+    const first = await run(agent);
+    const details = text(64 * 1024);
+    await Task.heartbeat(system.as(agent), task.id, { fence: first.fence, details });
+    const error = { code: "bad", message: "é".repeat(16_000) };
+    await Task.fail(system.as(agent), task.id, Task.Fail.parse({ fence: first.fence, error }));
+    await system.quiet();
+    const { fence } = await run(agent);
+    await Task.complete(system.as(agent), task.id, { fence, result: text(64 * 1024) });
+    expect(await system.get(task.id)).toMatchObject({ status: "completed", metadata: large.metadata });
+  });
 });

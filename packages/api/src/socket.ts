@@ -308,9 +308,10 @@ function serve(
   };
   const hello = async ({ re, holding }: Extract<AgentFrame, { op: "hello" }>) => {
     if (connection !== undefined) throw wrongOp("hello was said already");
+    const generation = ports.store.generation();
     connection = Agent.connect(scope, id, { connectionId: randomUUID(), holding, push: pushed });
     const { agent, commands } = await connection;
-    await ports.store.settled();
+    await ports.store.settled(generation);
     if (over) return;
     welcome(agent, commands);
     if (re !== undefined) reply(Frames.helloReply(re, commands));

@@ -360,15 +360,22 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
   return row as Row;
 }
 
-/** Metadata and the lists of selectors can make a row too large. The store would say so in the midst of a batch. */
+/** What a row may come to have beside what it is made of: a result and details of 64 KiB each, an error, its history. */
+const growthBytes = 200 * 1024;
+const freshBytes = storeLimits.itemBytes - growthBytes;
+
+/**
+ * Metadata and the lists of selectors can make a row too large. The store would say so in the midst of a batch; and of one that is
+ * nearly so, when it is given to an agent or done.
+ */
 function checkSize(row: Row, { metadata, labels }: Create): void {
   // All else that a caller can give comes to less than 150 KB, a selector to less than 40 KB.
-  if ((metadata?.length ?? 0) * 3 + labels.length * 40_000 < 250_000) return;
+  if ((metadata?.length ?? 0) * 3 + labels.length * 40_000 < freshBytes - 150_000) return;
   const bytes = itemBytes(row);
-  if (bytes <= storeLimits.itemBytes) return;
+  if (bytes <= freshBytes) return;
   const path = (metadata?.length ?? 0) * 3 > bytes / 2 ? "metadata" : "labels";
-  throw storeErrors.itemTooLarge(`the task is ${bytes} bytes; at most ${storeLimits.itemBytes}`, {
-    errors: [{ path, message: `the task takes ${bytes} bytes; at most ${storeLimits.itemBytes}` }],
+  throw storeErrors.itemTooLarge(`the task is ${bytes} bytes; at most ${freshBytes}`, {
+    errors: [{ path, message: `the task takes ${bytes} bytes; at most ${freshBytes}, beside an input above 64 KiB` }],
   });
 }
 
