@@ -22,6 +22,21 @@ export interface Clients {
   destroy(): void;
 }
 
+type Next = (args: unknown) => Promise<{ response: { body?: { on?: (event: string, listener: () => void) => void } } }>;
+
+/** A connection may end amid an answer that nobody reads to its end; without a listener that would end the process. */
+function spare(client: { readonly middlewareStack: unknown }): void {
+  const stack = client.middlewareStack as { add(of: (next: Next) => Next, how: object): void };
+  stack.add(
+    (next) => async (args) => {
+      const result = await next(args);
+      result.response.body?.on?.("error", () => {});
+      return result;
+    },
+    { step: "deserialize", priority: "low", name: "spare" },
+  );
+}
+
 export function createClients(config: AwsConfig, onClient: OnClient = () => {}): Clients {
   const made: { destroy(): void }[] = [];
   const once = <T>(make: () => T): (() => T) => {
@@ -39,6 +54,7 @@ export function createClients(config: AwsConfig, onClient: OnClient = () => {}):
   };
   function keep<T extends { readonly middlewareStack: unknown; destroy(): void }>(client: T): T {
     made.push(client);
+    spare(client);
     onClient(client);
     return client;
   }
