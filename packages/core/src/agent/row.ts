@@ -152,11 +152,12 @@ export function deadlineOf(row: Row): number | undefined {
   return lease === undefined ? row.stopAt : Math.min(lease, row.stopAt);
 }
 
-export function statusOf(row: Row): Status {
+/** @param used slots in use, where that is known better than by the row */
+export function statusOf(row: Row, used = row.used): Status {
   if (row.state !== "active") return row.state;
   if (row.probing) return "lost";
   if (row.lastSeenAt === undefined && !isCalled(row)) return "connecting";
-  return row.used >= row.maxConcurrency ? "busy" : "ready";
+  return used >= row.maxConcurrency ? "busy" : "ready";
 }
 
 const iso = (at: number) => new Date(at).toISOString();

@@ -33,7 +33,7 @@ export async function read(scope: Scope) {
   let slots = 0;
   let used = 0;
   for (const member of directory.members.values()) {
-    const status = AgentRow.statusOf({ ...member.row, used: member.used });
+    const status = AgentRow.statusOf(member.row, member.used);
     byStatus[status] = (byStatus[status] ?? 0) + 1;
     const role = member.row.role ?? "none";
     byRole[role] = (byRole[role] ?? 0) + 1;
