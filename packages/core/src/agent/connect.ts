@@ -113,7 +113,7 @@ export async function attach(
       carriedUntil,
       lastSeenAt: now,
       expiresAt: leaseUntil(row, now, carriedUntil),
-      ...(row.state === "lost" && back(row, now)),
+      ...back(row, now),
     };
   });
   if (before !== undefined && before !== connectionId)

@@ -9,7 +9,7 @@ import { deliverySeconds } from "../task/row.ts";
 import { commands, unnamed } from "./commands.ts";
 import { notFound, stopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
-import { heard, leaseUntil, lost, type Row } from "./row.ts";
+import { heard, leaseUntil, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
 
 /**
@@ -106,14 +106,14 @@ export async function timeUp(scope: Scope, id: string): Promise<number | undefin
           expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
         }))
       ).deadlineAt;
-    const silent = await change(scope, id, (current) =>
+    const lost = await change(scope, id, (current) =>
       current.expiresAt !== undefined && current.expiresAt <= now && current.state !== "stopped"
-        ? lost(current)
+        ? { state: "lost" }
         : undefined,
     );
-    if (silent.state !== "lost") return silent.deadlineAt;
+    if (lost.state !== "lost") return lost.deadlineAt;
     await takeBack(scope, id, "lost", lostReason(row));
-    return silent.deadlineAt;
+    return lost.deadlineAt;
   } catch (error) {
     if (isError(error, notFound)) return undefined;
     throw error;

@@ -121,7 +121,6 @@ export async function register(scope: Scope, input: Register): Promise<Registere
           ...settings,
           ...reachable,
           state: "active",
-          lostFrom: undefined,
           lastSeenAt: undefined,
           // What the old one held is taken back below, or by this lease: the process may die before, and nobody come again.
           expiresAt: old.used > 0 && input.delivery.type === "pull" ? now + input.leaseSeconds * 1000 : undefined,
@@ -244,7 +243,7 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
       ...reachable,
       ...(called && { expiresAt: undefined, connectionId: undefined, carriedUntil: undefined }),
       ...(!called && isCalled(row) && { expiresAt: now + row.leaseSeconds * 1000 }),
-      ...(called && row.state === "lost" && back(row, now)),
+      ...(called && back(row, now)),
     };
   });
   if (row.delivery.type !== before.delivery.type)
@@ -261,7 +260,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
     if (row.state === "draining") return undefined;
-    return { state: "draining", lostFrom: undefined, drainedAt: row.used === 0 ? now : undefined };
+    return { state: "draining", drainedAt: row.used === 0 ? now : undefined };
   });
   await settle(scope, id, { drain: true });
   return toInfo(row);
@@ -271,7 +270,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
 export async function pause(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
-    return row.state === "paused" ? undefined : { state: "paused", lostFrom: undefined };
+    return row.state === "paused" ? undefined : { state: "paused" };
   });
   await settle(scope, id, { pause: true });
   return toInfo(row);
@@ -283,7 +282,7 @@ export async function resume(scope: Scope, id: string): Promise<Info> {
     if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
     return row.state === "active"
       ? undefined
-      : { ...reachable, state: "active", lostFrom: undefined, drainedAt: undefined, stopAt: undefined };
+      : { ...reachable, state: "active", drainedAt: undefined, stopAt: undefined };
   });
   await settle(scope, id, { pause: false });
   await serveAgent(scope, id);
@@ -299,7 +298,7 @@ export async function remove(scope: Scope, id: string, query: z.output<typeof Re
   const row = await change(scope, id, (row, now) => {
     if (row.state === "stopped") return undefined;
     const stopAt = query.mode === "force" ? now : now + query.graceSeconds * 1000;
-    return { state: "draining", lostFrom: undefined, stopAt };
+    return { state: "draining", stopAt };
   });
   if (row.state === "stopped") return toInfo(row);
   if (query.mode === "graceful" && row.used > 0) {

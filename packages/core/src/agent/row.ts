@@ -90,8 +90,15 @@ export const cancelMarks = (row: Row): string[] => marked(row, cancelMark(""));
 
 type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
 
+/** A lost agent is afterwards what it was before: nobody but an operator, or itself, ends a pause. */
+function leaving({ state }: Row, to: State | undefined): Mutable {
+  if (to === undefined || to === state) return {};
+  return { lostFrom: to === "lost" && (state === "paused" || state === "draining") ? state : undefined };
+}
+
 /** The next row and the conditional write that makes it so. A field set to undefined is removed. */
-export function advance(row: Row, changes: Mutable, now: number): { next: Row; write: Update } {
+export function advance(row: Row, asked: Mutable, now: number): { next: Row; write: Update } {
+  const changes = { ...asked, ...leaving(row, asked.state) };
   const merged: Record<string, unknown> = { ...row, ...changes, rev: row.rev + 1, changedAt: now };
   merged.deadlineAt = deadlineOf(merged as Row);
   const set: Record<string, Value> = {};
@@ -119,21 +126,17 @@ export function advance(row: Row, changes: Mutable, now: number): { next: Row; w
 export const heard = (row: Row, now: number): Mutable => ({
   lastSeenAt: now,
   ...(isCalled(row) ? reachable : { expiresAt: leaseUntil(row, now, row.carriedUntil) }),
-  ...(row.state === "lost" && back(row, now)),
+  ...back(row, now),
 });
 
-/** A lost agent is what it was before: nobody but an operator, or itself, ends a pause. */
-export const back = ({ lostFrom, used, drainedAt }: Row, now: number): Mutable => ({
-  state: lostFrom ?? "active",
-  lostFrom: undefined,
-  ...(lostFrom === "draining" && used === 0 && { drainedAt: drainedAt ?? now }),
-});
-
-/** Not heard of for its lease. */
-export const lost = ({ state }: Row): Mutable => ({
-  state: "lost",
-  ...((state === "paused" || state === "draining") && { lostFrom: state }),
-});
+/** What a lost agent is once it is heard of. */
+export const back = ({ state, lostFrom, used, drainedAt }: Row, now: number): Mutable =>
+  state !== "lost"
+    ? {}
+    : {
+        state: lostFrom ?? "active",
+        ...(lostFrom === "draining" && used === 0 && { drainedAt: drainedAt ?? now }),
+      };
 
 /** Nothing is held against it. */
 export const reachable: Mutable = {
