@@ -1,6 +1,6 @@
 import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { code, mode, openSystem, type System } from "../support/system.ts";
+import { code, diesAfter, mode, openSystem, type System } from "../support/system.ts";
 
 let system: System;
 beforeEach(async () => {
@@ -55,15 +55,7 @@ describe("registration", () => {
     const [id, other] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b")];
     const task = await system.task("x");
     await system.lease(id);
-    const { store } = system.ports;
-    const { transact } = store;
-    Object.assign(store, {
-      async transact(writes: Parameters<typeof transact>[0]) {
-        Object.assign(store, { transact });
-        await transact(writes);
-        throw new Error("died");
-      },
-    });
+    diesAfter(system.ports, "transact");
     await expect(system.agent("a", { onConflict: "replace", leaseSeconds: 10 })).rejects.toThrow("died");
     await system.pass(15);
     expect((await system.lease(other)).task.id).toBe(task.id);
@@ -590,7 +582,10 @@ describe("limits", () => {
     await idle();
     expect(await Agent.get(system.admin, a)).toMatchObject({ running: 0 });
   });
-  test("that an operator raises let those in that wait though whoever raised them died before it looked", async () => {
+  test.each([
+    ["raises", () => Limit.put(system.admin, "k", { concurrency: 2 })],
+    ["removes", () => Limit.remove(system.admin, "k")],
+  ])("that an operator %s let those in that wait though whoever did so died before it looked", async (_, change) => {
     await system.agent("a", { maxConcurrency: 9 });
     const a = await system.agent("b", { maxConcurrency: 9 });
     await Limit.put(system.admin, "k", { concurrency: 1 });
@@ -598,16 +593,10 @@ describe("limits", () => {
     await system.task("first", { concurrency });
     await system.lease(a);
     const next = await system.task("next", { concurrency });
-    const { store } = system.ports;
-    const { transact } = store;
-    Object.assign(store, {
-      async transact(writes: Parameters<typeof transact>[0]) {
-        Object.assign(store, { transact });
-        await transact(writes);
-        throw new Error("died");
-      },
-    });
-    await expect(Limit.put(system.admin, "k", { concurrency: 2 })).rejects.toThrow("died");
+    // What the first change had looked at later is past.
+    await system.pass(3);
+    diesAfter(system.ports, "transact");
+    await expect(change()).rejects.toThrow("died");
     await system.pass(3);
     expect((await system.lease(a)).task.id).toBe(next.id);
   });

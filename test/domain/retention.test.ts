@@ -12,7 +12,7 @@ import {
 import type { EmbeddedEngine } from "@waggle/engine-embedded";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
-import { code, openSystem, type System } from "../support/system.ts";
+import { code, diesAfter, openSystem, type System } from "../support/system.ts";
 
 let system: System;
 beforeEach(async () => {
@@ -71,15 +71,7 @@ test("what a caller made anew under the id of a task that was deleted keeps its 
 
 test("a new retention holds for what has ended though the server died in the moment it was set", async () => {
   const task = await done("greet");
-  const { store } = system.ports;
-  const { write } = store;
-  Object.assign(store, {
-    async write(one: Parameters<typeof write>[0]) {
-      Object.assign(store, { write });
-      await write(one);
-      throw new Error("died");
-    },
-  });
+  diesAfter(system.ports, "write");
   await expect(Retention.put(system.admin, { taskSeconds: 3600 })).rejects.toThrow("died");
   system = await system.reopen();
   await system.pass(10);

@@ -238,6 +238,18 @@ async function systemOn(base: Base, clock: ReturnType<typeof manualClock>): Prom
   return system;
 }
 
+/** The next such call takes effect, and whoever made it dies before hearing of it. */
+export function diesAfter({ store }: Ports, call: "write" | "transact"): void {
+  const own = store[call] as (writes: never) => Promise<unknown>;
+  Object.assign(store, {
+    async [call](writes: never) {
+      Object.assign(store, { [call]: own });
+      await own(writes);
+      throw new Error("died");
+    },
+  });
+}
+
 /** The code of the error a call is refused with. */
 export const code = (promise: Promise<unknown>): Promise<string> =>
   promise.then(

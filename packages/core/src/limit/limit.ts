@@ -16,9 +16,13 @@ const toInfo = (key: string, row: Row | undefined): Info => ({
 
 const lookedAtSeconds = 2;
 
+/** Before a change, for some time after: should this process die once it is made, those that wait go on all the same. */
+const lookLater = ({ ports, tenant }: Scope, key: string): Promise<void> =>
+  ports.queues.timers.send([{ body: { gates: [[tenant, key]] }, delaySeconds: lookedAtSeconds }]);
+
 /** Sets what holds for a key, over what tasks ask; what is left out no longer holds. */
 export async function put(scope: Scope, key: string, input: Put): Promise<Info> {
-  const { store, queues } = scope.ports;
+  const { store } = scope.ports;
   const before = await get(scope, key);
   const { rate } = input;
   const sameRate = before.rate?.limit === rate?.limit && before.rate?.perSeconds === rate?.perSeconds;
@@ -28,8 +32,7 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
     // What was used up of another rate says nothing of this one: at one an hour, it would hold up one a second for an hour.
     ...(sameRate ? [] : ["tat"]),
   ];
-  // Before, and some time later: should this process die once it is set, those that wait go on all the same.
-  await queues.timers.send([{ body: { gates: [[scope.tenant, key]] }, delaySeconds: lookedAtSeconds }]);
+  await lookLater(scope, key);
   await store.transact([
     {
       update: gateKey(scope.tenant, key),
@@ -52,6 +55,7 @@ export async function put(scope: Scope, key: string, input: Put): Promise<Info> 
  * @throws `limit.not_found` when nothing is set
  */
 export async function remove(scope: Scope, key: string): Promise<void> {
+  await lookLater(scope, key);
   const { ok } = await scope.ports.store.transact([
     { delete: gateListKey(scope.tenant, key), if: { exists: true } },
     // The row stays: it counts the tasks that run and wait.
