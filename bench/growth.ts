@@ -25,7 +25,7 @@ const task = (n: number, capability = "bench") => ({
 });
 
 /** A server with one process of agents, a client, and what both workloads do with them. */
-async function open(dir: string) {
+export async function openServer(dir: string) {
   const server = await startServer({ dataDir: dir });
   const client = createClient({ url: server.url, key: server.key });
   const running = { connection: { url: server.url, key: server.key } };
@@ -65,7 +65,7 @@ async function open(dir: string) {
 
 /** Submit to result, with few agents and tasks and then with many, in one server. Says how far it is: it takes minutes. */
 export async function measureGrowth(dir: string, { W6 }: Sizes): Promise<Figures> {
-  const { server, client, results, submitBatches, close } = await open(dir);
+  const { server, client, results, submitBatches, close } = await openServer(dir);
   const have = { agents: 0, tasks: 0 };
   const grow = async (to: { agents: number; tasks: number }) => {
     await inLanes(to.agents - have.agents, 32, async (n) => {
@@ -104,7 +104,7 @@ export async function measureGrowth(dir: string, { W6 }: Sizes): Promise<Figures
 
 /** Submits and results with nothing waiting, then beside many tasks that wait in lanes which nobody serves. */
 export async function measureWaiting(dir: string, { waiting }: Sizes): Promise<Figures> {
-  const { server, results, submits, submitBatches, close } = await open(dir);
+  const { server, results, submits, submitBatches, close } = await openServer(dir);
   const measure = async () => ({ submit: await submits(waiting.count), result: await results(waiting.count) });
   await submits(waiting.warmup);
   await results(waiting.warmup);

@@ -45,7 +45,7 @@ How, and what each peer does less: docs/benchmarks.md
   W7      who waits how long when one submitter floods; of peers on request only
   memory  of the server with 1,000 agents connected
   start   from the command to the first accepted task
-  open    the same with a million stored tasks; on request only
+  open    the same, and submits, with ten million stored tasks; on request only
   waiting submits and results beside a million tasks that wait in a thousand lanes; on request only
 
   workloads        some of the above, separated by commas (default: all but those on request)

@@ -11,7 +11,7 @@ export const allSizes = {
     submitSeconds: 8,
     W6: { few: { agents: 100, tasks: 1000 }, many: { agents: 100_000, tasks: 1_000_000 }, warmup: 4000, count: 1000 },
     W7: { flood: 10_000, submitters: 10, tasks: 10 },
-    storedTasks: 1_000_000,
+    open: { few: 1000, many: 10_000_000, warmup: 4000, count: 1000 },
     waiting: { tasks: 1_000_000, lanes: 1000, warmup: 4000, count: 1000 },
   },
   quick: {
@@ -23,7 +23,7 @@ export const allSizes = {
     submitSeconds: 4,
     W6: { few: { agents: 100, tasks: 1000 }, many: { agents: 5000, tasks: 20_000 }, warmup: 1000, count: 500 },
     W7: { flood: 2000, submitters: 10, tasks: 10 },
-    storedTasks: 50_000,
+    open: { few: 1000, many: 50_000, warmup: 500, count: 300 },
     waiting: { tasks: 20_000, lanes: 100, warmup: 500, count: 300 },
   },
 } as const;

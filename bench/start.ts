@@ -1,8 +1,10 @@
 import { once } from "node:events";
 import { request } from "node:http";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { freePort, launch, launchScript } from "../test/support/process.ts";
 import { adminKey, serverCommand } from "../test/support/server.ts";
+import { openServer } from "./growth.ts";
 import type { Sizes } from "./sizes.ts";
 import type { Figures } from "./workloads.ts";
 
@@ -55,12 +57,26 @@ async function waggle(dataDir: string): Promise<number> {
   });
 }
 
-/** With many finished tasks, of which the last were written right before a kill -9; then once more. */
-export async function measureOpen(dataDir: string, { storedTasks }: Sizes): Promise<Figures> {
-  const filling = launchScript("bench/fill.ts", [dataDir, String(storedTasks)]);
-  const [, signal] = await once(filling.child, "exit");
-  if (signal !== "SIGKILL") throw new Error(`the tasks could not be stored:\n${filling.output()}`);
-  return { tasks: storedTasks, killedMs: await waggle(dataDir), againMs: await waggle(dataDir) };
+/**
+ * With few finished tasks and with many, of which the last were written right before a kill -9: from the command to the first
+ * accepted task, then once more after a stop, then submits one after another.
+ */
+export async function measureOpen(dir: string, { open: { few, many, warmup, count } }: Sizes): Promise<Figures> {
+  const stored = async (tasks: number) => {
+    const dataDir = join(dir, `stored-${tasks}`);
+    const filling = launchScript("bench/fill.ts", [dataDir, String(tasks)]);
+    const [, signal] = await once(filling.child, "exit");
+    if (signal !== "SIGKILL") throw new Error(`the tasks could not be stored:\n${filling.output()}`);
+    const opened = { killedMs: await waggle(dataDir), againMs: await waggle(dataDir) };
+    const { submits, close } = await openServer(dataDir);
+    await submits(warmup);
+    const submit = await submits(count);
+    await close();
+    return { ...opened, submit };
+  };
+  const small = await stored(few);
+  const { submit, ...opened } = await stored(many);
+  return { tasks: many, ...opened, submitP99: submit.p99, submitRatio: submit.p99 / small.submit.p99 };
 }
 
 /** A new server, the same one again with its data, and a Node server that does nothing. */

@@ -3,6 +3,7 @@ import {
   Agent,
   type Clock,
   EventLog,
+  Status as FleetStatus,
   isError,
   type JsonText,
   type Random,
@@ -449,12 +450,22 @@ async function run(
     if (page.nextAfter === after) break;
     after = page.nextAfter;
   }
+  const fleet = (await Agent.list(scopeOf(), Agent.ListQuery.parse({ limit: 200 }))).items;
+  const { agents: counted } = await FleetStatus.read(scopeOf());
+  const listed: Record<string, number> = {};
+  for (const { status } of fleet) listed[status] = (listed[status] ?? 0) + 1;
+  const miscounted = Object.entries(counted.byStatus).filter(
+    ([status, count]) => status !== "stopped" && count !== (listed[status] ?? 0),
+  );
+  const inUse = fleet.reduce((sum, { running }) => sum + running, 0);
   const told = new Map<string, Status>();
   for (const { type, taskId } of items)
     if (taskId !== undefined) told.set(taskId, type.slice("task.".length) as Status);
   const faults = [
     ...stuck.map(({ id, status }) => `${id} is ${status}, though there is somebody to do it`),
     ...spec.contradicted(stored, told),
+    ...miscounted.map(([status, count]) => `${count} agents are counted as ${status}, ${listed[status] ?? 0} are`),
+    ...(inUse === counted.slotsInUse ? [] : [`${counted.slotsInUse} slots are counted as in use, ${inUse} are`]),
     ...findings.map(({ code, subject, problem }) => `${code} ${subject} ${problem}`),
     ...errors.map((error) => `a handler failed: ${error instanceof Error ? error.stack : String(error)}`),
   ];

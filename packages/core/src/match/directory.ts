@@ -9,6 +9,7 @@ import { forgetWakes } from "./gate.ts";
 import { createLane, type Lane, mayWait } from "./lane.ts";
 import { type Need, refusal } from "./requirement.ts";
 import type { Candidate } from "./strategy.ts";
+import { type Counted, createTally, recount, type Tally, uncount } from "./tally.ts";
 
 /** Candidates looked at for one task: all of a small fleet, a sample of a large one, so that the cost stays flat. */
 const sampleSize = 32;
@@ -49,6 +50,7 @@ export interface Member extends Candidate {
   laneCount: number;
   /** Where it stands in the lists of free agents. */
   readonly places: Map<Member[], number>;
+  counted: Counted | undefined;
 }
 
 /**
@@ -58,6 +60,7 @@ export interface Member extends Candidate {
  */
 export interface Directory {
   readonly members: Map<string, Member>;
+  readonly tally: Tally;
   readonly lanes: Map<string, Lane>;
   /** Lanes without a named agent, in the order they were made. */
   readonly registry: Lane[];
@@ -80,7 +83,7 @@ export interface Directory {
   virtualTimeStored: number;
   set(row: AgentRow.Row): Member;
   remove(id: string): void;
-  /** Call after any change of what decides whether the agent is free. */
+  /** Call after any change of the agent's row, slots or connection. */
   refresh(member: Member): void;
   lane(id: string, need: Need): Lane;
   /** Forgets all other lanes. */
@@ -378,6 +381,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
 
   const directory: Directory = {
     members: new Map(),
+    tally: createTally(),
     lanes: new Map(),
     registry: [],
     bound: new Map(),
@@ -440,6 +444,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
           serving: false,
           again: false,
           cancels: undefined,
+          counted: undefined,
         }),
       });
       if (shared) {
@@ -458,9 +463,13 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
       const member = directory.members.get(id);
       if (!member) return;
       leave(member);
+      uncount(directory.tally, member);
       directory.members.delete(id);
     },
     refresh(member) {
+      // What was proposed of it may end after it has gone.
+      if (directory.members.get(member.id) !== member) return;
+      recount(directory.tally, member);
       const free = freeSlots(member) > 0;
       if (free === member.places.size > 0) return;
       if (!free) return leave(member);

@@ -91,4 +91,5 @@ export function learn(directory: Directory, member: Member, refused: Refusal): v
   const row = refused.winner as unknown as Member["row"];
   member.used = row.used;
   directory.set(row);
+  directory.refresh(member);
 }

@@ -1,5 +1,3 @@
-import * as AgentRow from "../agent/row.ts";
-import * as Agent from "../agent/schema.ts";
 import { counters, family } from "../counters.ts";
 import { cacheOf, type Directory, idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
@@ -27,24 +25,17 @@ const agentsMs = 2_000;
 export async function read(scope: Scope) {
   const counts = await counters(scope);
   const directory = await open(scope.ports, scope.tenant, agentsMs);
-  const now = scope.ports.clock.now();
-  const byStatus: Record<string, number> = Object.fromEntries(Agent.statuses.map((status) => [status, 0]));
-  const byRole: Record<string, number> = {};
-  let slots = 0;
-  let used = 0;
-  for (const member of directory.members.values()) {
-    const status = AgentRow.statusOf(member.row, member.used);
-    byStatus[status] = (byStatus[status] ?? 0) + 1;
-    const role = member.row.role ?? "none";
-    byRole[role] = (byRole[role] ?? 0) + 1;
-    slots += member.maxConcurrency;
-    used += member.used;
-  }
-  byStatus.stopped = counts["agents.stopped"] ?? 0;
+  const { byStatus, byRole, slots, used } = directory.tally;
   const ended = family(counts, "ended.");
   return {
-    at: new Date(now).toISOString(),
-    agents: { total: directory.members.size, byStatus, byRole, slots, slotsInUse: used },
+    at: new Date(scope.ports.clock.now()).toISOString(),
+    agents: {
+      total: directory.members.size,
+      byStatus: { ...byStatus, stopped: counts["agents.stopped"] ?? 0 },
+      byRole: Object.fromEntries(byRole),
+      slots,
+      slotsInUse: used,
+    },
     tasks: { byStatus: Object.fromEntries(Task.statuses.map((status) => [status, counts[`tasks.${status}`] ?? 0])) },
     queues: await queuesOf(scope, directory, counts),
     totals: {
