@@ -1,4 +1,5 @@
 import { emptied } from "./agent/leave.ts";
+import { takeBackAsked } from "./agent/manage.ts";
 import type * as AgentRow from "./agent/row.ts";
 import { hasRoom, orderOf } from "./delivery/order.ts";
 import { isCalled } from "./delivery/schema.ts";
@@ -49,7 +50,10 @@ const entriesPerRow = 200;
 const entriesBytes = 300 * 1024;
 
 /** What is done after a batch of changes, in this order. */
-const steps = ["told", "result", "deleted", "unmet", "emptied", "removed", "bound", "limit", "room"] as const;
+const steps = [
+  ...["told", "result", "deleted", "unmet", "emptied", "removed"],
+  ...["bound", "asked", "limit", "room"],
+] as const;
 
 /** What follows from a batch of changes, as far as they were looked through. */
 interface Work {
@@ -128,6 +132,7 @@ function followAgent(ports: Ports, { todo, freed }: Work, old: AgentRow.Row | un
   const name = `${tenant}/${id}`;
   if (hasRoom(old, next) !== undefined) todo.room.set(name, () => serveAgent(scope, id));
   if (next.state === "stopped" && old?.state !== "stopped") todo.removed.set(name, () => failBound(scope, id));
+  if (old && !isCalled(old) && isCalled(next)) todo.asked.set(next, () => takeBackAsked(scope, old, next));
   if (!isEmpty(next)) todo.emptied.delete(name);
   else
     todo.emptied.set(name, async () =>
