@@ -2,7 +2,7 @@ import { createHmac } from "node:crypto";
 import { Agent, deliveryErrors, EventLog, type JsonText, type Outbound, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
-import { code, killedAfter, openSystem, type System } from "../support/system.ts";
+import { code, killedAfter, mode, openSystem, type System } from "../support/system.ts";
 
 interface Call {
   readonly to: string;
@@ -467,6 +467,21 @@ describe("at least once", () => {
     system.damaged.add("queue.dead");
   });
 });
+
+// Where others share the store the reconciler sees to it (reconcile.test.ts).
+test.skipIf(mode.shared)(
+  "what came to wait just as its agent came free is delivered though the server is killed before it looks",
+  async () => {
+    const id = await called();
+    const first = await system.task("x");
+    const done = async () => {
+      await Task.complete(system.as(id), first.id, { fence: 1 });
+      await system.quiet();
+    };
+    system = await killedAfter(system, "transact", () => system.task("x"), done);
+    expect(outside.assigned()).toHaveLength(2);
+  },
+);
 
 describe("cancel", () => {
   test("of accepted work is told by a second signed call, and fenced after the grace time", async () => {

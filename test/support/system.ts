@@ -252,11 +252,13 @@ export function diesAfter({ store }: Ports, call: "write" | "transact"): void {
 
 /**
  * The server is killed once the next such call took effect, and started again. Where others share the store it is one process of them.
+ * @param first done just before that call
  */
 export async function killedAfter(
   system: System,
   call: "write" | "transact",
   run: () => Promise<unknown>,
+  first: () => Promise<unknown> = async () => {},
 ): Promise<System> {
   const { store, live, shared } = system.ports;
   const own = store[call] as (writes: never) => Promise<unknown>;
@@ -276,6 +278,7 @@ export async function killedAfter(
   Object.assign(store, {
     async [call](writes: never) {
       Object.assign(store, { [call]: own });
+      await first();
       // What runs beside it in its process comes to nothing, too.
       if (!shared) {
         Object.assign(store, all);

@@ -8,7 +8,7 @@ import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
 import { cacheOf, open } from "./match/directory.ts";
-import { serveAgent, serveGate, serveRoomy } from "./match/dispatch.ts";
+import { serveAgent, serveCalled, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
 import {
@@ -52,7 +52,7 @@ const entriesBytes = 300 * 1024;
 /** What is done after a batch of changes, in this order. */
 const steps = [
   ...["told", "result", "deleted", "unmet", "emptied", "removed"],
-  ...["bound", "asked", "limit", "room"],
+  ...["bound", "asked", "parked", "limit", "room"],
 ] as const;
 
 /** What follows from a batch of changes, as far as they were looked through. */
@@ -120,6 +120,7 @@ function followTask(ports: Ports, work: Work, old: Row | undefined, next: Row | 
   const agentId = hasRoom(old, next);
   if (agentId !== undefined) todo.room.set(`${tenant}/${agentId}`, () => serveAgent(scope, agentId));
   for (const key of limitsLeft(old, next)) todo.limit.set(`${tenant}/${key}`, () => serveGate(scope, key));
+  if (isParked(old, next)) todo.parked.set(`${tenant}/${next.lane}`, () => serveCalled(scope, next));
   if (next.status === "queued" && next.parked === undefined && old?.status !== "queued")
     work.dispatch.push({ tenant, id, rev: next.rev });
   if (next.status === "scheduled" && next.unmet !== undefined && old?.unmet === undefined)
@@ -149,6 +150,10 @@ function limitsLeft(old: Row | undefined, next: Row): string[] {
   const keys = old && held.has(old.status) && !held.has(next.status) && Gate.gated(old) ? Gate.keysOf(old) : [];
   return next.gate !== undefined && next.gate !== old?.gate ? [...keys, next.gate] : keys;
 }
+
+/** By this change it came to wait in its lane. On a shared store the reconciler sees to those that wait beside somebody free. */
+const isParked = (old: Row | undefined, next: Row): boolean =>
+  next.parked !== undefined && next.gate === undefined && (old?.parked !== next.parked || old.gate !== undefined);
 
 /**
  * It is to leave, and holds nothing: its last task may have ended in the moment it was told to, which took it for busy, or whoever ended

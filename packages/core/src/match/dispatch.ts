@@ -477,6 +477,12 @@ export async function serveAgent(
   }
 }
 
+/** A task waits: agents that are called and are free for it ask for nothing. Whoever parked it looked for them, or died before. */
+export async function serveCalled(scope: Scope, task: Row): Promise<void> {
+  const { found } = (await open(scope.ports, scope.tenant)).candidates(needOf(task));
+  for (const { id, row } of found) if (isCalled(row)) await serveAgent(scope, id);
+}
+
 /**
  * Gives the waiting tasks of a lane to the agents that are free for it.
  * @param own the task that was just parked: if another waits before it, whoever parked that one looks for both. The first of
