@@ -284,6 +284,25 @@ test("rows that expire may be gone: events from the log's beginning on, and task
   expect(await findings()).toEqual([]);
 });
 
+test("a task that retention deleted is not missed when tasks are kept longer again, and one that is lost after that is", async () => {
+  const { done, agentId } = await populate();
+  await Retention.put(system.admin, { taskSeconds: 60 });
+  await system.pass(70, 1);
+  expect(await code(system.get(done))).toBe("task.not_found");
+  await Retention.put(system.admin, { taskSeconds: 86_400 });
+  await system.pass(10, 1);
+  await Retention.put(system.admin, { taskSeconds: 0 });
+  expect(await findings()).toEqual([]);
+  await system.pass(1);
+  const { task, fence } = await system.lease(agentId);
+  await Task.complete(system.as(agentId), task.id, { fence });
+  await system.quiet();
+  await system.ports.store.write(drop(await row(of("task", task.id))));
+  await system.quiet();
+  expect(await findings()).toMatchObject([{ code: "task.lost", subject: task.id }]);
+  system.damaged.add("task.lost");
+});
+
 test("where an engine names no partitions, the rows are read that others lead to", async () => {
   const { agentId } = await populate();
   const { inspect: _, ...ports } = system.ports;

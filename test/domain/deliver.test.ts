@@ -2,7 +2,7 @@ import { createHmac } from "node:crypto";
 import { Agent, deliveryErrors, EventLog, type JsonText, type Outbound, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
-import { code, openSystem, type System } from "../support/system.ts";
+import { code, killedAfter, mode, openSystem, type System } from "../support/system.ts";
 
 interface Call {
   readonly to: string;
@@ -468,6 +468,21 @@ describe("at least once", () => {
   });
 });
 
+// Where others share the store the reconciler sees to it (reconcile.test.ts).
+test.skipIf(mode.shared)(
+  "what came to wait just as its agent came free is delivered though the server is killed before it looks",
+  async () => {
+    const id = await called();
+    const first = await system.task("x");
+    const done = async () => {
+      await Task.complete(system.as(id), first.id, { fence: 1 });
+      await system.quiet();
+    };
+    system = await killedAfter(system, "transact", () => system.task("x"), done);
+    expect(outside.assigned()).toHaveLength(2);
+  },
+);
+
 describe("cancel", () => {
   test("of accepted work is told by a second signed call, and fenced after the grace time", async () => {
     const id = await called();
@@ -565,6 +580,26 @@ describe("pause, drain, removal and change", () => {
     await system.quiet();
     expect((await outcome(task.id)).status).toBe("completed");
   });
+
+  test.each([
+    ["changed", (id: string) => Agent.update(system.admin, id, Agent.Patch.parse({ delivery: webhook }))],
+    ["replaced by another", () => called("hook", { onConflict: "replace" })],
+  ])(
+    "from pull to webhook, %s, the new way brings what was not begun though the server is killed at once",
+    async (how, turn) => {
+      outside.answer(ok({ result: 1 }));
+      const id = await system.agent("hook", { maxConcurrency: 2 });
+      const [waits, begun] = [await system.task("x"), await system.task("x")];
+      await system.lease(id);
+      await system.lease(id);
+      await Task.start(system.as(id), begun.id, { fence: 1 });
+      system.clock.advance(1000);
+      system = await killedAfter(system, "transact", () => turn(id));
+      expect(await outcome(waits.id)).toMatchObject({ status: "completed", attempt: 1 });
+      const status = how === "changed" ? "running" : "completed";
+      expect(await outcome(begun.id)).toMatchObject({ status, attempt: 1 });
+    },
+  );
 
   test("is not an agent's own to change: it could have anything called that this server may call", async () => {
     const id = await called();

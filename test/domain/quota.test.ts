@@ -51,6 +51,12 @@ describe("a tenant's quota", () => {
     const id = "tsk_0000000000000000000000";
     await submit({ id });
     expect(await submit({ id })).toMatchObject({ replayed: true, task: { id } });
+    await set({});
+    const idempotency = { key: "k", hash: "h" };
+    const first = await Task.create(system.admin, plain, { idempotency });
+    await set({ tasks: 1, submits: { limit: 1, perSeconds: 60 } });
+    for (let n = 0; n < 3; n++)
+      expect(await Task.create(system.admin, plain, { idempotency })).toEqual({ ...first, replayed: true });
   });
 
   test("of waiting tasks passes by itself as they are taken", async () => {

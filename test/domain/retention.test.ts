@@ -217,6 +217,50 @@ describe("a finished task", () => {
     expect(await code(system.task("late", { parentId: parent.id }))).toBe("task.parent_not_found");
   });
 
+  test("whose children and dependants are submitted again after it was deleted has them answered as at first", async () => {
+    await Retention.put(system.admin, { taskSeconds: 60 });
+    const first = await done("first");
+    const wanted = { type: "after", parentId: first.id, dependsOn: [first.id], requires: [{ capability: "none" }] };
+    const idempotency = { key: "one", hash: "h" };
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const byKey = () => Task.create(system.admin, Task.Create.parse(wanted), { idempotency });
+    const byId = () => Task.create(system.admin, Task.Create.parse({ ...wanted, id }));
+    const batch = () =>
+      Task.createBatch(
+        system.admin,
+        { tasks: [wanted, wanted], atomic: false },
+        { idempotency: { key: "many", hash: "h" } },
+      );
+    const answers = [await byKey(), await byId(), await batch()] as const;
+    await system.quiet();
+    system.clock.advance(60_000);
+    await retire(first.id);
+    expect(await byKey()).toEqual({ ...answers[0], replayed: true });
+    expect(await byId()).toMatchObject({ task: { id, status: "queued", depth: 1 }, replayed: true });
+    expect(await batch()).toEqual({ ...answers[2], replayed: true });
+    expect((await Task.list(system.admin, Task.ListQuery.parse({ type: "after" }))).items).toHaveLength(4);
+    expect(await code(Task.create(system.admin, Task.Create.parse(wanted)))).toBe("task.parent_not_found");
+  });
+
+  test("of a batch that is submitted again is said to be gone, and what followed it in the batch is there", async () => {
+    await Retention.put(system.admin, { taskSeconds: 60 });
+    const none = { requires: [{ capability: "none" }] };
+    const tasks = [
+      { type: "first", ref: "first", requires: [{ capability: "work" }] },
+      { type: "after", dependsOn: ["ref:first"], ...none },
+    ];
+    const submit = () =>
+      Task.createBatch(system.admin, { tasks, atomic: false }, { idempotency: { key: "k", hash: "h" } });
+    const [first, after] = (await submit()).results as { task: Task.Info }[];
+    const agent = await system.agent("a");
+    const { task, fence } = await system.lease(agent);
+    await Task.complete(system.as(agent), task.id, { fence });
+    await system.quiet();
+    system.clock.advance(60_000);
+    await retire(first?.task.id as string);
+    expect((await submit()).results).toMatchObject([{ problem: { code: "task.gone" } }, after]);
+  });
+
   test("is not made again by its Idempotency-Key after it was deleted", async () => {
     await Retention.put(system.admin, { taskSeconds: 60 });
     const agent = await system.agent("a");
@@ -230,6 +274,8 @@ describe("a finished task", () => {
     expect(await Task.create(system.admin, input, { idempotency })).toMatchObject({ replayed: true });
     system.clock.advance(60_000);
     await retire(task.id);
+    expect(await code(Task.create(system.admin, input, { idempotency }))).toBe("task.gone");
+    await Retention.put(system.admin, { taskSeconds: 30 * day });
     expect(await code(Task.create(system.admin, input, { idempotency }))).toBe("task.gone");
     const { results } = await Task.createBatch(system.admin, { tasks: [{ type: "b" }], atomic: false });
     expect(results).toHaveLength(1);

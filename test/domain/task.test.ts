@@ -1,4 +1,4 @@
-import { Agent, EventLog, type JsonText, Task } from "@waggle/core";
+import { Agent, createId, EventLog, type JsonText, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -524,6 +524,24 @@ describe("an idempotency key", () => {
     expect(await code(create("b", "k1"))).toBe("idempotency.mismatch");
     system.clock.advance(24 * 3600 * 1000 + 1);
     expect((await create("b", "k1")).replayed).toBe(false);
+  });
+  test("or an id of its own gives an agent the child it asked for again, though it lost the parent since", async () => {
+    const [own, other] = [await system.agent("a"), await system.agent("b")];
+    const parent = await system.task("x");
+    const { fence } = await run(own);
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const child = (more: object = {}) => Task.Create.parse({ type: "child", parentId: parent.id, ...more });
+    const options = { idempotency: { key: "child", hash: "h" } };
+    const byKey = () => Task.create(system.as(own), child(), options);
+    const byId = (agent = own) => Task.create(system.as(agent), child({ id }));
+    const [first] = [await byKey(), await byId()];
+    await Task.complete(system.as(own), parent.id, { fence });
+    await system.quiet();
+    expect(await byKey()).toEqual({ ...first, replayed: true });
+    expect(await byId()).toMatchObject({ task: { id }, replayed: true });
+    expect(await code(byId(other))).toBe("task.parent_not_found");
+    expect(await code(Task.create(system.as(own), child()))).toBe("task.parent_not_found");
+    expect(await code(Task.create(system.as(own), Task.Create.parse({ type: "orphan" })))).toBe("auth.forbidden");
   });
   test("makes one task of many requests at once, whatever their size", async () => {
     for (const size of [10, 80_000]) {

@@ -250,6 +250,54 @@ export function diesAfter({ store }: Ports, call: "write" | "transact"): void {
   });
 }
 
+/**
+ * The server is killed once the next such call took effect, and started again. Where others share the store it is one process of them.
+ * @param first done just before that call
+ */
+export async function killedAfter(
+  system: System,
+  call: "write" | "transact",
+  run: () => Promise<unknown>,
+  first: () => Promise<unknown> = async () => {},
+): Promise<System> {
+  const { store, live, shared } = system.ports;
+  const own = store[call] as (writes: never) => Promise<unknown>;
+  const die = () => {
+    throw new Error("killed");
+  };
+  const dead = async () => die();
+  const all = {
+    get: dead,
+    batchGet: dead,
+    query: dead,
+    write: dead,
+    transact: dead,
+    batchWrite: dead,
+    projected: dead,
+  };
+  Object.assign(store, {
+    async [call](writes: never) {
+      Object.assign(store, { [call]: own });
+      await first();
+      // What runs beside it in its process comes to nothing, too.
+      if (!shared) {
+        Object.assign(store, all);
+        Object.assign(live, { publish: die });
+      }
+      await own(writes);
+      die();
+    },
+  });
+  const thrown = await run().then(
+    () => new Error("it lives"),
+    (error: Error) => error,
+  );
+  if (thrown.message !== "killed") throw thrown;
+  if (!shared) return await system.reopen();
+  await system.quiet();
+  return system;
+}
+
 /** The code of the error a call is refused with. */
 export const code = (promise: Promise<unknown>): Promise<string> =>
   promise.then(

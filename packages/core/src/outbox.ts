@@ -1,13 +1,14 @@
 import { emptied } from "./agent/leave.ts";
+import { takeBackAsked } from "./agent/manage.ts";
 import type * as AgentRow from "./agent/row.ts";
-import { hasRoom, type Order, orderOf } from "./delivery/order.ts";
+import { hasRoom, orderOf } from "./delivery/order.ts";
 import { isCalled } from "./delivery/schema.ts";
 import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
 import { cacheOf, open } from "./match/directory.ts";
-import { serveAgent, serveGate, serveRoomy } from "./match/dispatch.ts";
+import { serveAgent, serveCalled, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
 import {
@@ -34,7 +35,7 @@ import {
   taskEventPartition,
 } from "./rows.ts";
 import { systemScope } from "./scope.ts";
-import { failBound, failIfBound, isRemoved, waitsForOne } from "./task/bound.ts";
+import { failBound, failIfRemoved, waitsForOne } from "./task/bound.ts";
 import { catchUp, tellDependants } from "./task/dependency.ts";
 import { outcome } from "./task/error.ts";
 import { taskChannel } from "./task/read.ts";
@@ -48,88 +49,97 @@ export const outboxKinds = ["task", "agent"] as const;
 const entriesPerRow = 200;
 const entriesBytes = 300 * 1024;
 
+/** What is done after a batch of changes, in this order. */
+const steps = [
+  ...["told", "result", "deleted", "unmet", "emptied", "removed"],
+  ...["bound", "asked", "parked", "limit", "room"],
+] as const;
+
+/** What follows from a batch of changes, as far as they were looked through. */
+interface Work {
+  readonly timers: TimerEntry[];
+  readonly dispatch: Value[];
+  readonly deliver: Value[];
+  /** By what each is about: it is done once, for the last change that asks for it. */
+  readonly todo: Readonly<Record<(typeof steps)[number], Map<unknown, () => Promise<unknown>>>>;
+  readonly freed: Map<string, Map<string, AgentRow.Row>>;
+}
+
 /**
  * What has to follow from changes of state: timers are set, tasks that waited for others learn how those ended,
  * whoever watches is woken. At least once; repeating it is harmless.
  */
 export async function relay(ports: Ports, changes: readonly Change[]): Promise<void> {
-  const timers: TimerEntry[] = [];
+  const todo = Object.fromEntries(steps.map((step) => [step, new Map()])) as unknown as Work["todo"];
+  const work: Work = { timers: [], dispatch: [], deliver: [], todo, freed: new Map() };
   const tenants = new Set<string>();
-  const told: Row[] = [];
-  const expired: Row[] = [];
-  const results: string[] = [];
-  const orders: Order[] = [];
-  const roomy = new Map<string, [string, string]>();
-  const freed = new Map<string, Map<string, AgentRow.Row>>();
-  const limits = new Map<string, [string, string]>();
-  const bound: Row[] = [];
-  const removed: AgentRow.Row[] = [];
-  const leaving = new Map<string, AgentRow.Row>();
-  const unplaced: Row[] = [];
-  const waiting: Row[] = [];
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
     const old = change.old as Row | AgentRow.Row | undefined;
-    if (old?.kind === "task") {
-      if (!next) expired.push(old);
-      // Retried by hand, it has the result no more that was kept apart from it.
-      else if (old.resultBlob !== undefined && (next as Row).resultBlob === undefined) results.push(old.resultBlob);
-    }
-    if (!next) continue;
-    tenants.add(next.tenant);
+    if (next) tenants.add(next.tenant);
     // A deadline that moved away needs no new timer: the one that is set looks again when it fires.
-    const before = old?.deadlineAt;
-    const after = next.deadlineAt;
-    if (after !== undefined && (before === undefined || after < before)) {
-      timers.push([next.tenant, next.kind, next.id, after]);
-    }
-    const order = next.kind === "task" ? orderOf(old as Row | undefined, next) : undefined;
-    if (order) orders.push(order);
-    const agentId = hasRoom(old, next);
-    if (agentId !== undefined && !(ports.shared && next.kind === "task"))
-      roomy.set(`${next.tenant}/${agentId}`, [next.tenant, agentId]);
-    if (!ports.shared && next.kind === "task") {
-      const before = old as Row | undefined;
-      for (const key of limitsLeft(before, next)) limits.set(`${next.tenant}/${key}`, [next.tenant, key]);
-      if (next.status === "queued" && next.parked === undefined && before?.status !== "queued") unplaced.push(next);
-      if (next.status === "scheduled" && next.unmet !== undefined && before?.unmet === undefined) waiting.push(next);
-    }
-    if (next.kind === "task" && waitsForOne(old as Row | undefined, next)) bound.push(next);
-    if (next.kind === "agent" && next.state === "stopped" && (old as AgentRow.Row | undefined)?.state !== "stopped")
-      removed.push(next);
-    if (next.kind === "agent") leaving.delete(next.id);
-    if (next.kind === "agent" && isEmpty(next)) leaving.set(next.id, next);
-    if (ports.shared && next.kind === "agent") noteFreed(freed, old as AgentRow.Row | undefined, next);
-    if (next.kind !== "task" || !terminal.has(next.status) || (old && terminal.has((old as Row).status))) continue;
-    ports.live.publish(taskChannel(next.tenant, next.id), { status: next.status });
-    if (next.dependants) told.push(next);
+    const at = next?.deadlineAt;
+    if (next && at !== undefined && at < (old?.deadlineAt ?? Number.POSITIVE_INFINITY))
+      work.timers.push([next.tenant, next.kind, next.id, at]);
+    if ((next ?? old)?.kind === "task") followTask(ports, work, old as Row | undefined, next as Row | undefined);
+    else if (next) followAgent(ports, work, old as AgentRow.Row | undefined, next as AgentRow.Row);
   }
+  const { timers, dispatch, deliver, freed } = work;
   if (timers.length > 0) await arm(ports, timers);
-  if (unplaced.length > 0)
-    await ports.queues.dispatch.send(unplaced.map(({ tenant, id, rev }) => ({ body: { tenant, id, rev } })));
-  if (orders.length > 0) await ports.queues.deliver.send(orders.map((body) => ({ body: body as unknown as Value })));
+  if (dispatch.length > 0) await ports.queues.dispatch.send(dispatch.map((body) => ({ body })));
+  if (deliver.length > 0) await ports.queues.deliver.send(deliver.map((body) => ({ body })));
   for (const tenant of tenants) {
     const types = await subscribed(ports, tenant);
     if (types.size > 0) await publish(ports, tenant, types, changes);
   }
-  for (const task of told) await tellDependants(systemScope(ports, task.tenant, "outbox"), task.id, task.status);
-  for (const key of results) await ports.blobs.delete(key);
-  for (const task of expired) await clear(systemScope(ports, task.tenant, "outbox"), task);
-  for (const task of waiting) await catchUp(systemScope(ports, task.tenant, "outbox"), task);
-  for (const { tenant, id } of leaving.values()) {
-    const directory = ports.shared ? cacheOf(ports, tenant) : await open(ports, tenant);
-    await emptied(systemScope(ports, tenant, "outbox"), directory, id);
-  }
-  for (const { tenant, id } of removed) await failBound(systemScope(ports, tenant, "outbox"), id);
-  for (const { tenant, id, boundAgentId = "" } of bound) {
-    const scope = systemScope(ports, tenant, "outbox");
-    if (await isRemoved(scope, boundAgentId)) await failIfBound(scope, id, boundAgentId);
-  }
-  for (const [tenant, key] of limits.values()) await serveGate(systemScope(ports, tenant, "outbox"), key);
-  for (const [tenant, agentId] of roomy.values()) await serveAgent(systemScope(ports, tenant, "outbox"), agentId);
+  for (const step of steps) for (const run of todo[step].values()) await run();
   for (const [tenant, agents] of freed)
     if (agents.size > 0) await serveRoomy(systemScope(ports, tenant, "outbox"), [...agents.values()]);
   for (const tenant of tenants) ports.live.publish(eventChannel(tenant), {});
+}
+
+function followTask(ports: Ports, work: Work, old: Row | undefined, next: Row | undefined): void {
+  const { tenant, id } = (next ?? old) as Row;
+  const scope = systemScope(ports, tenant, "outbox");
+  const { todo } = work;
+  if (!next) {
+    todo.deleted.set(old, () => clear(scope, old as Row));
+    return;
+  }
+  // Retried by hand, it has the result no more that was kept apart from it.
+  const blob = old?.resultBlob;
+  if (blob !== undefined && next.resultBlob === undefined) todo.result.set(blob, () => ports.blobs.delete(blob));
+  const order = orderOf(old, next);
+  if (order) work.deliver.push(order as unknown as Value);
+  if (waitsForOne(old, next)) todo.bound.set(next, () => failIfRemoved(scope, next));
+  if (terminal.has(next.status) && !(old && terminal.has(old.status))) {
+    ports.live.publish(taskChannel(tenant, id), { status: next.status });
+    if (next.dependants) todo.told.set(next, () => tellDependants(scope, id, next.status));
+  }
+  if (ports.shared) return;
+  const agentId = hasRoom(old, next);
+  if (agentId !== undefined) todo.room.set(`${tenant}/${agentId}`, () => serveAgent(scope, agentId));
+  for (const key of limitsLeft(old, next)) todo.limit.set(`${tenant}/${key}`, () => serveGate(scope, key));
+  if (isParked(old, next)) todo.parked.set(`${tenant}/${next.lane}`, () => serveCalled(scope, next));
+  if (next.status === "queued" && next.parked === undefined && old?.status !== "queued")
+    work.dispatch.push({ tenant, id, rev: next.rev });
+  if (next.status === "scheduled" && next.unmet !== undefined && old?.unmet === undefined)
+    todo.unmet.set(next, () => catchUp(scope, next));
+}
+
+function followAgent(ports: Ports, { todo, freed }: Work, old: AgentRow.Row | undefined, next: AgentRow.Row): void {
+  const { tenant, id } = next;
+  const scope = systemScope(ports, tenant, "outbox");
+  const name = `${tenant}/${id}`;
+  if (hasRoom(old, next) !== undefined) todo.room.set(name, () => serveAgent(scope, id));
+  if (next.state === "stopped" && old?.state !== "stopped") todo.removed.set(name, () => failBound(scope, id));
+  if (old && !isCalled(old) && isCalled(next)) todo.asked.set(next, () => takeBackAsked(scope, old, next));
+  if (!isEmpty(next)) todo.emptied.delete(name);
+  else
+    todo.emptied.set(name, async () =>
+      emptied(scope, ports.shared ? cacheOf(ports, tenant) : await open(ports, tenant), id),
+    );
+  if (ports.shared) noteFreed(freed, old, next);
 }
 
 /**
@@ -140,6 +150,10 @@ function limitsLeft(old: Row | undefined, next: Row): string[] {
   const keys = old && held.has(old.status) && !held.has(next.status) && Gate.gated(old) ? Gate.keysOf(old) : [];
   return next.gate !== undefined && next.gate !== old?.gate ? [...keys, next.gate] : keys;
 }
+
+/** By this change it came to wait in its lane. On a shared store the reconciler sees to those that wait beside somebody free. */
+const isParked = (old: Row | undefined, next: Row): boolean =>
+  next.parked !== undefined && next.gate === undefined && (old?.parked !== next.parked || old.gate !== undefined);
 
 /**
  * It is to leave, and holds nothing: its last task may have ended in the moment it was told to, which took it for busy, or whoever ended

@@ -8,6 +8,8 @@ import { policyKey } from "./rows.ts";
 export interface Policy {
   readonly retention: Retention;
   readonly quotas: Quotas;
+  /** Tasks that ended by then may be gone though they would be kept now: they were kept shorter before. 0: none. */
+  readonly retiredTo: number;
 }
 
 /** Another process may have changed it: looked at again after this. */
@@ -24,14 +26,18 @@ export async function policyOf(ports: Ports, tenant: string): Promise<Policy> {
   const known = cache.get(tenant);
   const now = ports.clock.now();
   if (known && (!ports.shared || now - known.at < keptMs)) return known.policy;
-  const policy = toPolicy(await ports.store.get(policyKey(tenant)));
+  const policy = await readPolicy(ports, tenant);
   cache.set(tenant, { at: now, policy });
   return policy;
 }
 
+export const readPolicy = async (ports: Ports, tenant: string): Promise<Policy> =>
+  toPolicy(await ports.store.get(policyKey(tenant)));
+
 const toPolicy = (row: Item | undefined): Policy => ({
   retention: { ...defaultRetention, ...(row?.retention as Partial<Retention> | undefined) },
   quotas: (row?.quotas as Quotas | undefined) ?? {},
+  retiredTo: (row?.retiredTo as number | undefined) ?? 0,
 });
 
 /** Changes a part of it. The other part stays. */

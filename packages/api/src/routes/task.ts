@@ -40,21 +40,6 @@ async function checkReadable(scope: Scope, id: string): Promise<void> {
   throw Task.missing(id);
 }
 
-/** An agent may only make children of a task it holds. */
-async function checkParent(scope: Scope, parentId: string | undefined): Promise<void> {
-  if (scope.actor.role !== "agent") return;
-  if (parentId === undefined) {
-    throw requestErrors.forbidden("an agent may only make children of a task it holds: give its id as parentId");
-  }
-  const parent = params.id.schema.safeParse(parentId).success
-    ? await Task.get(scope, parentId).catch(() => undefined)
-    : undefined;
-  if (parent?.agentId === scope.actor.id && parent.finishedAt === undefined) return;
-  throw declared("task.parent_not_found")(`this agent holds no task ${parentId.slice(0, 64)}`, {
-    errors: [{ path: "parentId", message: "not a task this agent holds" }],
-  });
-}
-
 const byHolder = (
   verb: "complete" | "fail" | "release",
   summary: string,
@@ -98,7 +83,6 @@ export const taskRoutes: readonly Route[] = [
     errors: creating,
     async handler(call) {
       const { scope, body, idempotency } = call;
-      await checkParent(scope, body.parentId);
       const { task, replayed } = await Task.create(scope, body, idempotency && { idempotency });
       const { waitSeconds } = call.query;
       if (waitSeconds > 0) call.done();

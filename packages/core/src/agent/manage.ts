@@ -143,7 +143,7 @@ export async function register(scope: Scope, input: Register): Promise<Registere
       await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
       tell(scope, old, { stop: true, reason: "another process registered under this name" });
       tellRevoked(scope.ports, old.tokenHash);
-      await takeBack(scope, old.id, "released", "its agent was replaced");
+      await takeBack(scope, old.id, "released", replacedReason);
       return { agent: toInfo(await read(scope, old.id)), token, ...secret };
     }
     const id = createId("agt", now, random);
@@ -247,10 +247,27 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
     };
   });
   if (row.delivery.type !== before.delivery.type)
-    await takeBack(scope, id, "released", "it is delivered to in another way", (task) => task.status !== "assigned");
+    await takeBack(scope, id, "released", deliveredReason, (task) => task.status !== "assigned");
   await serveAgent(scope, id);
   return { agent: toInfo(row), ...secret };
 }
+
+/**
+ * An agent that asked for work is called from now on. What it was given before has no order and nobody delivers it: it is given back,
+ * and if another registered under its name, so is what it had begun. For the outbox: whoever changed the agent does so, or died before.
+ */
+export async function takeBackAsked(scope: Scope, old: Row, next: Row): Promise<void> {
+  const replaced = old.registeredAt !== next.registeredAt;
+  await takeBack(
+    scope,
+    next.id,
+    "released",
+    replaced ? replacedReason : deliveredReason,
+    ({ silenceSeconds, status }) => silenceSeconds !== undefined || (status !== "assigned" && !replaced),
+  );
+}
+const replacedReason = "its agent was replaced";
+const deliveredReason = "it is delivered to in another way";
 
 const settle = async (scope: Scope, id: string, message: AgentMessage) =>
   tell(scope, await whereIs(scope, id), message);

@@ -1,5 +1,5 @@
+import type { Policy } from "../policy.ts";
 import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
-import type { Retention } from "../retention/schema.ts";
 import type { Status } from "../task/schema.ts";
 import type { Code } from "./kinds.ts";
 import { tooLarge } from "./schema.ts";
@@ -31,7 +31,7 @@ export interface Told {
 /** What is known of one tenant after its tasks, agents and events were read. */
 export interface Books {
   readonly tenant: string;
-  readonly retention: Retention;
+  readonly policy: Policy;
   /** Events expire: what the log no longer has may be gone. */
   forgets: boolean;
   /** The first event there is. */

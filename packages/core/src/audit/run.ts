@@ -106,7 +106,7 @@ async function tenantsOf(pass: Pass): Promise<string[]> {
 async function readTenant(pass: Pass, tenant: string, named: readonly string[] | undefined): Promise<void> {
   const books: Books = {
     tenant,
-    retention: (await policyOf(pass.ports, tenant)).retention,
+    policy: await policyOf(pass.ports, tenant),
     forgets: false,
     begins: 1,
     told: new Map(),

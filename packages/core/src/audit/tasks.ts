@@ -1,7 +1,7 @@
 import * as Gate from "../match/gate.ts";
 import { grown, isDead } from "../outbox.ts";
 import type { Item, RowKey } from "../port/index.ts";
-import { expiry } from "../retention/retention.ts";
+import { isRetired } from "../retention/retention.ts";
 import {
   agentKey,
   dependantPartition,
@@ -18,19 +18,7 @@ import {
 } from "../rows.ts";
 import { deadlineOf, held, type Row, terminal } from "../task/row.ts";
 import { timerFault } from "./owed.ts";
-import {
-  at,
-  type Books,
-  count,
-  hash,
-  keyText,
-  type Pass,
-  pagesOf,
-  readAll,
-  readEach,
-  report,
-  type Told,
-} from "./pass.ts";
+import { at, type Books, count, hash, keyText, type Pass, pagesOf, readAll, readEach, report } from "./pass.ts";
 
 /** The lists a task belongs in, as `project` keeps them. */
 function listsOf(row: Row, shared: boolean): [IndexField, string][] {
@@ -82,15 +70,12 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
     }
   });
   for (const [id, told] of books.told) {
-    if (told.there || isRetired(pass, books, told)) continue;
+    const ended = told.status !== "created" && terminal.has(told.status);
+    if (told.there || (ended && isRetired(books.policy, told.at, pass.now))) continue;
     const problem = `the log tells of it (${told.status}), and there is no such task`;
     report(pass, "task.lost", taskKey(books.tenant, id), id, problem, told);
   }
 }
-
-/** Ended, and kept no longer. */
-const isRetired = ({ now }: Pass, { retention: { taskSeconds } }: Books, { status, at }: Told): boolean =>
-  status !== "created" && terminal.has(status) && (expiry(at, taskSeconds) ?? Number.POSITIVE_INFINITY) <= now;
 
 function addUp(books: Books, row: Row, shared = false): void {
   const name = `${row.id} ${row.fence} ${row.rev}`;

@@ -9,7 +9,7 @@ import * as Gate from "./gate.ts";
 import { peek } from "./lane.ts";
 import { needOf } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { hold, learn, reserve, unhold } from "./slots.ts";
+import { hold, learn, reserve, takeHeld, unhold } from "./slots.ts";
 
 /**
  * Stores a new task, ready to be done, together with what comes of it: its agent, or its place among the waiting. One
@@ -73,9 +73,6 @@ export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<rea
   const given = new Map<Member, { row: Row; choice: Choice }[]>();
   /** Lanes whose tasks have to wait. */
   const full = new Map<string, boolean>();
-  const letGo = (member: Member, tasks: readonly Pick<Row, "slots">[]) => {
-    for (const { slots } of tasks) unhold(directory, member, slots, false);
-  };
   try {
     for (const row of rows) {
       if (!full.has(row.lane)) full.set(row.lane, await Shared.isWaitedIn(scope, directory, row.lane));
@@ -93,22 +90,16 @@ export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<rea
       }
     }
   } catch (error) {
-    for (const [member, all] of given)
-      letGo(
-        member,
-        all.map(({ row }) => row),
-      );
+    for (const [member, all] of given) for (const { row } of all) unhold(directory, member, row.slots, false);
     throw error;
   }
   const groups = [...given].flatMap(([member, all]) => chunks(all).map((group) => ({ member, group })));
   const stored = await Promise.all(
     groups.map(async ({ member, group }) => {
       const tasks = group.map(({ row, choice }) => assigned(scope, row, choice).next);
-      const slots = await reserve(scope, member, tasks, member.row.connectionId).catch((error) => {
-        letGo(member, tasks);
-        throw error;
-      });
-      for (const task of tasks) unhold(directory, member, task.slots, slots.ok);
+      const slots = await takeHeld(directory, member, tasks, () =>
+        reserve(scope, member, tasks, member.row.connectionId),
+      );
       if (slots.ok) {
         if (slots.item) directory.set(slots.item as unknown as Member["row"]);
         return { member, tasks };

@@ -22,7 +22,7 @@ import * as Gate from "./gate.ts";
 import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { giveSlotsBack, hold, learn, reserve, slotsWrite, unhold } from "./slots.ts";
+import { giveSlotsBack, hold, learn, reserve, slotsWrite, takeHeld } from "./slots.ts";
 
 /** Times a decision is made anew when others changed the rows under it. */
 export const tries = 12;
@@ -153,17 +153,11 @@ export async function assign(
   }
   if (fresh) others.push(...fresh.others);
   hold(directory, member, row.slots);
-  let result: TransactResult & { readonly agent?: Item };
-  try {
-    result =
-      scope.ports.shared && others.length === 0
-        ? await assignApart(scope, member, next, task, connectionId)
-        : await scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]);
-  } catch (error) {
-    unhold(directory, member, row.slots, false);
-    throw error;
-  }
-  unhold(directory, member, row.slots, result.ok);
+  const result = await takeHeld<TransactResult & { readonly agent?: Item }>(directory, member, [row], () =>
+    scope.ports.shared && others.length === 0
+      ? assignApart(scope, member, next, task, connectionId)
+      : scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]),
+  );
   if (result.agent) directory.set(result.agent as unknown as Member["row"]);
   if (result.ok) return next;
   const [, agentRefusal] = result.reasons;
@@ -475,6 +469,12 @@ export async function serveAgent(
   } finally {
     member.serving = false;
   }
+}
+
+/** A task waits: agents that are called and are free for it ask for nothing. Whoever parked it looked for them, or died before. */
+export async function serveCalled(scope: Scope, task: Row): Promise<void> {
+  const { found } = (await open(scope.ports, scope.tenant)).candidates(needOf(task));
+  for (const { id, row } of found) if (isCalled(row)) await serveAgent(scope, id);
 }
 
 /**

@@ -15,7 +15,24 @@ export function hold(directory: Directory, member: Member, slots: number): void 
   directory.refresh(member);
 }
 
-/** The write is over. @param taken it took the slots */
+/** Does the write that takes the slots held for these tasks: they are taken then, or free again. */
+export async function takeHeld<Result extends { readonly ok: boolean }>(
+  directory: Directory,
+  member: Member,
+  tasks: readonly Pick<Row, "slots">[],
+  write: () => Promise<Result>,
+): Promise<Result> {
+  let taken = false;
+  try {
+    const result = await write();
+    taken = result.ok;
+    return result;
+  } finally {
+    for (const { slots } of tasks) unhold(directory, member, slots, taken);
+  }
+}
+
+/** They are held no more. @param taken the agent's row counts them now */
 export function unhold(directory: Directory, member: Member, slots: number, taken: boolean): void {
   member.reserved--;
   member.pending -= slots;

@@ -1,5 +1,5 @@
 import { readTask } from "../match/assignment.ts";
-import { policyOf, setPolicy } from "../policy.ts";
+import { type Policy, policyOf, readPolicy, setPolicy } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -11,12 +11,21 @@ export const get = async (scope: Scope): Promise<Info> => (await policyOf(scope.
 
 /** Sets it. Tasks that have ended before follow in the background, events written before keep their time. */
 export async function put(scope: Scope, input: Put): Promise<Info> {
-  const before = await get(scope);
-  const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
+  const { ports, tenant } = scope;
   // Before it is set: should this process die in between, who asks again finds it set. It begins some time after.
-  if (input.taskSeconds !== undefined) await goOn(scope.ports, { tenant: scope.tenant, list: 0 }, true);
-  return (await setPolicy(scope.ports, scope.tenant, { retention: { taskSeconds, eventSeconds } })).retention;
+  if (input.taskSeconds !== undefined) await goOn(ports, { tenant, list: 0 }, true);
+  const { retention: before, retiredTo } = await readPolicy(ports, tenant);
+  const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
+  const now = ports.clock.now();
+  const longer = before.taskSeconds > 0 && (taskSeconds === 0 || taskSeconds > before.taskSeconds);
+  const noted = longer && {
+    retiredTo: Math.max(retiredTo, now - Math.max(0, before.taskSeconds * 1000 - walkMs)),
+  };
+  return (await setPolicy(ports, tenant, { retention: { taskSeconds, eventSeconds }, ...noted })).retention;
 }
+
+/** Until a walk comes to a task, it may go by the retention before. The longest that one may take. */
+const walkMs = 24 * 3600 * 1000;
 
 /** When a task that ends at this time may be deleted; undefined: never. */
 export async function keptUntil(scope: Scope, finishedAt: number): Promise<number | undefined> {
@@ -26,6 +35,10 @@ export async function keptUntil(scope: Scope, finishedAt: number): Promise<numbe
 
 export const expiry = (at: number, keepSeconds: number): number | undefined =>
   keepSeconds === 0 ? undefined : at + keepSeconds * 1000;
+
+/** Whether a task that ended at this time may have been deleted. */
+export const isRetired = ({ retention, retiredTo }: Policy, endedAt: number, now: number): boolean =>
+  endedAt <= retiredTo || (expiry(endedAt, retention.taskSeconds) ?? Number.POSITIVE_INFINITY) <= now;
 
 /** How far a walk over the finished tasks came: the list it is at, and the last id it saw there. */
 export interface Walk {

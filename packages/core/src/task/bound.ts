@@ -40,8 +40,13 @@ export async function failBound(scope: Scope, agentId: string): Promise<void> {
   }
 }
 
+/** A task came to wait for the one agent it names. */
+export async function failIfRemoved(scope: Scope, { id, boundAgentId = "" }: Row): Promise<void> {
+  if (await isRemoved(scope, boundAgentId)) await failIfBound(scope, id, boundAgentId);
+}
+
 /** A task waits for this agent alone, and it was removed: it has failed. */
-export async function failIfBound(scope: Scope, id: string, agentId: string): Promise<void> {
+async function failIfBound(scope: Scope, id: string, agentId: string): Promise<void> {
   const message = `agent ${agentId}, which alone may do the task, was removed`;
   await change(scope, id, (row) =>
     row.status === "queued" && row.boundAgentId === agentId

@@ -6,14 +6,15 @@ import { admissible, admit, admitEach } from "../match/admit.ts";
 import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/directory.ts";
 import { laneOf } from "../match/requirement.ts";
+import { policyOf } from "../policy.ts";
 import { itemBytes, type Put, storeLimits, type Write } from "../port/index.ts";
 import { type Room, reserve } from "../quota/reserve.ts";
-import { keptUntil } from "../retention/retention.ts";
+import { isRetired } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { catchUp, type Ended, link } from "./dependency.ts";
 import { dependencyCycle, dependencyNotFound, gone, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
-import { deadlineOf, defaultRetry, payloadBytes, type Row, taskBytes, toInfo } from "./row.ts";
+import { deadlineOf, defaultRetry, held, payloadBytes, type Row, taskBytes, toInfo, wasWith } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
 
 export interface CreateOptions {
@@ -32,51 +33,44 @@ interface Seed {
 
 /**
  * Takes a task. It is `queued`, or `scheduled` while it has to wait for a time or for other tasks.
- * Asked for again under the same `id`, it answers the task as it stands.
- * @throws `idempotency.mismatch`, `task.dependency_not_found`, `task.parent_not_found`, `task.too_deep`, `request.invalid`
+ * Asked for again under the same `id`, it answers the task as it stands; under the same key, as it was first answered. What it was
+ * checked for then may have changed since.
+ * @throws `idempotency.mismatch`, `task.dependency_not_found`, `task.parent_not_found`, `task.too_deep`, `task.gone`, `request.invalid`,
+ *   and `auth.forbidden` to an agent that names no parent
  */
 export async function create(
   scope: Scope,
   input: Create,
-  options: CreateOptions = {},
+  { idempotency, hops }: CreateOptions = {},
 ): Promise<{ task: Info; replayed: boolean }> {
   for (;;) {
-    const { seed: known, remember } = await recall(scope, options.idempotency);
-    const seed: Seed = known ?? { ids: [input.id ?? newId(scope)], at: scope.ports.clock.now() };
-    const room = known ? undefined : await roomFor(scope, [input]);
+    const { seed: known, remember } = await recall(scope, idempotency);
+    if (known) return { task: infoOf(await makeAgain(scope, input, known, hops), input), replayed: true };
+    const id = input.id ?? newId(scope);
+    const at = scope.ports.clock.now();
+    const room = await roomFor(scope, [input]);
     try {
-      const row = await build(scope, input, seed.ids[0] as string, seed.at);
-      if (options.hops !== undefined) Object.assign(row, { hops: options.hops });
-      if (known) {
-        await makeAgain(scope, row, input);
-        return { task: infoOf(row, input), replayed: true };
-      }
-      const there = async () => {
-        const taken = input.id === undefined ? undefined : await readTask(scope, input.id);
-        if (!taken) return undefined;
-        const same = sameAsked(taken, row);
-        await catchUp(scope, same);
-        return { task: infoOf(same, input), replayed: true };
-      };
+      let row: Row;
       try {
+        row = await build(scope, input, id, at, { hops });
         await checkNamed(scope, row);
       } catch (error) {
-        const taken = await there();
+        const taken = await madeBefore(scope, input, at);
         if (taken) return taken;
         throw error;
       }
       if (row.inputBlob !== undefined) {
-        const taken = await there();
+        const taken = await madeBefore(scope, input, at);
         if (taken) return taken;
         await keepInput(scope, row, input);
       }
       // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
       const keyFirst = scope.ports.shared && input.id === undefined;
-      if (await store(scope, [row], { remembered: remember?.(seed), keyFirst })) {
+      if (await store(scope, [row], { remembered: remember?.({ ids: [id], at }), keyFirst })) {
         room?.taken();
         return { task: infoOf(row, input), replayed: false };
       }
-      const taken = await there();
+      const taken = await madeBefore(scope, input, at);
       if (taken) return taken;
       // The same key was used meanwhile: what it made is the answer.
     } finally {
@@ -85,19 +79,44 @@ export async function create(
   }
 }
 
-/** The task a key stands for already, unless it is past its retention. */
-async function makeAgain(scope: Scope, row: Row, input: Create): Promise<void> {
-  const stored = await readTask(scope, row.id);
-  if (!stored) {
-    const past = await isPast(scope, row);
-    if (past) throw past;
-    await checkNamed(scope, row);
-    await keepInput(scope, row, input);
-    if (!(await store(scope, [row], { again: true }))) await makeAgain(scope, row, input);
-  } else if (stored.unmet) {
-    // Whoever stored it may have died before the look at its dependencies that has to follow.
-    await catchUp(scope, stored, await link(scope, [stored], { later: () => true }));
+/** The task that has the id the caller chose, as it stands, if it was asked for in the same words. */
+async function madeBefore(
+  scope: Scope,
+  input: Create,
+  at: number,
+): Promise<{ task: Info; replayed: true } | undefined> {
+  const stored = input.id === undefined ? undefined : await readTask(scope, input.id);
+  if (!stored || !(await hadParent(scope, input))) return undefined;
+  checkSame(stored, await build(scope, input, stored.id, at, { stored }));
+  await lookAgain(scope, stored);
+  return { task: infoOf(stored, input), replayed: true };
+}
+
+/** An agent sees the children of a task that it has or had, and may have lost since it asked for one. */
+async function hadParent(scope: Scope, { parentId }: Create): Promise<boolean> {
+  if (scope.actor.role !== "agent") return true;
+  const parent = parentId === undefined ? undefined : await readTask(scope, parentId);
+  return parent !== undefined && wasWith(parent, scope.actor.id);
+}
+
+/** The task a key stands for, as it was first answered; made now if whoever stored the key died before it. @throws `task.gone` */
+async function makeAgain(scope: Scope, input: Create, seed: Seed, hops: number | undefined): Promise<Row> {
+  const [id] = seed.ids as [string];
+  const stored = await readTask(scope, id);
+  if (!stored) await checkKept(scope, id, seed.at);
+  const row = await build(scope, input, id, seed.at, { hops, stored });
+  if (stored) {
+    await lookAgain(scope, stored);
+    return row;
   }
+  await checkNamed(scope, row);
+  await keepInput(scope, row, input);
+  return (await store(scope, [row], { again: true })) ? row : makeAgain(scope, input, seed, hops);
+}
+
+/** Whoever stored it may have died before the look at its dependencies that has to follow. */
+async function lookAgain(scope: Scope, stored: Row): Promise<void> {
+  if (stored.unmet) await catchUp(scope, stored, await link(scope, [stored], { later: () => true }));
 }
 
 /** Room for new tasks in the tenant's quotas. One that is there already, asked for again, needs none. */
@@ -158,10 +177,11 @@ async function makeBatch(
     entries.map(async (entry) => {
       if (entry.problem) return undefined;
       try {
-        const row = await build(scope, entry.input as Create, entry.id, seed.at);
-        const isNew = !known || !(await readTask(scope, row.id));
-        if (known && isNew) entry.problem = await isPast(scope, row);
-        if (isNew && !entry.problem) await checkNamed(scope, row, entry.siblings);
+        if (known) entry.stored = await readTask(scope, entry.id);
+        const { stored } = entry;
+        if (known && !stored) await checkKept(scope, entry.id, seed.at);
+        const row = await build(scope, entry.input as Create, entry.id, seed.at, { stored });
+        if (!stored) await checkNamed(scope, row, entry.siblings);
         return row;
       } catch (error) {
         if (!isError(error)) throw error;
@@ -189,14 +209,16 @@ async function makeBatch(
     // Within the batch the flag is written with the row itself.
     if (taken.some((other) => other.dependsOn?.includes(row.id))) Object.assign(row, { dependants: true });
   }
+  const fresh = rows.filter((row, i): row is Row => row !== undefined && !entries[i]?.problem && !entries[i]?.stored);
   await Promise.all(
-    rows.map((row, i) => (row && taken.includes(row) ? keepInput(scope, row, entries[i]?.input ?? {}) : undefined)),
+    rows.map((row, i) => (row && fresh.includes(row) ? keepInput(scope, row, entries[i]?.input ?? {}) : undefined)),
   );
   const how = { again: known, remembered: remember?.(seed), atomic: input.atomic };
-  if (taken.length > 0 && !(await store(scope, taken, how))) {
+  if (fresh.length > 0 && !(await store(scope, fresh, how))) {
     room?.release();
     return createBatch(scope, input, options);
   }
+  for (const { stored } of entries) if (stored) await lookAgain(scope, stored);
   room?.taken();
   const results = entries.map(
     (entry, i): BatchResult =>
@@ -205,12 +227,10 @@ async function makeBatch(
   return { results, replayed: known };
 }
 
-/** Why a task that an Idempotency-Key stands for is not made again: it may have ended and been deleted. */
-async function isPast(scope: Scope, { id, createdAt }: Row): Promise<WaggleError | undefined> {
-  const until = await keptUntil(scope, createdAt);
-  return until !== undefined && until <= scope.ports.clock.now()
-    ? gone(`task ${id}, which this Idempotency-Key made, is past its retention`)
-    : undefined;
+/** A task that an Idempotency-Key stands for, and that is not there, is not made again if it may have ended and been deleted. */
+async function checkKept({ ports, tenant }: Scope, id: string, createdAt: number): Promise<void> {
+  if (isRetired(await policyOf(ports, tenant), createdAt, ports.clock.now()))
+    throw gone(`task ${id}, which this Idempotency-Key made, is past its retention`);
 }
 
 /** What a caller says of a task. Times are left out: a delay counts from whenever it is asked for. */
@@ -220,14 +240,13 @@ const asked = [
   ...["concurrency", "rate", "fairKey", "tags", "metadata"],
 ] as const;
 
-/** The task that has the id, if it was asked for in the same words. */
-function sameAsked(taken: Row, row: Row): Row {
+/** @throws `idempotency.mismatch` where the task that has the id was asked for in other words */
+function checkSame(taken: Row, row: Row): void {
   for (const name of asked)
     if (JSON.stringify(taken[name]) !== JSON.stringify(row[name]))
       throw requestErrors.idempotencyMismatch(`the id ${row.id} was used for a different task; use a new one`, {
         errors: [{ path: "id", message: `its task differs in ${name === "inputBlob" ? "input" : name}` }],
       });
-  return taken;
 }
 
 const newId = (scope: Scope) => createId("tsk", scope.ports.clock.now(), scope.ports.random);
@@ -273,20 +292,39 @@ async function recall(
   };
 }
 
-async function build(scope: Scope, input: Create, id: string, now: number): Promise<Row> {
-  let depth = 0;
-  if (input.parentId !== undefined) {
-    const parent = await readTask(scope, input.parentId);
-    if (!parent)
-      throw parentNotFound(`there is no task ${input.parentId}`, {
-        errors: [{ path: "parentId", message: "no such task" }],
-      });
-    depth = parent.depth + 1;
-    if (depth > limits.depth)
-      throw tooDeep(`a task may have at most ${limits.depth} generations above it`, {
-        errors: [{ path: "parentId", message: "its parent is too deep" }],
-      });
+/**
+ * How many generations a new task has above it. An agent may only make children of a task it holds.
+ * @throws `task.parent_not_found`, `task.too_deep`, `auth.forbidden`
+ */
+async function depthOf(scope: Scope, parentId: string | undefined): Promise<number> {
+  const isAgent = scope.actor.role === "agent";
+  if (parentId === undefined) {
+    if (!isAgent) return 0;
+    throw requestErrors.forbidden("an agent may only make children of a task it holds: give its id as parentId");
   }
+  const parent = await readTask(scope, parentId);
+  if (isAgent && !(parent && held.has(parent.status) && parent.agentId === scope.actor.id))
+    throw parentNotFound(`this agent holds no task ${parentId}`, {
+      errors: [{ path: "parentId", message: "not a task this agent holds" }],
+    });
+  if (!parent)
+    throw parentNotFound(`there is no task ${parentId}`, { errors: [{ path: "parentId", message: "no such task" }] });
+  if (parent.depth >= limits.depth)
+    throw tooDeep(`a task may have at most ${limits.depth} generations above it`, {
+      errors: [{ path: "parentId", message: "its parent is too deep" }],
+    });
+  return parent.depth + 1;
+}
+
+/** @param how `stored`: it was taken before, and is not checked again */
+async function build(
+  scope: Scope,
+  input: Create,
+  id: string,
+  now: number,
+  { hops, stored }: { hops?: number | undefined; stored?: Row | undefined } = {},
+): Promise<Row> {
+  const depth = stored ? stored.depth : await depthOf(scope, input.parentId);
   const startAt =
     input.delaySeconds !== undefined
       ? now + input.delaySeconds * 1000
@@ -353,10 +391,12 @@ async function build(scope: Scope, input: Create, id: string, now: number): Prom
   if (input.rate !== undefined) row.rate = input.rate as Row["rate"];
   if (input.fairKey !== undefined) row.fairKey = input.fairKey;
   if (input.tags.length > 0) row.tags = [...new Set(input.tags)];
-  if (scope.traceparent !== undefined) row.traceparent = scope.traceparent;
+  const { traceparent } = stored ?? scope;
+  if (traceparent !== undefined) row.traceparent = traceparent;
+  if (hops !== undefined) row.hops = hops;
   if (startAt > now) row.scheduledAt = startAt;
   row.deadlineAt = deadlineOf(row as Row);
-  checkSize(row as Row, input);
+  if (!stored) checkSize(row as Row, input);
   return row as Row;
 }
 
@@ -540,6 +580,8 @@ interface Entry {
   readonly input?: Create;
   /** Ids of the batch's entries it depends on. */
   readonly siblings: Set<string>;
+  /** Taken when it was first asked for. */
+  stored?: Row | undefined;
   problem?: WaggleError | undefined;
 }
 
@@ -610,7 +652,7 @@ function spread(entries: readonly Entry[]): void {
   for (let progress = true; progress; ) {
     progress = false;
     for (const entry of entries) {
-      if (entry.problem || ![...entry.siblings].some((id) => refused.has(id))) continue;
+      if (entry.problem || entry.stored || ![...entry.siblings].some((id) => refused.has(id))) continue;
       entry.problem = notInBatch("an entry it depends on was refused", {
         errors: [{ path: "dependsOn", message: "names an entry that was refused" }],
       });

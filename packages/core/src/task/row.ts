@@ -114,6 +114,10 @@ export const terminal: ReadonlySet<Status> = new Set<Status>(["completed", "fail
 /** An agent holds it. */
 export const held: ReadonlySet<Status> = new Set<Status>(["assigned", "running", "input_required"]);
 
+/** The agent has it, or had it as far back as its history goes. */
+export const wasWith = (row: Row, agentId: string): boolean =>
+  row.agentId === agentId || row.history.some(([, , , had]) => had === agentId);
+
 /** From each status, the ones that may follow. */
 export const transitions: Readonly<Record<Status, readonly Status[]>> = {
   scheduled: ["queued", "failed", "cancelled", "expired"],

@@ -7,7 +7,7 @@ import { fractionOf } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
 import { type Changed, change, completeUnread, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";
-import { held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
+import { held, type Row, silenceOf, terminal, toInfo, wasWith } from "./row.ts";
 import type * as schema from "./schema.ts";
 
 export interface Ended {
@@ -22,8 +22,7 @@ export interface Ended {
 /** The agent's own lease on the task, or what it gets instead: not found for a stranger, lease lost for a former holder. */
 function mine(scope: Scope, row: Row, fence: number): void {
   if (row.fence === fence && held.has(row.status) && row.agentId === scope.actor.id) return;
-  const had = row.agentId === scope.actor.id || row.history.some(([, , , agentId]) => agentId === scope.actor.id);
-  if (!had && fence > 0) throw missing(row.id);
+  if (!wasWith(row, scope.actor.id) && fence > 0) throw missing(row.id);
   throw leaseLost(`this attempt no longer holds the task; it is ${row.status}`, {
     data: {
       task: {
