@@ -1,5 +1,6 @@
 import { createApp } from "@waggle/api";
 import {
+  base32,
   type Change,
   type Clock,
   Key,
@@ -33,12 +34,11 @@ type Queue = "dispatch" | "timers" | "deliver";
 
 /** The same ids in each run, and so the same partitions. */
 function repeatable(): Random {
-  const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
   let state = 1;
   const next = () => {
     // Source of the constants: Numerical Recipes, ranqd1.
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return alphabet[state >>> 27];
+    return base32[state >>> 27];
   };
   return (length) => Array.from({ length }, next).join("");
 }

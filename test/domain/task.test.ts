@@ -473,6 +473,16 @@ describe("a batch", () => {
       "c",
     ]);
   });
+  test("names every wrong field of a bad entry, in the words used of a task by itself", async () => {
+    const { results } = await batch([{}, { type: "a", bogus: 1, odd: 2 }]);
+    expect(results.map((result) => "problem" in result && result.problem.extra.errors)).toEqual([
+      [{ path: "type", message: "required: expected string" }],
+      [
+        { path: "bogus", message: "unknown field" },
+        { path: "odd", message: "unknown field" },
+      ],
+    ]);
+  });
   test("atomic: takes none when one is bad", async () => {
     expect(await code(batch([{ type: "a" }, { type: "" }], true))).toBe("request.invalid");
     expect((await Task.list(system.admin, { limit: 10 })).items).toEqual([]);

@@ -25,7 +25,6 @@ export { idempotencyKey } from "./rows.ts";
 export * from "./scope.ts";
 export { withoutSecrets } from "./secret.ts";
 export { Status } from "./status/index.ts";
-export { invalid } from "./task/create.ts";
 export { Task } from "./task/index.ts";
 export { fire, sweep } from "./timer.ts";
 export * as TransferRequest from "./transfer/request.ts";

@@ -1,6 +1,25 @@
 import { requestErrors } from "./error.ts";
-import type { Item } from "./port/index.ts";
+import { type Item, type RowKey, type Store, storeLimits } from "./port/index.ts";
 import type { Scope } from "./scope.ts";
+
+/** Every row of a partition, a page at a time. */
+export async function* pages(store: Store, pk: string, limit: number): AsyncGenerator<readonly Item[]> {
+  for (let after: string | undefined; ; ) {
+    const page = await store.query({ pk, limit, ...(after !== undefined && { after }) });
+    if (page.items.length > 0) yield page.items;
+    if (page.last === undefined) return;
+    after = page.last;
+  }
+}
+
+/** Any number of rows, in the order of their keys. */
+export async function getAll(store: Store, keys: readonly RowKey[]): Promise<(Item | undefined)[]> {
+  const { batchGetKeys } = storeLimits;
+  const items: (Item | undefined)[] = [];
+  for (let i = 0; i < keys.length; i += batchGetKeys)
+    items.push(...(await store.batchGet(keys.slice(i, i + batchGetKeys))));
+  return items;
+}
 
 /** The newest rows of several partitions whose sort keys are ids. */
 export async function newest(
@@ -9,12 +28,12 @@ export async function newest(
   limit: number,
   after?: string,
 ): Promise<Item[]> {
-  const pages = await Promise.all(
+  const found = await Promise.all(
     partitions.map((pk) =>
       scope.ports.store.query({ pk, reverse: true, limit, ...(after !== undefined && { after }) }),
     ),
   );
-  return pages
+  return found
     .flatMap((page) => page.items)
     .sort((a, b) => (a.sk < b.sk ? 1 : -1))
     .slice(0, limit);
@@ -36,7 +55,10 @@ export function decodeCursor(list: List, cursor: string): string {
     if (text.startsWith(`${list}:`) && /^[\x21-\x7e]+$/.test(text))
       return decodeURIComponent(text.slice(list.length + 1));
   } catch {}
-  throw requestErrors.invalid("the cursor is not one this list gave", {
+  throw badCursor();
+}
+
+export const badCursor = () =>
+  requestErrors.invalid("the cursor is not one this list gave", {
     errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],
   });
-}

@@ -8,6 +8,7 @@ import { toAssignment } from "./match/assignment.ts";
 import { type Directory, open } from "./match/directory.ts";
 import { dispatch, serveAgent, serveGate, serveLaneShared } from "./match/dispatch.ts";
 import { dropLane, headsOf, readLanes } from "./match/shared.ts";
+import { getAll } from "./page.ts";
 import type { Item, Ports } from "./port/index.ts";
 import { agentKey, indexPartitions, indexShards, reconcileKey, taskKey, tenantKey } from "./rows.ts";
 import { type Scope, systemScope } from "./scope.ts";
@@ -164,30 +165,28 @@ async function tasks(
         ...(after !== undefined && { after }),
       });
       if (page.last !== undefined) next[name] = page.last;
-      for (let i = 0; i < page.items.length; i += 100) {
-        const keys = page.items.slice(i, i + 100).map(({ sk }) => taskKey(scope.tenant, sk));
-        for (const item of (await store.batchGet(keys)) as (Task | undefined)[]) {
-          if (item === undefined) continue;
-          await attempt(async () => {
-            const now = clock.now();
-            if (item.deadlineAt !== undefined && item.deadlineAt < now - graceMs.due) {
-              await taskTimeUp(scope, item.id);
-              counts.expired++;
-            } else if (item.status === "queued" && item.parked === undefined) {
-              if ((item.queuedAt ?? item.createdAt) > now - graceMs.queued) return;
-              await dispatch(scope, item.id);
-              counts.orphaned++;
-            } else if (
-              item.unmet &&
-              waitsSince(item) < now - graceMs.queued &&
-              (thorough || waitsSince(item) > now - graceMs.unmet)
-            ) {
-              if (await catchUp(scope, item)) counts.unmet++;
-            } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {
-              counts.stranded += await leftBehind(scope, item.agentId);
-            } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
-          });
-        }
+      const keys = page.items.map(({ sk }) => taskKey(scope.tenant, sk));
+      for (const item of (await getAll(store, keys)) as (Task | undefined)[]) {
+        if (item === undefined) continue;
+        await attempt(async () => {
+          const now = clock.now();
+          if (item.deadlineAt !== undefined && item.deadlineAt < now - graceMs.due) {
+            await taskTimeUp(scope, item.id);
+            counts.expired++;
+          } else if (item.status === "queued" && item.parked === undefined) {
+            if ((item.queuedAt ?? item.createdAt) > now - graceMs.queued) return;
+            await dispatch(scope, item.id);
+            counts.orphaned++;
+          } else if (
+            item.unmet &&
+            waitsSince(item) < now - graceMs.queued &&
+            (thorough || waitsSince(item) > now - graceMs.unmet)
+          ) {
+            if (await catchUp(scope, item)) counts.unmet++;
+          } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {
+            counts.stranded += await leftBehind(scope, item.agentId);
+          } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
+        });
       }
     }
   }
@@ -320,13 +319,9 @@ function areGiven(
 }
 
 async function tasksOf(scope: Scope, ids: readonly string[]): Promise<ReadonlyMap<string, Task>> {
-  const found = new Map<string, Task>();
-  for (let i = 0; i < ids.length; i += 100) {
-    const keys = ids.slice(i, i + 100).map((id) => taskKey(scope.tenant, id));
-    for (const task of (await scope.ports.store.batchGet(keys)) as (Task | undefined)[])
-      if (task) found.set(task.id, task);
-  }
-  return found;
+  const keys = ids.map((id) => taskKey(scope.tenant, id));
+  const tasks = (await getAll(scope.ports.store, keys)) as (Task | undefined)[];
+  return new Map(tasks.flatMap((task) => (task ? [[task.id, task] as const] : [])));
 }
 
 /**

@@ -1,5 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
-import type { Ports } from "./port/index.ts";
+import type { Item, Ports } from "./port/index.ts";
+import { bearerKey } from "./rows.ts";
+import type { Actor } from "./scope.ts";
 
 const hashes = new Map<string, string>();
 /** More than connections that a server has at once. */
@@ -15,6 +17,15 @@ export function hashOf(bearer: string): string {
   hashes.set(bearer, hash);
   return hash;
 }
+
+/** The row by which whoever bears the text of this hash is found. */
+export const bearerRow = (hash: string, tenant: string, { role, id }: Actor): Item => ({
+  ...bearerKey(hash),
+  kind: "bearer",
+  tenant,
+  role,
+  id,
+});
 
 /** Text that may repeat what a caller sent, or what was thrown, with keys, tokens and secrets we made cut to their beginning. */
 export const withoutSecrets = (text: string): string =>

@@ -317,7 +317,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     },
     async batchGet(keys) {
       journal().check();
-      if (keys.length > 100) throw requestErrors.invalid("a batch get takes at most 100 keys");
+      if (keys.length > storeLimits.batchGetKeys)
+        throw requestErrors.invalid(`a batch get takes at most ${storeLimits.batchGetKeys} keys`);
       keys.forEach(checkKey);
       counts.storeCalls++;
       return keys.map((key) => {

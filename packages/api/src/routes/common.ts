@@ -1,4 +1,4 @@
-import { type ErrorKind, errorKinds, type IdPrefix } from "@waggle/core";
+import { type ErrorKind, errorKinds, type IdPrefix, idPattern } from "@waggle/core";
 import * as z from "zod";
 import type { Param } from "../route.ts";
 
@@ -12,7 +12,7 @@ export function declared(code: string): ErrorKind {
 /** An id in the path. One that was never made is as good as one of another tenant: not found. */
 export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Param {
   return {
-    schema: z.string().regex(new RegExp(`^${prefix}_[0-9a-hjkmnp-tv-z]{22}$`)),
+    schema: z.string().regex(idPattern(prefix)),
     missing: (value) => notFound(`there is no ${what} ${value.slice(0, 64)}`),
   };
 }

@@ -1,5 +1,6 @@
 import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/directory.ts";
+import { getAll, pages } from "../page.ts";
 import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { held, type Row } from "../task/row.ts";
@@ -27,14 +28,11 @@ export async function heldTasks(scope: Scope, agentId: string): Promise<Row[]> {
   await scope.ports.store.projected();
   const tasks: Row[] = [];
   for (const pk of indexPartitions(scope.tenant, "held", agentId)) {
-    for (let after: string | undefined; ; ) {
-      const page = await scope.ports.store.query({ pk, limit: 100, ...(after !== undefined && { after }) });
-      for (const { sk } of page.items) {
+    for await (const entries of pages(scope.ports.store, pk, 100)) {
+      for (const { sk } of entries) {
         const task = await readTask(scope, sk);
         if (task?.agentId === agentId) tasks.push(task);
       }
-      if (page.last === undefined) break;
-      after = page.last;
     }
   }
   return tasks;
@@ -54,13 +52,7 @@ async function heldNow(scope: Scope, agentId: string): Promise<Row[]> {
   const { store } = scope.ports;
   const directory = await openFor(scope.ports, scope.tenant, agentId);
   const row = directory.members.get(agentId)?.row ?? (await store.get(agentKey(scope.tenant, agentId)));
-  const list = row ? heldMarks(row as never) : [];
-  const tasks: Row[] = [];
-  for (let i = 0; i < list.length; i += 100) {
-    for (const item of await store.batchGet(list.slice(i, i + 100).map((id) => taskKey(scope.tenant, id)))) {
-      const task = item as Row | undefined;
-      if (task?.agentId === agentId && held.has(task.status)) tasks.push(task);
-    }
-  }
-  return tasks;
+  const keys = row ? heldMarks(row as never).map((id) => taskKey(scope.tenant, id)) : [];
+  const tasks = (await getAll(store, keys)) as (Row | undefined)[];
+  return tasks.filter((task): task is Row => task?.agentId === agentId && held.has(task.status));
 }

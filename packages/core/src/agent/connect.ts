@@ -8,7 +8,7 @@ import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Assignment } from "../task/schema.ts";
 import { commands, heldTasks } from "./commands.ts";
-import { stopped } from "./error.ts";
+import { refuseStopped, stopped } from "./error.ts";
 import { seen } from "./liveness.ts";
 import { change, read } from "./manage.ts";
 import { type AgentMessage, agentChannel, send } from "./message.ts";
@@ -105,7 +105,7 @@ export async function attach(
   let before: string | undefined;
   const row = await change(scope, id, (row, now) => {
     if (tokenHash !== undefined && row.tokenHash !== tokenHash) throw requestErrors.unauthenticated(tokenVoid);
-    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    refuseStopped(row);
     if (isCalled(row)) throw delivered(row);
     before = row.connectionId;
     return {

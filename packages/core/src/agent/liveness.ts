@@ -7,7 +7,7 @@ import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import { deliverySeconds } from "../task/row.ts";
 import { commands, unnamed } from "./commands.ts";
-import { notFound, stopped } from "./error.ts";
+import { notFound, refuseStopped } from "./error.ts";
 import { change, finish, read } from "./manage.ts";
 import { heard, leaseUntil, type Row } from "./row.ts";
 import type { Commands, Heartbeat } from "./schema.ts";
@@ -42,7 +42,7 @@ export function heardLately(row: Row, now: number, shared: boolean): boolean {
 export async function heartbeat(scope: Scope, id: string, input: z.output<typeof Heartbeat>): Promise<Commands> {
   await seen(scope, id);
   const row = await read(scope, id);
-  if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+  refuseStopped(row);
   if (input.holding) {
     // An assignment made less than a lease ago may still be on its way to the agent.
     const recent = scope.ports.clock.now() - row.leaseSeconds * 1000;

@@ -3,7 +3,7 @@ import { type Delivery, isCalled } from "../delivery/schema.ts";
 import { newWebhookSecret, seal } from "../delivery/secret.ts";
 import { requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
-import { cacheOf, open, openFor, setConnection } from "../match/directory.ts";
+import { type Directory, openFor, openKnown, setConnection } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import { offersMore, offerWrite, yieldTo } from "../match/shared.ts";
 import { decodeCursor, encodeCursor, newest } from "../page.ts";
@@ -11,13 +11,13 @@ import type { Item, Write } from "../port/index.ts";
 import { reserve } from "../quota/reserve.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { hashOf, newSecret, tellRevoked } from "../secret.ts";
+import { bearerRow, hashOf, newSecret, tellRevoked } from "../secret.ts";
 import { whereIs } from "../task/change.ts";
 import { takeBack } from "../task/end.ts";
-import { conflict, exists, notFound, stopped } from "./error.ts";
+import { conflict, exists, notFound, refuseStopped } from "./error.ts";
 import { stop } from "./leave.ts";
 import { type AgentMessage, tell } from "./message.ts";
-import { advance, back, deadlineOf, type Row, reachable, statusOf, toInfo } from "./row.ts";
+import { advance, back, type Row, reachable, statusOf, toInfo } from "./row.ts";
 import type { Info, ListQuery, Patch, Register, RemoveQuery } from "./schema.ts";
 
 const tries = 20;
@@ -45,7 +45,7 @@ export async function change(
     const { next, write } = advance(row, changes, now);
     const offer = shared && offersMore(row, next) ? [offerWrite(scope, id)] : [];
     if (!(await scope.ports.store.transact([write, ...also(row), ...offer])).ok) continue;
-    const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
+    const directory = await openKnown(scope.ports, scope.tenant);
     if (next.state !== "stopped") directory.set(next);
     return next;
   }
@@ -89,14 +89,10 @@ export interface Registered {
  * @throws `agent.exists`, `request.invalid`
  */
 export async function register(scope: Scope, input: Register): Promise<Registered> {
-  const { store, clock, random, shared } = scope.ports;
   const { settings: delivery, ...secret } = await prepare(scope, input.delivery);
-  const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
   for (let attempt = 0; attempt < tries; attempt++) {
-    const now = clock.now();
     const token = newSecret("wga");
-    const tokenHash = hashOf(token);
-    const settings: Parameters<typeof advance>[1] = {
+    const settings: Settings = {
       name: input.name,
       capabilities: input.capabilities as Row["capabilities"],
       labels: input.labels,
@@ -107,82 +103,98 @@ export async function register(scope: Scope, input: Register): Promise<Registere
       type: input.type,
       description: input.description,
       metadata: input.metadata,
-      tokenHash,
+      tokenHash: hashOf(token),
     };
-    const name = await store.get(agentNameKey(scope.tenant, input.name));
-    if (name) {
-      if (input.onConflict === "reject")
-        throw exists(`an agent named ${input.name} is registered already; use onConflict: "replace" to take its place`);
-      const old = (await store.get(agentKey(scope.tenant, name.agentId as string))) as Row | undefined;
-      if (!old) continue;
-      const { next, write } = advance(
-        old,
-        {
-          ...settings,
-          ...reachable,
-          state: "active",
-          lastSeenAt: undefined,
-          // What the old one held is taken back below, or by this lease: the process may die before, and nobody come again.
-          expiresAt: old.used > 0 && input.delivery.type === "pull" ? now + input.leaseSeconds * 1000 : undefined,
-          stopAt: undefined,
-          drainedAt: undefined,
-          registeredAt: now,
-          connectionId: undefined,
-          carriedUntil: undefined,
-        },
-        now,
-      );
-      const result = await store.transact([
-        write,
-        { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id: old.id } },
-        { delete: bearerKey(old.tokenHash) },
-        ...(shared ? [offerWrite(scope, old.id)] : []),
-      ]);
-      if (!result.ok) continue;
-      directory.set(next);
-      await setConnection(scope.ports, scope.tenant, old.id, undefined, false);
-      tell(scope, old, { stop: true, reason: "another process registered under this name" });
-      tellRevoked(scope.ports, old.tokenHash);
-      await takeBack(scope, old.id, "released", replacedReason);
-      return { agent: toInfo(await read(scope, old.id)), token, ...secret };
-    }
-    const id = createId("agt", now, random);
-    const row = {
-      ...agentKey(scope.tenant, id),
-      kind: "agent",
-      id,
-      tenant: scope.tenant,
-      rev: 1,
-      state: "active",
-      used: 0,
-      completed: 0,
-      failed: 0,
-      busyMs: 0,
-      createdAt: now,
-      registeredAt: now,
-      changedAt: now,
-    } as unknown as Row;
-    for (const [key, value] of Object.entries(settings))
-      if (value !== undefined) (row as Record<string, unknown>)[key] = value;
-    const deadlineAt = deadlineOf(row);
-    if (deadlineAt !== undefined) (row as Record<string, unknown>).deadlineAt = deadlineAt;
-    const room = await reserve(scope, () => ({ agents: 1 }));
-    try {
-      const result = await store.transact([
-        { put: row, if: { exists: false } },
-        { put: { ...agentNameKey(scope.tenant, input.name), kind: "name", agentId: id }, if: { exists: false } },
-        { put: { ...bearerKey(tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id } },
-        ...(shared ? [offerWrite(scope, id)] : []),
-      ]);
-      if (!result.ok) continue;
-      room.taken();
-    } finally {
-      room.release();
-    }
-    directory.set(row);
-    return { agent: toInfo(row), token, ...secret };
+    const name = await scope.ports.store.get(agentNameKey(scope.tenant, input.name));
+    if (name && input.onConflict === "reject")
+      throw exists(`an agent named ${input.name} is registered already; use onConflict: "replace" to take its place`);
+    const agent = await (name ? replace(scope, name.agentId as string, settings) : add(scope, settings));
+    if (agent) return { agent, token, ...secret };
   }
   throw conflict(`agent ${input.name} is being registered by others; try again`);
+}
+
+/** What whoever registers an agent says of it, and the hash of its token. */
+type Settings = Parameters<typeof advance>[1] &
+  Pick<Row, "name" | "capabilities" | "delivery" | "leaseSeconds" | "tokenHash">;
+
+/** The agent of a name is another from now on. undefined when others changed it meanwhile. */
+async function replace(scope: Scope, id: string, settings: Settings): Promise<Info | undefined> {
+  const { store, clock, shared } = scope.ports;
+  const directory = await openKnown(scope.ports, scope.tenant);
+  const now = clock.now();
+  const old = (await store.get(agentKey(scope.tenant, id))) as Row | undefined;
+  if (!old) return undefined;
+  const { next, write } = advance(
+    old,
+    {
+      ...settings,
+      ...reachable,
+      state: "active",
+      lastSeenAt: undefined,
+      // What the old one held is taken back below, or by this lease: the process may die before, and nobody come again.
+      expiresAt: old.used > 0 && !isCalled(settings) ? now + settings.leaseSeconds * 1000 : undefined,
+      stopAt: undefined,
+      drainedAt: undefined,
+      registeredAt: now,
+      connectionId: undefined,
+      carriedUntil: undefined,
+    },
+    now,
+  );
+  const { ok } = await store.transact([
+    write,
+    { put: bearerRow(settings.tokenHash, scope.tenant, { role: "agent", id }) },
+    { delete: bearerKey(old.tokenHash) },
+    ...(shared ? [offerWrite(scope, id)] : []),
+  ]);
+  if (!ok) return undefined;
+  directory.set(next);
+  await setConnection(scope.ports, scope.tenant, id, undefined, false);
+  tell(scope, old, { stop: true, reason: "another process registered under this name" });
+  tellRevoked(scope.ports, old.tokenHash);
+  await takeBack(scope, id, "released", replacedReason);
+  return toInfo(await read(scope, id));
+}
+
+/** A new agent. undefined when the name was taken meanwhile. */
+async function add(scope: Scope, settings: Settings): Promise<Info | undefined> {
+  const { store, clock, random, shared } = scope.ports;
+  const directory = await openKnown(scope.ports, scope.tenant);
+  const now = clock.now();
+  const id = createId("agt", now, random);
+  const given = Object.entries(settings).filter(([, value]) => value !== undefined);
+  const row = {
+    ...agentKey(scope.tenant, id),
+    kind: "agent",
+    id,
+    tenant: scope.tenant,
+    rev: 1,
+    state: "active",
+    used: 0,
+    completed: 0,
+    failed: 0,
+    busyMs: 0,
+    createdAt: now,
+    registeredAt: now,
+    changedAt: now,
+    ...Object.fromEntries(given),
+  } as unknown as Row;
+  const room = await reserve(scope, () => ({ agents: 1 }));
+  try {
+    const { ok } = await store.transact([
+      { put: row, if: { exists: false } },
+      { put: { ...agentNameKey(scope.tenant, settings.name), kind: "name", agentId: id }, if: { exists: false } },
+      { put: bearerRow(settings.tokenHash, scope.tenant, { role: "agent", id }) },
+      ...(shared ? [offerWrite(scope, id)] : []),
+    ]);
+    if (!ok) return undefined;
+    room.taken();
+  } finally {
+    room.release();
+  }
+  directory.set(row);
+  return toInfo(row);
 }
 
 export const get = async (scope: Scope, id: string): Promise<Info> => toInfo(await read(scope, id));
@@ -231,7 +243,7 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
   const kept = before.deliverySecret;
   const { settings, ...secret } = wanted ? await prepare(scope, wanted, kept) : { settings: undefined };
   const row = await change(scope, id, (row, now) => {
-    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    refuseStopped(row);
     const changes = Object.fromEntries(Object.entries(offer).filter(([, value]) => value !== undefined)) as Parameters<
       typeof advance
     >[1];
@@ -275,7 +287,7 @@ const settle = async (scope: Scope, id: string, message: AgentMessage) =>
 /** No new work; what runs goes on. */
 export async function drain(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row, now) => {
-    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
+    refuseStopped(row);
     if (row.state === "draining") return undefined;
     return { state: "draining", drainedAt: row.used === 0 ? now : undefined };
   });
@@ -286,7 +298,7 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
 /** No new work until `resume`; what runs goes on. */
 export async function pause(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
-    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped`);
+    refuseStopped(row);
     return row.state === "paused" ? undefined : { state: "paused" };
   });
   await settle(scope, id, { pause: true });
@@ -296,7 +308,7 @@ export async function pause(scope: Scope, id: string): Promise<Info> {
 /** Takes work again, after a pause or a drain. */
 export async function resume(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
-    if (row.state === "stopped") throw stopped(`agent ${row.name} is stopped; register it again`);
+    refuseStopped(row);
     return row.state === "active"
       ? undefined
       : { ...reachable, state: "active", drainedAt: undefined, stopAt: undefined };
@@ -326,7 +338,7 @@ export async function remove(scope: Scope, id: string, query: z.output<typeof Re
 }
 
 /** Ends an agent whose time is up: what it still holds goes to others. */
-export async function finish(scope: Scope, directory: Awaited<ReturnType<typeof open>>, id: string): Promise<Row> {
+export async function finish(scope: Scope, directory: Directory, id: string): Promise<Row> {
   await takeBack(scope, id, "released", "its agent was removed");
   for (let attempt = 0; attempt < tries; attempt++) {
     const row = await read(scope, id);

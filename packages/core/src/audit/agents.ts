@@ -1,8 +1,9 @@
 import { deadlineOf, heldMark, heldMarks, type Row } from "../agent/row.ts";
+import { getAll } from "../page.ts";
 import type { Item } from "../port/index.ts";
 import { agentKey, agentNameKey, agentPartition, agentShards, bearerKey, indexKey } from "../rows.ts";
 import { timerFault } from "./owed.ts";
-import { type Books, count, hash, type Pass, pagesOf, readAll, readEach, report } from "./pass.ts";
+import { type Books, count, hash, type Pass, pagesOf, readEach, report } from "./pass.ts";
 
 /** Reads all agents: the slots each counts are those of the tasks it holds, its name and its token are its own. */
 export async function readAgents(pass: Pass, books: Books): Promise<void> {
@@ -16,11 +17,11 @@ export async function readAgents(pass: Pass, books: Books): Promise<void> {
         if (row.id === row.sk && agentKey(tenant, row.id).pk === pk) rows.push(row);
         else report(pass, "row.misplaced", row, row.sk, `is agent ${row.id}, and lies elsewhere`);
       }
-      const names = await readAll(
+      const names = await getAll(
         pass.ports.store,
         rows.map(({ name }) => agentNameKey(tenant, name)),
       );
-      const bearers = await readAll(
+      const bearers = await getAll(
         pass.ports.store,
         rows.map(({ tokenHash }) => bearerKey(tokenHash)),
       );

@@ -1,9 +1,10 @@
 import type { Row as AgentRow } from "../agent/row.ts";
 import type { Row as Gate } from "../match/gate.ts";
+import { getAll } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
 import { agentKey, bearerKey, laneKey, taskKey } from "../rows.ts";
 import { type Row, terminal } from "../task/row.ts";
-import { type Books, keyText, type Pass, pagesOf, readAll, report } from "./pass.ts";
+import { type Books, keyText, type Pass, pagesOf, report } from "./pass.ts";
 import { belongs } from "./tasks.ts";
 
 /** A key whose day is over is of no use; this long after, it should have been taken away. */
@@ -20,7 +21,7 @@ async function withOther(
   judge: (row: Item, other: Item | undefined) => void,
 ): Promise<void> {
   for await (const page of pagesOf(pass, pk)) {
-    const others = await readAll(pass.ports.store, page.map(otherOf));
+    const others = await getAll(pass.ports.store, page.map(otherOf));
     for (const [i, row] of page.entries()) judge(row, others[i]);
   }
 }

@@ -1,5 +1,5 @@
 import type { Policy } from "../policy.ts";
-import type { Item, Ports, RowKey, Store, Value } from "../port/index.ts";
+import type { Item, Ports, RowKey, Value } from "../port/index.ts";
 import type { Status } from "../task/schema.ts";
 import type { Code } from "./kinds.ts";
 import { tooLarge } from "./schema.ts";
@@ -119,12 +119,6 @@ export async function readEach<Of>(pass: Pass, all: Iterable<Of>, read: (each: O
       });
   };
   await Promise.all(Array.from({ length: pass.ports.shared ? lanes : 1 }, lane));
-}
-
-export async function readAll(store: Store, keys: readonly RowKey[]): Promise<(Item | undefined)[]> {
-  const items: (Item | undefined)[] = [];
-  for (let i = 0; i < keys.length; i += 100) items.push(...(await store.batchGet(keys.slice(i, i + 100))));
-  return items;
 }
 
 export const count = (counts: Map<string, number>, name: string, by = 1): void => {

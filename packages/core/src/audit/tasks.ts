@@ -1,5 +1,6 @@
 import * as Gate from "../match/gate.ts";
 import { grown, isDead } from "../outbox.ts";
+import { getAll } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
 import { isRetired } from "../retention/retention.ts";
 import {
@@ -18,7 +19,7 @@ import {
 } from "../rows.ts";
 import { deadlineOf, held, type Row, terminal } from "../task/row.ts";
 import { timerFault } from "./owed.ts";
-import { at, type Books, count, hash, keyText, type Pass, pagesOf, readAll, readEach, report } from "./pass.ts";
+import { at, type Books, count, hash, keyText, type Pass, pagesOf, readEach, report } from "./pass.ts";
 
 /** The lists a task belongs in, as `project` keeps them. */
 function listsOf(row: Row, shared: boolean): [IndexField, string][] {
@@ -62,7 +63,7 @@ export async function readTasks(pass: Pass, books: Books): Promise<void> {
         related.push(...relatedOf(pass, books, row));
         await judgePayloads(pass, row);
       }
-      const found = await readAll(
+      const found = await getAll(
         pass.ports.store,
         related.map(({ key }) => key),
       );

@@ -1,10 +1,10 @@
 import { defineError, requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
-import { decodeCursor, encodeCursor } from "../page.ts";
+import { decodeCursor, encodeCursor, pages } from "../page.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { adoptedKey, bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
-import { hashOf, newSecret, tellRevoked } from "../secret.ts";
+import { bearerRow, hashOf, newSecret, tellRevoked } from "../secret.ts";
 import type { Create, Info } from "./schema.ts";
 
 export const notFound = defineError("key.not_found", { status: 404, title: "Key not found", retry: "never" });
@@ -61,7 +61,7 @@ export async function adopt(ports: Ports, hash: string): Promise<boolean> {
   const { ok } = await store.transact([
     { put: { ...mark, kind: "adopted", at: now }, if: { exists: false } },
     { put: row, if: { exists: false } },
-    { put: { ...bearerKey(hash), kind: "bearer", tenant, role: "admin", id }, if: { exists: false } },
+    { put: bearerRow(hash, tenant, row), if: { exists: false } },
     { put: { ...tenantKey(tenant), kind: "tenant" } },
   ]);
   return ok;
@@ -107,7 +107,7 @@ export async function create(scope: Scope, input: Create): Promise<{ info: Info;
   };
   const result = await store.transact([
     { put: row, if: { exists: false } },
-    { put: { ...bearerKey(hash), kind: "bearer", tenant, role: input.role, id }, if: { exists: false } },
+    { put: bearerRow(hash, tenant, row), if: { exists: false } },
     { put: { ...tenantKey(tenant), kind: "tenant" } },
   ]);
   if (!result.ok) throw requestErrors.internal("the key could not be stored");
@@ -161,14 +161,9 @@ export async function revoke(scope: Scope, id: string): Promise<void> {
 }
 
 async function otherAdmin(scope: Scope, id: string): Promise<Item | undefined> {
-  for (let after: string | undefined; ; ) {
-    const page = await scope.ports.store.query({
-      pk: keyListPartition(scope.tenant),
-      limit: 200,
-      ...(after !== undefined && { after }),
-    });
-    const other = page.items.find((item) => item.role === "admin" && item.sk !== id);
-    if (other || page.last === undefined) return other;
-    after = page.last;
+  for await (const keys of pages(scope.ports.store, keyListPartition(scope.tenant), 200)) {
+    const other = keys.find((item) => item.role === "admin" && item.sk !== id);
+    if (other) return other;
   }
+  return undefined;
 }

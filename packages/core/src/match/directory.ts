@@ -1,6 +1,7 @@
 import type * as AgentRow from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { createMemory } from "../memory.ts";
+import { pages } from "../page.ts";
 import { forgetPolicies } from "../policy.ts";
 import type { Item, Ports } from "../port/index.ts";
 import { agentKey, agentPartition, agentShards, laneKey, lanePartition } from "../rows.ts";
@@ -197,6 +198,10 @@ export function cacheOf(ports: Ports, tenant: string): Directory {
   return directory;
 }
 
+/** The directory as this process knows it: nothing is read for one of a shared store. */
+export const openKnown = async (ports: Ports, tenant: string): Promise<Directory> =>
+  ports.shared ? cacheOf(ports, tenant) : open(ports, tenant);
+
 /**
  * How old the directory of a shared store may be: reading a large fleet costs more, so it is read less often. It proposes and does
  * not decide, and those that come are read apart.
@@ -230,14 +235,14 @@ async function readOnce(directory: Directory, read: () => Promise<void>): Promis
 
 async function readSample(ports: Ports, tenant: string, directory: Directory): Promise<void> {
   const at = ports.clock.now();
-  const pages = await Promise.all(
+  const samples = await Promise.all(
     Array.from({ length: agentShards }, (_, shard) =>
       ports.store.query({ pk: agentPartition(tenant, shard), reverse: true, limit: sampledPerShard }),
     ),
   );
-  for (const { items } of pages) for (const item of items) learn(directory, item.sk, item);
+  for (const { items } of samples) for (const item of items) learn(directory, item.sk, item);
   directory.sampledAt = at;
-  if (pages.every(({ last }) => last === undefined)) directory.readAt = at;
+  if (samples.every(({ last }) => last === undefined)) directory.readAt = at;
 }
 
 async function readAgain(ports: Ports, tenant: string, directory: Directory): Promise<void> {
@@ -261,18 +266,8 @@ async function readAgents(
   shard: number,
   each: (row: AgentRow.Row) => void,
 ): Promise<void> {
-  for (let after: string | undefined; ; ) {
-    const page = await ports.store.query({
-      pk: agentPartition(tenant, shard),
-      limit: 1000,
-      ...(after !== undefined && { after }),
-    });
-    for (const item of page.items) {
-      const row = item as AgentRow.Row;
-      if (row.state !== "stopped") each(row);
-    }
-    if (page.last === undefined) return;
-    after = page.last;
+  for await (const rows of pages(ports.store, agentPartition(tenant, shard), 1000)) {
+    for (const row of rows as readonly AgentRow.Row[]) if (row.state !== "stopped") each(row);
   }
 }
 
@@ -293,9 +288,8 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
     await readAgents(ports, tenant, shard, (row) => void directory.set(row));
   const { pk } = laneKey(tenant, "");
   let floor = Number.POSITIVE_INFINITY;
-  for (let after: string | undefined; ; ) {
-    const page = await ports.store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
-    for (const item of page.items) {
+  for await (const lanes of pages(ports.store, pk, 1000)) {
+    for (const item of lanes) {
       const page = await ports.store.query({ pk: lanePartition(tenant, item.sk), limit: 1 });
       const head = page.items[0]?.sk;
       if (head === undefined) {
@@ -306,8 +300,6 @@ async function load(ports: Ports, tenant: string): Promise<Directory> {
       lane.registered = true;
       floor = Math.min(floor, passOf(head));
     }
-    if (page.last === undefined) break;
-    after = page.last;
   }
   if (floor !== Number.POSITIVE_INFINITY) directory.virtualTime = floor;
   return directory;

@@ -1,4 +1,5 @@
 import type * as AgentRow from "../agent/row.ts";
+import { getAll, pages } from "../page.ts";
 import type { Ports, Put } from "../port/index.ts";
 import {
   agentKey,
@@ -81,15 +82,12 @@ export async function readLanes(scope: Scope, directory: Directory): Promise<voi
   if (directory.lanesVersion === version) return;
   const { pk } = laneKey(scope.tenant, "");
   const there = new Set<string>();
-  for (let after: string | undefined; ; ) {
-    const page = await store.query({ pk, limit: 1000, ...(after !== undefined && { after }) });
-    for (const item of page.items) {
+  for await (const lanes of pages(store, pk, 1000)) {
+    for (const item of lanes) {
       there.add(item.sk);
       const lane = directory.lane(item.sk, item.need as unknown as Need);
       lane.confirmedAt = (item.at as number | undefined) ?? 0;
     }
-    if (page.last === undefined) break;
-    after = page.last;
   }
   directory.keepLanes((lane) => there.has(lane.id));
   directory.lanesVersion = version;
@@ -206,11 +204,9 @@ async function offered(scope: Scope, since: number): Promise<string[]> {
 }
 
 async function readThese(scope: Scope, directory: Directory, ids: readonly string[]): Promise<void> {
-  for (let i = 0; i < ids.length; i += 100) {
-    const part = ids.slice(i, i + 100);
-    const rows = await scope.ports.store.batchGet(part.map((id) => agentKey(scope.tenant, id)));
-    for (const [at, id] of part.entries()) learn(directory, id, rows[at]);
-  }
+  const keys = ids.map((id) => agentKey(scope.tenant, id));
+  const rows = await getAll(scope.ports.store, keys);
+  for (const [at, id] of ids.entries()) learn(directory, id, rows[at]);
 }
 
 /** When the agents were last read, or some of them. */

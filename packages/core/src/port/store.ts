@@ -113,6 +113,7 @@ export interface Change {
 export const storeLimits = {
   itemBytes: 400 * 1024,
   transactItems: 100,
+  batchGetKeys: 100,
   transactBytes: 4 * 1024 * 1024,
   partitionKeyBytes: 2048,
   sortKeyBytes: 1024,
@@ -129,7 +130,7 @@ export const storeLimits = {
  */
 export interface Store {
   get(key: RowKey): Promise<Item | undefined>;
-  /** In the order of the keys; at most 100. */
+  /** In the order of the keys; at most `storeLimits.batchGetKeys`. */
   batchGet(keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]>;
   query(query: Query): Promise<Page>;
   /** `item` of the result is the row after a put or an update; after an `add`, the row as it stands a moment later. */

@@ -10,7 +10,8 @@ export const systemClock: Clock = {
   },
 };
 
-const alphabet = "0123456789abcdefghjkmnpqrstvwxyz";
+/** Digits of ids, in the order they sort: Crockford's, without i, l, o and u. */
+export const base32 = "0123456789abcdefghjkmnpqrstvwxyz";
 const pool = Buffer.alloc(4096);
 let used = pool.length;
 
@@ -21,11 +22,11 @@ export const systemRandom: Random = (length) => {
       randomFillSync(pool);
       used = 0;
     }
-    text += alphabet[(pool[used++] as number) & 31];
+    text += base32[(pool[used++] as number) & 31];
   }
   return text;
 };
 
 /** A number in [0, 1), in a million steps. */
 export const fractionOf = (random: Random): number =>
-  [...random(4)].reduce((sum, digit) => (sum + alphabet.indexOf(digit)) / alphabet.length, 0);
+  [...random(4)].reduce((sum, digit) => (sum + base32.indexOf(digit)) / base32.length, 0);

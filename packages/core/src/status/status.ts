@@ -2,6 +2,7 @@ import { counters, family } from "../counters.ts";
 import { cacheOf, type Directory, idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
 import { headsOf, readLanes } from "../match/shared.ts";
+import { pages } from "../page.ts";
 import type { Ports } from "../port/index.ts";
 import { taskKey, tenantKey } from "../rows.ts";
 import { type Scope, systemScope } from "../scope.ts";
@@ -81,9 +82,8 @@ async function queuesOf(scope: Scope, directory: Directory, counts: Record<strin
 /** Of every tenant: what waits, by the capability it needs, and the slots there are. Where that is counted no agent is read. */
 export async function load(ports: Ports) {
   const loads = [];
-  for (let after: string | undefined; ; ) {
-    const page = await ports.store.query({ pk: tenantKey("").pk, limit: 100, ...(after !== undefined && { after }) });
-    for (const { sk: tenant } of page.items) {
+  for await (const tenants of pages(ports.store, tenantKey("").pk, 100)) {
+    for (const { sk: tenant } of tenants) {
       const scope = systemScope(ports, tenant, "scaling");
       if (!ports.shared) {
         const { agents, queues } = await read(scope);
@@ -94,9 +94,8 @@ export async function load(ports: Ports) {
       const queues = await queuesOf(scope, cacheOf(ports, tenant), counts);
       loads.push({ tenant, slots: counts["slots.all"] ?? 0, slotsInUse: counts["slots.used"] ?? 0, queues });
     }
-    if (page.last === undefined) return loads;
-    after = page.last;
   }
+  return loads;
 }
 
 /** Metrics of every tenant this process works for, as labels. */

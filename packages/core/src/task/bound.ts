@@ -1,6 +1,7 @@
 import type { Row as AgentRow } from "../agent/row.ts";
-import { cacheOf, open } from "../match/directory.ts";
+import { openKnown } from "../match/directory.ts";
 import { readLanes } from "../match/shared.ts";
+import { pages } from "../page.ts";
 import { agentKey, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
@@ -27,16 +28,11 @@ export const waitsForOne = (old: Row | undefined, next: Row): boolean =>
 /** An agent was removed: tasks that wait for it alone have failed. */
 export async function failBound(scope: Scope, agentId: string): Promise<void> {
   const { shared, store } = scope.ports;
-  const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
+  const directory = await openKnown(scope.ports, scope.tenant);
   if (shared) await readLanes(scope, directory);
   for (const { id } of [...(directory.bound.get(agentId) ?? [])]) {
-    const pk = lanePartition(scope.tenant, id);
-    for (let after: string | undefined; ; ) {
-      const page = await store.query({ pk, limit: 100, ...(after !== undefined && { after }) });
-      for (const { taskId } of page.items) await failIfBound(scope, taskId as string, agentId);
-      after = page.last;
-      if (after === undefined) break;
-    }
+    for await (const waiting of pages(store, lanePartition(scope.tenant, id), 100))
+      for (const { taskId } of waiting) await failIfBound(scope, taskId as string, agentId);
   }
 }
 

@@ -3,7 +3,7 @@ import { tell } from "../agent/message.ts";
 import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { readTask, unpark } from "../match/assignment.ts";
-import { cacheOf, type Directory, type Member, open, openFor } from "../match/directory.ts";
+import { cacheOf, type Directory, type Member, openFor, openKnown } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { yieldTo } from "../match/shared.ts";
@@ -159,7 +159,7 @@ export const takeAway = (scope: Scope, id: string, decide: Parameters<typeof cha
 
 async function afterFreed(scope: Scope, before: Row, ended: Decision["ended"], now: number): Promise<void> {
   const { shared } = scope.ports;
-  const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
+  const directory = await openKnown(scope.ports, scope.tenant);
   const member = directory.members.get(before.agentId as string);
   if (!member) return;
   member.used = Math.max(0, member.used - before.slots);

@@ -1,4 +1,3 @@
-import type { z } from "zod";
 import { isError, requestErrors, storeErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
@@ -8,13 +7,15 @@ import { openFor } from "../match/directory.ts";
 import { laneOf } from "../match/requirement.ts";
 import { policyOf } from "../policy.ts";
 import { itemBytes, type Put, storeLimits, type Write } from "../port/index.ts";
+import { tryParse } from "../problem.ts";
 import { type Room, reserve } from "../quota/reserve.ts";
 import { isRetired } from "../retention/retention.ts";
 import { idempotencyKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { defaultCancelGraceSeconds, defaultRetry } from "./defaults.ts";
 import { catchUp, type Ended, link } from "./dependency.ts";
 import { dependencyCycle, dependencyNotFound, gone, limits, notInBatch, parentNotFound, tooDeep } from "./error.ts";
-import { deadlineOf, defaultRetry, held, payloadBytes, type Row, taskBytes, toInfo, wasWith } from "./row.ts";
+import { askedFields, deadlineOf, held, payloadBytes, type Row, taskBytes, toInfo, wasWith } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
 
 export interface CreateOptions {
@@ -234,11 +235,7 @@ async function checkKept({ ports, tenant }: Scope, id: string, createdAt: number
 }
 
 /** What a caller says of a task. Times are left out: a delay counts from whenever it is asked for. */
-const asked = [
-  ...["type", "input", "inputBlob", "description", "priority", "requires", "labels", "boundAgentId", "role"],
-  ...["stickyKey", "strategy", "slots", "dependsOn", "parentId", "timeouts", "cancelGraceSeconds", "retry"],
-  ...["concurrency", "rate", "fairKey", "tags", "metadata"],
-] as const;
+const asked = [...askedFields, "input", "inputBlob", "cancelGraceSeconds", "metadata"] as const;
 
 /** @throws `idempotency.mismatch` where the task that has the id was asked for in other words */
 function checkSame(taken: Row, row: Row): void {
@@ -386,7 +383,7 @@ async function build(
   if (input.parentId !== undefined) row.parentId = input.parentId;
   if (hasAny(input.timeouts)) row.timeouts = input.timeouts as Row["timeouts"];
   if (!isDefault(input.retry)) row.retry = input.retry;
-  if (input.cancelGraceSeconds !== 10) row.cancelGraceSeconds = input.cancelGraceSeconds;
+  if (input.cancelGraceSeconds !== defaultCancelGraceSeconds) row.cancelGraceSeconds = input.cancelGraceSeconds;
   if (input.concurrency.length > 0) row.concurrency = input.concurrency;
   if (input.rate !== undefined) row.rate = input.rate as Row["rate"];
   if (input.fairKey !== undefined) row.fairKey = input.fairKey;
@@ -587,7 +584,7 @@ interface Entry {
 
 /** Checks each entry by itself, names its siblings by id, and refuses cycles. */
 function resolve(tasks: readonly unknown[], ids: readonly string[]): Entry[] {
-  const parsed = tasks.map((task) => BatchEntry.safeParse(task));
+  const parsed = tasks.map((task) => tryParse(BatchEntry, task));
   const byRef = new Map<string, number>();
   const twice = new Set<string>();
   for (const [i, { data }] of parsed.entries()) {
@@ -598,7 +595,7 @@ function resolve(tasks: readonly unknown[], ids: readonly string[]): Entry[] {
   const entries = parsed.map((result, i): Entry => {
     const id = ids[i] as string;
     const siblings = new Set<string>();
-    if (!result.success) return { id, siblings, problem: invalid(result.error) };
+    if (result.problem) return { id, siblings, problem: result.problem };
     const { ref, ...data } = result.data;
     if (ref !== undefined && twice.has(ref)) {
       return {
@@ -660,15 +657,4 @@ function spread(entries: readonly Entry[]): void {
       progress = true;
     }
   }
-}
-
-/** A zod error as the problem a caller gets. */
-export function invalid(error: z.ZodError): WaggleError {
-  const errors = error.issues.slice(0, 20).map((issue) => ({
-    path: [...issue.path, ...(issue.code === "unrecognized_keys" ? issue.keys.slice(0, 1) : [])].join("."),
-    message: issue.message,
-  }));
-  return requestErrors.invalid(errors.map(({ path, message }) => (path ? `${path}: ${message}` : message)).join("; "), {
-    errors,
-  });
 }

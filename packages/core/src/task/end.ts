@@ -10,6 +10,7 @@ import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { isRemoved } from "./bound.ts";
 import { change, type Decision, failed, goOn, released, takeAway, whereIs } from "./change.ts";
+import { defaultCancelGraceSeconds } from "./defaults.ts";
 import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
@@ -25,7 +26,7 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
     if (terminal.has(row.status) || row.cancelAt !== undefined) return undefined;
     const error = { code: outcome.cancelled, message: reason };
     if (!held.has(row.status)) return { changes: { status: "cancelled", error }, note: reason };
-    const graceMs = (row.cancelGraceSeconds ?? 10) * 1000;
+    const graceMs = (row.cancelGraceSeconds ?? defaultCancelGraceSeconds) * 1000;
     if (graceMs === 0) return { changes: { status: "cancelled", error, fence: row.fence + 1 }, note: reason };
     return {
       changes: { cancelAt: now + graceMs, error },

@@ -5,8 +5,8 @@ import { freeSlots, open } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
 import { needOf, refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
-import { decodeCursor, encodeCursor, newest } from "../page.ts";
-import type { Item, RowKey } from "../port/index.ts";
+import { decodeCursor, encodeCursor, getAll, newest } from "../page.ts";
+import type { Item } from "../port/index.ts";
 import { gateKey, type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { missing } from "./error.ts";
@@ -92,8 +92,8 @@ export async function list(
   for (;;) {
     const batch = await newest(scope, partitions, query.limit + 1, last);
     const rows = by
-      ? ((await readMany(
-          scope,
+      ? ((await getAll(
+          scope.ports.store,
           batch.map((item) => taskKey(scope.tenant, item.sk)),
         )) as (Row | undefined)[])
       : (batch as unknown as Row[]);
@@ -106,12 +106,6 @@ export async function list(
     if (batch.length <= query.limit) return { items };
     if (looked >= pageEffort) return { items, nextCursor: encodeCursor("tasks", last as string) };
   }
-}
-
-async function readMany(scope: Scope, keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]> {
-  const found: (Item | undefined)[] = [];
-  for (let i = 0; i < keys.length; i += 100) found.push(...(await scope.ports.store.batchGet(keys.slice(i, i + 100))));
-  return found;
 }
 
 /** The task's own events: a filtered view of the tenant's log. */

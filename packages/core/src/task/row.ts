@@ -1,5 +1,6 @@
 import type { JsonText } from "../json.ts";
 import type { Item, Update, Value } from "../port/index.ts";
+import { defaultRetry } from "./defaults.ts";
 import { limits } from "./error.ts";
 import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
 
@@ -72,7 +73,6 @@ export interface Row extends Item {
   readonly traceparent?: string;
   /** Caused by an event, which may have been caused by a task: how many times so far. */
   readonly hops?: number;
-  readonly requestHash?: string;
   readonly agentId?: string;
   /** `[strategy, score, looked at, free, used, max, reason]` */
   readonly decision?: readonly [string, number, number, number, number, number, string];
@@ -101,13 +101,6 @@ export interface Row extends Item {
   readonly expiresAt?: number;
 }
 
-export const defaultRetry = {
-  maxAttempts: 3,
-  initialSeconds: 1,
-  factor: 2,
-  maxSeconds: 60,
-  nonRetryable: [] as readonly string[],
-};
 export const retryOf = (row: Row) => row.retry ?? defaultRetry;
 
 export const terminal: ReadonlySet<Status> = new Set<Status>(["completed", "failed", "cancelled", "expired"]);
@@ -140,6 +133,13 @@ export const deliverySeconds = 900;
 /** The longest silence of a running attempt. */
 export const silenceOf = ({ timeouts, silenceSeconds }: Row): number | undefined =>
   timeouts?.heartbeatSeconds ?? (timeouts?.runSeconds === undefined ? silenceSeconds : undefined);
+
+/** What is asked of an agent, beside the input. It never changes. */
+export const askedFields = [
+  ...(["type", "description", "priority", "requires", "labels", "boundAgentId", "role", "stickyKey"] as const),
+  ...(["strategy", "slots", "dependsOn", "parentId", "timeouts", "retry", "concurrency", "rate"] as const),
+  ...(["fairKey", "tags"] as const),
+];
 
 type Mutable = { -readonly [K in keyof Row]?: Row[K] | undefined };
 

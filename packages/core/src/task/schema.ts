@@ -2,6 +2,7 @@ import * as z from "zod";
 import { isId } from "../id.ts";
 import { jsonText } from "../json.ts";
 import { number } from "../number.ts";
+import { defaultCancelGraceSeconds, defaultRetry } from "./defaults.ts";
 
 export const statuses = [
   "scheduled",
@@ -79,10 +80,10 @@ export const Timeouts = z.strictObject({
 
 export const Retry = z.strictObject({
   /** Attempts in all, the first included. */
-  maxAttempts: z.number().int().min(1).max(100).default(3),
-  initialSeconds: seconds(0, day).default(1),
-  factor: number().min(1).max(10).default(2),
-  maxSeconds: seconds(0, day).default(60),
+  maxAttempts: z.number().int().min(1).max(100).default(defaultRetry.maxAttempts),
+  initialSeconds: seconds(0, day).default(defaultRetry.initialSeconds),
+  factor: number().min(1).max(10).default(defaultRetry.factor),
+  maxSeconds: seconds(0, day).default(defaultRetry.maxSeconds),
   /** Error codes that end the task at once. */
   nonRetryable: z.array(name()).max(50).default([]),
 });
@@ -113,7 +114,7 @@ const fields = {
   dependsOn: z.array(name()).max(100).default([]),
   parentId: name(64).optional(),
   timeouts: Timeouts.prefault({}),
-  cancelGraceSeconds: seconds(0, 3600).default(10),
+  cancelGraceSeconds: seconds(0, 3600).default(defaultCancelGraceSeconds),
   retry: Retry.prefault({}),
   concurrency: z.array(ConcurrencyLimit).max(8).default([]),
   rate: RateLimit.optional(),

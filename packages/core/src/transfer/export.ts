@@ -1,10 +1,9 @@
 import type { z } from "zod";
 import type { Row as AgentRow } from "../agent/row.ts";
-import { requestErrors } from "../error.ts";
 import type { JsonText } from "../json.ts";
 import { readBlob } from "../match/assignment.ts";
 import type { Row as GateRow } from "../match/gate.ts";
-import { decodeCursor, encodeCursor } from "../page.ts";
+import { badCursor, decodeCursor, encodeCursor, getAll } from "../page.ts";
 import type { Item } from "../port/index.ts";
 import {
   agentPartition,
@@ -89,10 +88,7 @@ const encode = ({ section, after, fit }: Place): string => encodeCursor("export"
 function decode(cursor: string): Place {
   const [, section, fit, after] =
     /^(limit|agent|key|task)\/([1-9]\d{0,2})\/(.*)$/s.exec(decodeCursor("export", cursor)) ?? [];
-  if (section === undefined)
-    throw requestErrors.invalid("the cursor is not one an export gave", {
-      errors: [{ path: "cursor", message: "pass nextCursor of the last page" }],
-    });
+  if (section === undefined) throw badCursor();
   return { section: section as Section, after: after || undefined, fit: Number(fit) };
 }
 
@@ -106,9 +102,7 @@ const readers: { readonly [S in Section]: (scope: Scope, after: string | undefin
   async limit(scope, after, max) {
     const { items, ended } = await inOrder(scope, [gateListKey(scope.tenant, "").pk], after, max);
     const keys = items.map(({ sk }) => gateKey(scope.tenant, sk));
-    const found: (Item | undefined)[] = [];
-    for (let i = 0; i < keys.length; i += 100)
-      found.push(...(await scope.ports.store.batchGet(keys.slice(i, i + 100))));
+    const found = await getAll(scope.ports.store, keys);
     // Under the sort key of the list, by which the next page goes on.
     return { items: items.map((item, i) => ({ ...item, ...found[i], pk: item.pk, sk: item.sk })), ended };
   },

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from "node:crypto";
 import type { z } from "zod";
 import { isError } from "../error.ts";
-import { invalid } from "../task/create.ts";
+import { tryParse } from "../problem.ts";
 import { fileInvalid, newerFormat } from "./error.ts";
 import { Checkpoint, type Counts, End, format, Header, kinds, Record, version } from "./schema.ts";
 
@@ -123,9 +123,9 @@ export function createReader(): Reader {
     return value as { kind: unknown };
   };
   const fit = <T>(schema: z.ZodType<T>, value: unknown): T => {
-    const parsed = schema.safeParse(value);
-    if (!parsed.success) throw wrong(invalid(parsed.error).message);
-    return parsed.data;
+    const { data, problem } = tryParse(schema, value);
+    if (problem) throw wrong(problem.message);
+    return data as T;
   };
   const headerOf = (value: { kind: unknown; format?: unknown; version?: unknown }): Header => {
     if (value.kind !== "header" || value.format !== format)

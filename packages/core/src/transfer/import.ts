@@ -5,19 +5,21 @@ import type { WaggleError } from "../error.ts";
 import { requestErrors } from "../error.ts";
 import { isLarge, type JsonText } from "../json.ts";
 import { readBlob, readTask } from "../match/assignment.ts";
-import { cacheOf, open } from "../match/directory.ts";
+import { openKnown } from "../match/directory.ts";
 import { serveAgent, serveGate } from "../match/dispatch.ts";
 import type { Row as GateRow } from "../match/gate.ts";
 import { laneOf } from "../match/requirement.ts";
 import { offerWrite } from "../match/shared.ts";
 import type { Item, RowKey, Write } from "../port/index.ts";
+import { tryParse } from "../problem.ts";
 import { keptUntil } from "../retention/retention.ts";
-import { agentKey, agentNameKey, bearerKey, gateKey, gateListKey, keyListPartition, taskKey } from "../rows.ts";
+import { agentKey, agentNameKey, gateKey, gateListKey, keyListPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { bearerRow } from "../secret.ts";
 import { released } from "../task/change.ts";
-import { invalid, store as storeTasks } from "../task/create.ts";
+import { store as storeTasks } from "../task/create.ts";
 import { limits } from "../task/error.ts";
-import { advance, deadlineOf, held, type Row as TaskRow, terminal, whole } from "../task/row.ts";
+import { advance, askedFields, deadlineOf, held, type Row as TaskRow, terminal, whole } from "../task/row.ts";
 import { differs, newerFormat, piecesMissing } from "./error.ts";
 import { toPayload } from "./payload.ts";
 import { pieceKey, sha256 } from "./pieces.ts";
@@ -60,11 +62,14 @@ export async function take(scope: Scope, input: Import): Promise<Result[]> {
       `the records are of format version ${input.version}, and this server reads up to ${version}: upgrade it first`,
     );
   const records = input.records.map((given, i) => {
-    const parsed = Record.safeParse(given);
-    if (parsed.success) return parsed.data;
-    const { message, extra } = invalid(parsed.error);
-    const errors = (extra.errors ?? []).map((error) => ({ ...error, path: `records.${i}.${error.path}` }));
-    throw requestErrors.invalid(`records.${i}: ${message}`, { errors });
+    const parsed = tryParse(Record, given);
+    if (!parsed.problem) return parsed.data;
+    const { problem } = parsed;
+    const errors = (problem.extra.errors ?? []).map(({ path, message }) => ({
+      path: `records.${i}${path && `.${path}`}`,
+      message,
+    }));
+    throw requestErrors.invalid(`records.${i}: ${problem.message}`, { errors });
   });
   const known = await existing(scope, records);
   const results: Result[] = [];
@@ -147,16 +152,13 @@ async function takeAgent(scope: Scope, record: AgentRecord, known: AgentRow | un
   if (row.state !== "stopped") {
     writes.push(
       { put: { ...agentNameKey(scope.tenant, row.name), kind: "name", agentId: row.id }, if: { exists: false } },
-      {
-        put: { ...bearerKey(row.tokenHash), kind: "bearer", tenant: scope.tenant, role: "agent", id: row.id },
-        if: { exists: false },
-      },
+      { put: bearerRow(row.tokenHash, scope.tenant, { role: "agent", id: row.id }), if: { exists: false } },
       ...(shared ? [offerWrite(scope, row.id)] : []),
     );
   }
   const result = await store.transact(writes);
   if (result.ok) {
-    const directory = shared ? cacheOf(scope.ports, scope.tenant) : await open(scope.ports, scope.tenant);
+    const directory = await openKnown(scope.ports, scope.tenant);
     if (row.state !== "stopped") directory.set(row);
     await serveAgent(scope, row.id);
     return taken;
@@ -216,10 +218,7 @@ async function takeKey(scope: Scope, record: KeyRecord): Promise<Result> {
   const at = { pk: keyListPartition(scope.tenant), sk: record.id };
   const result = await store.transact([
     { put: { ...record, ...at, tenant: scope.tenant } as Item, if: { exists: false } },
-    {
-      put: { ...bearerKey(record.hash), kind: "bearer", tenant: scope.tenant, role: record.role, id: record.id },
-      if: { exists: false },
-    },
+    { put: bearerRow(record.hash, scope.tenant, record), if: { exists: false } },
   ]);
   if (result.ok) return taken;
   const now = await store.get(at);
@@ -340,24 +339,8 @@ async function taskRow(
 const blobKey = (scope: Scope, id: string, field: "input" | "result", text: JsonText): string =>
   `${scope.tenant}/${id}/${field}-${sha256(text).slice(0, 32)}`;
 
-/** What a task is asked to do never changes; the rest of it does. */
-const asked = [
-  ...([
-    "type",
-    "description",
-    "priority",
-    "requires",
-    "labels",
-    "boundAgentId",
-    "role",
-    "stickyKey",
-    "strategy",
-  ] as const),
-  ...(["slots", "dependsOn", "parentId", "timeouts", "retry", "concurrency", "rate", "fairKey", "tags"] as const),
-];
-
 async function compareTasks(scope: Scope, record: TaskRecord, now: TaskRow): Promise<Result> {
-  const other = asked.find((name) => canonical(record[name]) !== canonical(now[name]));
+  const other = askedFields.find((name) => canonical(record[name]) !== canonical(now[name]));
   const field = other ?? ((await sameInput(scope, record, now)) ? undefined : "input");
   if (field !== undefined)
     return refused(

@@ -7,7 +7,7 @@ import * as key from "../key/schema.ts";
 import * as limit from "../limit/schema.ts";
 import { number } from "../number.ts";
 import { limits } from "../task/error.ts";
-import { held, type Row, terminal } from "../task/row.ts";
+import { held, payloads, type Row, terminal } from "../task/row.ts";
 import * as task from "../task/schema.ts";
 import { toPayload } from "./payload.ts";
 import { importRecords } from "./request.ts";
@@ -97,7 +97,7 @@ export const KeyRecord = z.strictObject({
 });
 export type KeyRecord = z.output<typeof KeyRecord>;
 
-export const payloadFields = ["input", "result", "metadata", "details"] as const;
+export const payloadFields = payloads;
 export type PayloadField = (typeof payloadFields)[number];
 
 /** A piece of a payload that is too long for its task's own line; the pieces come before it, in order. */
@@ -224,7 +224,6 @@ type Anew =
       | "resultBlob"
       | "inputBytes"
       | "resultBytes"
-      | "requestHash"
     )
   | "expiresAt"
   | ("misses" | "missedAt" | "missReason" | "probes" | "probeAt" | "probing");
