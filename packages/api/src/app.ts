@@ -4,10 +4,13 @@ import {
   isError,
   Key,
   type Ports,
+  parse,
+  problemType,
   type Role,
   readJson,
   requestErrors,
   type Scope,
+  toProblem,
 } from "@waggle/core";
 import { type Context, Hono } from "hono";
 import type { Admission } from "./admission.ts";
@@ -15,7 +18,6 @@ import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
 import { createMetrics } from "./metrics.ts";
-import { parse, problemType, toProblem } from "./problem.ts";
 import { type QueryReader, queryReader } from "./query.ts";
 import type { Answer, Call, Route, Shared } from "./route.ts";
 import { createRouter } from "./router.ts";

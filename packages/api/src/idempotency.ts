@@ -1,8 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
-import { type Item, idempotencyKey, requestErrors, type Scope } from "@waggle/core";
+import { type Item, idempotencyKeptMs, idempotencyKey, otherRequest, requestErrors, type Scope } from "@waggle/core";
 import { type Answer, type Idempotency, replayedHeader } from "./route.ts";
 
-const keptMs = 24 * 3600 * 1000;
 /** A first call that has not ended after this long is taken to have died with its process. */
 const pendingMs = 30_000;
 
@@ -49,16 +48,14 @@ export async function once(
     hash,
     state: "pending",
     at,
-    expiresAt: at + keptMs,
+    expiresAt: at + idempotencyKeptMs,
     claim: scope.requestId,
   };
   let taken = await store.write({ put: claim, if: { exists: false } });
   if (!taken.ok) {
     const winner = taken.winner as (Item & { expiresAt: number; at: number }) | undefined;
     if (winner && winner.expiresAt > at) {
-      if (winner.hash !== hash) {
-        throw requestErrors.idempotencyMismatch("this Idempotency-Key was used for a different request; use a new key");
-      }
+      if (winner.hash !== hash) throw otherRequest();
       if (winner.state === "done") return replay(winner, bearer, key);
       if (winner.at + pendingMs > at) {
         throw requestErrors.idempotencyBusy("the first request with this Idempotency-Key is still running", {

@@ -1,6 +1,5 @@
-import { requestErrors } from "@waggle/core";
+import { parse, requestErrors } from "@waggle/core";
 import type { z } from "zod";
-import { parse } from "./problem.ts";
 
 export type QueryReader = (search: string) => unknown;
 

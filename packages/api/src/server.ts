@@ -6,10 +6,9 @@ import {
   STATUS_CODES,
 } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { type ErrorKind, requestErrors } from "@waggle/core";
+import { type ErrorKind, problemType, requestErrors, toProblem } from "@waggle/core";
 import { type AdmissionLimits, createAdmission } from "./admission.ts";
 import { type AppOptions, createApp } from "./app.ts";
-import { problemType, toProblem } from "./problem.ts";
 
 export interface ServerOptions extends Omit<AppOptions, "closing" | "admission"> {
   /** How much is let in at once, where it differs. */

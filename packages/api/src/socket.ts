@@ -9,14 +9,15 @@ import {
   isId,
   jsonLimits,
   Key,
+  problemType,
   requestErrors,
   type Scope,
   Task,
+  toProblem,
 } from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { type App, authenticate, requestIdOf } from "./app.ts";
 import { bearerOf } from "./auth.ts";
-import { problemType, toProblem } from "./problem.ts";
 import { declared } from "./routes/common.ts";
 
 const protocol = "waggle.v1";

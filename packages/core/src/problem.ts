@@ -12,7 +12,7 @@ export interface Problem {
 export const problemType = "application/problem+json";
 
 /** Anything thrown, as the one error it is shown as: what we do not know is an internal error without details. */
-export const toError = (thrown: unknown): WaggleError =>
+const toError = (thrown: unknown): WaggleError =>
   isError(thrown) ? thrown : requestErrors.internal("something went wrong inside; try again", { cause: thrown });
 
 const shown = ({ path, message }: { readonly path: string; readonly message: string }) => ({

@@ -2,6 +2,7 @@ import type {
   Agent as AgentSchema,
   AuditReport as AuditReportSchema,
   DeadLetter as DeadLetterSchema,
+  Disk,
   EventLog,
   JsonText,
   Key as KeySchema,
@@ -80,11 +81,12 @@ export interface Health {
   components?: Record<string, unknown>;
 }
 
-/** `GET /v1/status`: the fleet and the queue in numbers. */
 export type AuditReport = Output<typeof AuditReportSchema>;
+
+/** `GET /v1/status`: the fleet and the queue in numbers. */
 export type Status = Awaited<ReturnType<typeof StatusReport.read>> & {
   rates: Awaited<ReturnType<typeof StatusReport.rates>>;
   version: string;
   uptimeSeconds: number;
-  disk?: { tableBytes: number; freeBytes: number; logBytes: number };
+  disk?: Disk;
 };

@@ -209,10 +209,10 @@ export const agentRoutes: readonly Route[] = [
       101: { description: "Switched to WebSocket" },
       307: { description: "Connect at `location`, with the same token and subprotocol" },
     },
-    errors: [notFound, delivered, declared("request.upgrade_required")],
+    errors: [notFound, delivered, requestErrors.upgradeRequired],
     handler: async ({ shared: { socketUrl } }) => {
       if (socketUrl !== undefined) return { status: 307, text: "", headers: { location: socketUrl } };
-      throw declared("request.upgrade_required")("connect here by WebSocket, subprotocol waggle.v1");
+      throw requestErrors.upgradeRequired("connect here by WebSocket, subprotocol waggle.v1");
     },
   }),
 ];

@@ -1,8 +1,10 @@
 import type { Route } from "../route.ts";
 import { agentRoutes } from "./agent.ts";
 import { deadLetterRoutes } from "./deadletter.ts";
-import { systemRoutes } from "./system.ts";
+import { docsRoutes } from "./docs.ts";
+import { statusRoutes } from "./status.ts";
 import { taskRoutes } from "./task.ts";
+import { tenantRoutes } from "./tenant.ts";
 import { transferRoutes } from "./transfer.ts";
 
 /** Every call of the API, in the order of the docs. */
@@ -10,6 +12,8 @@ export const routes: readonly Route[] = [
   ...agentRoutes,
   ...taskRoutes,
   ...deadLetterRoutes,
-  ...systemRoutes,
+  ...statusRoutes,
+  ...tenantRoutes,
+  ...docsRoutes,
   ...transferRoutes,
 ];

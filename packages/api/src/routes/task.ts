@@ -1,7 +1,6 @@
-import { EventLog, requestErrors, type Scope, Task } from "@waggle/core";
+import { EventLog, requestErrors, type Scope, Task, toProblem } from "@waggle/core";
 import * as z from "zod";
 import { BatchAnswer, CommandsAnswer, EndedAnswer, EventList, Explanation, TaskAnswer, TaskList } from "../answers.ts";
-import { toProblem } from "../problem.ts";
 import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
 import { whileAllowed } from "../wait.ts";

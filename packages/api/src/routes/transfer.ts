@@ -1,6 +1,5 @@
-import { TransferRequest } from "@waggle/core";
+import { TransferRequest, toProblem } from "@waggle/core";
 import { ExportAnswer, ImportAnswer } from "../answers.ts";
-import { toProblem } from "../problem.ts";
 import { admins, json, type Route, route } from "../route.ts";
 import { declared } from "./common.ts";
 

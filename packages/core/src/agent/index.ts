@@ -1,6 +1,5 @@
 export { Delivery, DeliveryInfo } from "../delivery/schema.ts";
 export { serveAgent as serve } from "../match/dispatch.ts";
-export { commands } from "./commands.ts";
 export { attach, type Connection, connect, detach } from "./connect.ts";
 export { hold, holderOf, lost, pingSeconds, stillHolds, watchConnections } from "./gateway.ts";
 export * as Agent from "./index.ts";
@@ -8,5 +7,5 @@ export { lease } from "./lease.ts";
 export { heartbeat, seen, timeUp } from "./liveness.ts";
 export { drain, get, list, pause, register, remove, resume, update } from "./manage.ts";
 export { type AgentMessage, connectionChannel, hangUp, send } from "./message.ts";
-export { type Row, toJson } from "./row.ts";
+export { toJson } from "./row.ts";
 export * from "./schema.ts";

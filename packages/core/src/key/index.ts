@@ -1,4 +1,3 @@
-export type { Actor } from "../scope.ts";
 export { hashOf, onRevoked } from "../secret.ts";
 export * as Key from "./index.ts";
 export { adopt, authenticate, bootstrap, create, firstTenant, list, revoke } from "./key.ts";

@@ -1,3 +1,3 @@
 export * as Retention from "./index.ts";
 export { get, put } from "./retention.ts";
-export { defaultRetention, Info, Put } from "./schema.ts";
+export { Info, Put } from "./schema.ts";

@@ -1,5 +1,6 @@
 import { isError, requestErrors, storeErrors, type WaggleError } from "../error.ts";
 import { createId } from "../id.ts";
+import { idempotencyKeptMs, otherRequest } from "../idempotency.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { admissible, admit, admitEach } from "../match/admit.ts";
 import { readTask } from "../match/assignment.ts";
@@ -24,7 +25,6 @@ export interface CreateOptions {
   /** How many tasks caused one another by their events before this one, itself included. */
   readonly hops?: number;
 }
-const keptMs = 24 * 3600 * 1000;
 
 /** What makes the same request make the same tasks again. */
 interface Seed {
@@ -270,8 +270,7 @@ async function recall(
   const row = await store.get(idempotencyKey(scope.tenant, key));
   const stale = row && (row.expiresAt as number) <= clock.now();
   if (row && !stale) {
-    if (row.hash !== hash)
-      throw requestErrors.idempotencyMismatch("this Idempotency-Key was used for a different request; use a new key");
+    if (row.hash !== hash) throw otherRequest();
     return { seed: { ids: row.ids as string[], at: row.at as number } };
   }
   return {
@@ -282,7 +281,7 @@ async function recall(
         hash,
         ids,
         at,
-        expiresAt: clock.now() + keptMs,
+        expiresAt: clock.now() + idempotencyKeptMs,
       },
       if: row ? { equals: { expiresAt: row.expiresAt as number } } : { exists: false },
     }),

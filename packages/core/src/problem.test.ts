@@ -1,6 +1,6 @@
-import { errorKinds, requestErrors } from "@waggle/core";
 import { expect, test } from "vitest";
 import * as z from "zod";
+import { errorKinds, requestErrors } from "./index.ts";
 import { parse, toProblem } from "./problem.ts";
 
 test("every declared error is shown by its own status, code and title", () => {
@@ -31,6 +31,12 @@ test("what an error carries is shown beside the problem's members, never over th
   expect(JSON.parse(text)).toMatchObject({ status: 429, task: { id: "tsk_1" }, errors: [{ path: "rate" }] });
   expect(text).not.toContain("secret");
   expect(retryAfterSeconds).toBe(2);
+});
+
+test("an internal error says nothing of the inside", () => {
+  const { text, status } = toProblem(new Error("ENOENT /var/lib/waggle/data.mdb"), "req_1");
+  expect(status).toBe(500);
+  expect(text).not.toContain("waggle/data");
 });
 
 test.each([

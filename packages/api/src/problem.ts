@@ -1,1 +1,0 @@
-export { parse, problemType, toProblem } from "@waggle/core";
