@@ -30,3 +30,9 @@ export async function eventually<T>(
   const said = last instanceof Error ? last.message : String(last);
   throw new Error(`not within ${seconds} s: ${what} (last: ${said})`, { cause: last });
 }
+
+/** Asks again until `check` throws no more, and gives back what it answers. @throws after 8 s, with what it threw last */
+export async function untilPasses<T>(check: () => T | Promise<T>): Promise<T> {
+  const look = async () => ({ passed: await check() });
+  return (await eventually("the check passes", look, { seconds: 8, everyMs: 10 })).passed;
+}

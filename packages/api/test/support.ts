@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Local, startLocal } from "@waggle/local";
 import { afterAll } from "vitest";
+import { eventually as soon } from "../../../test/support/eventually.ts";
 
 export interface Reply {
   readonly status: number;
@@ -92,16 +93,6 @@ export function good(status: number, reply: Reply): any {
   return reply.body;
 }
 
-/** Until `look` finds something other than undefined; fails after ten seconds unless told otherwise. */
-export async function eventually<T>(
-  look: () => T | undefined | Promise<T | undefined>,
-  milliseconds = 10_000,
-): Promise<T> {
-  const end = performance.now() + milliseconds;
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    if (performance.now() > end) throw new Error(`it did not happen within ${milliseconds / 1000} s`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
+/** Until `look` finds something; fails after ten seconds unless told otherwise. */
+export const eventually = <T>(look: () => T | undefined | Promise<T | undefined>, seconds = 10): Promise<T> =>
+  soon("what the test waits for", look, { seconds, everyMs: 5 });

@@ -5,11 +5,12 @@ import { startLocal } from "@waggle/local";
 import type { Command } from "commander";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
+import { untilPasses } from "../../../test/support/eventually.ts";
 import { candidates } from "../src/command/completion.ts";
 import { processIo } from "../src/io.ts";
 import * as parse from "../src/parse.ts";
 import { buildProgram } from "../src/program.ts";
-import { begin, eventually, waggle } from "./support.ts";
+import { begin, waggle } from "./support.ts";
 
 let dir: string;
 let server: Awaited<ReturnType<typeof startLocal>>;
@@ -57,7 +58,7 @@ async function withAgent<T>(
     script,
   ]);
   try {
-    await eventually(() => expect(agent.err()).toContain("is ready"));
+    await untilPasses(() => expect(agent.err()).toContain("is ready"));
     return await run(can, agent);
   } finally {
     agent.interrupt();
@@ -219,7 +220,7 @@ describe("tasks", () => {
 
   test("are listed as a table, as JSON and as YAML", async () => {
     const { id } = await json("delegate", "listed", "--requires", "nobody", "--tag", "listed");
-    const items = await eventually(async () => {
+    const items = await untilPasses(async () => {
       const { items } = await json("get", "tasks", "--tag", "listed");
       expect(items).toHaveLength(1);
       return items;
@@ -255,9 +256,9 @@ describe("tasks", () => {
   test("are watched: what changes is printed as it changes", async () => {
     const watching = begin(["get", "tasks", "--tag", "watched", "--watch", "-o", "json"]);
     const { id } = await json("delegate", "x", "--requires", "nobody", "--tag", "watched");
-    await eventually(() => expect(watching.out()).toContain('"queued"'));
+    await untilPasses(() => expect(watching.out()).toContain('"queued"'));
     await waggle("cancel", id);
-    await eventually(() => expect(watching.out()).toContain('"cancelled"'));
+    await untilPasses(() => expect(watching.out()).toContain('"cancelled"'));
     watching.interrupt();
     expect((await watching.done).code).toBe(0);
   });
@@ -313,7 +314,7 @@ describe("any program is an agent", () => {
   test("its ::progress lines are the task's progress", async () => {
     await withAgent("echo '::progress 40 halfway' >&2; sleep 30", async (can) => {
       const { id } = await json("delegate", "slow", "--requires", can);
-      await eventually(async () =>
+      await untilPasses(async () =>
         expect((await json("get", "task", id)).progress).toEqual({ percent: 40, message: "halfway" }),
       );
       await waggle("cancel", id);
@@ -326,9 +327,9 @@ describe("any program is an agent", () => {
       `trap 'echo tidy > ${file}; exit 1' TERM; echo '::progress 1' >&2; sleep 30 & wait`,
       async (can) => {
         const { id } = await json("delegate", "cancelled", "--requires", can);
-        await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+        await untilPasses(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
         await waggle("cancel", id, "--reason", "enough");
-        await eventually(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
+        await untilPasses(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
         expect(readFileSync(file, "utf8")).toBe("tidy\n");
       },
     );
@@ -339,9 +340,9 @@ describe("any program is an agent", () => {
       "trap '' TERM; echo '::progress 1' >&2; while true; do sleep 0.05; done",
       async (can) => {
         const { id } = await json("delegate", "stubborn", "--requires", can);
-        await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+        await untilPasses(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
         await waggle("cancel", id);
-        await eventually(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
+        await untilPasses(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
       },
       ["--kill-after", "100ms"],
     );
@@ -364,7 +365,7 @@ describe("any program is an agent", () => {
     await withAgent("echo '::progress 1' >&2; sleep 0.5; echo done", async (can, running) => {
       agent = running;
       ({ id } = await json("delegate", "last", "--requires", can));
-      await eventually(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
+      await untilPasses(async () => expect((await json("get", "task", id)).progress).toEqual({ percent: 1 }));
     });
     expect((await agent?.done)?.code).toBe(0);
     expect(await json("get", "task", id)).toMatchObject({ status: "completed", result: "done" });
@@ -415,7 +416,7 @@ describe("looking around", () => {
   test("logs follow one task to its end", async () => {
     const { id } = await json("delegate", "logged", "--requires", "nobody");
     const following = begin(["logs", "-f", id]);
-    await eventually(() => expect(following.out()).toContain("task.queued"));
+    await untilPasses(() => expect(following.out()).toContain("task.queued"));
     await waggle("cancel", id);
     const { code, out } = await following.done;
     expect(code).toBe(0);
@@ -424,9 +425,9 @@ describe("looking around", () => {
 
   test("logs of everything go on until interrupted", async () => {
     const following = begin(["logs", "-f", "--json", "-n", "1"]);
-    await eventually(() => expect(following.out()).not.toBe(""));
+    await untilPasses(() => expect(following.out()).not.toBe(""));
     const { id } = await json("delegate", "anything", "--requires", "nobody");
-    await eventually(() => expect(following.out()).toContain(id));
+    await untilPasses(() => expect(following.out()).toContain(id));
     following.interrupt();
     expect((await following.done).code).toBe(0);
   });
@@ -526,7 +527,7 @@ describe("administering", () => {
       const { id } = JSON.parse(
         (await begin(["delegate", "dead", "--requires", can, "--attempts", "1", "--wait", "-o", "json"]).done).out,
       );
-      await eventually(async () => expect((await waggle("get", "dead-letters")).out).toContain(id));
+      await untilPasses(async () => expect((await waggle("get", "dead-letters")).out).toContain(id));
       expect((await waggle("redrive", id)).out).toBe("1 redriven\n");
       expect((await waggle("redrive")).code).toBe(2);
     });
@@ -602,7 +603,7 @@ describe("waggle dev", () => {
   test("serves a folder, tells the address, and stops in order", async () => {
     const data = join(dir, "dev");
     const dev = begin(["dev", "--port", "0", "--data", data, "--quiet"]);
-    const url = await eventually(() => {
+    const url = await untilPasses(() => {
       expect(dev.out()).toMatch(/^http:\/\/127\.0\.0\.1:\d+\n$/);
       return dev.out().trim();
     });

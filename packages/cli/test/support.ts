@@ -1,4 +1,3 @@
-import { vi } from "vitest";
 import type { Io } from "../src/io.ts";
 import { runCommand } from "../src/main.ts";
 
@@ -51,7 +50,3 @@ export function begin(
   };
 }
 export const waggle = (...argv: string[]): Promise<Ran> => begin(argv).done;
-
-/** Waits until nothing is thrown any more; fails with what was thrown last when that takes too long. */
-export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
-  vi.waitFor(check, { timeout: 8_000, interval: 10 });

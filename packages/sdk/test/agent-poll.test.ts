@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, test } from "vitest";
+import { untilPasses } from "../../../test/support/eventually.ts";
 import { createAgent } from "../src/node.ts";
-import { eventually } from "./peer.ts";
 
 test("an agent that polls goes on when a heartbeat met a change of its agent by others", async () => {
   let heartbeats = 0;
@@ -21,7 +21,7 @@ test("an agent that polls goes on when a heartbeat met a change of its agent by 
   const agent = createAgent({ url, key: "k", name: "a", transport: "poll", handlers: { t: () => "done" }, log });
   try {
     await agent.start();
-    await eventually(() => expect(heartbeats).toBeGreaterThan(2));
+    await untilPasses(() => expect(heartbeats).toBeGreaterThan(2));
     expect(agent.state).toBe("running");
   } finally {
     await agent.stop({ graceSeconds: 0 });

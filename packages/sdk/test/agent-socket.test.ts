@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "vitest";
+import { untilPasses } from "../../../test/support/eventually.ts";
 import { type AgentOptions, createAgent, NonRetryableError, type RunningAgent } from "../src/node.ts";
-import { eventually, type Frame, type Peer, startPeer } from "./peer.ts";
+import { type Frame, type Peer, startPeer } from "./peer.ts";
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 const cleanups: (() => Promise<unknown>)[] = [];
@@ -41,7 +42,7 @@ const deferred = <T = void>() => {
 test("says hello first and records a result with its fence", async () => {
   const { peer } = await setUp({ work: async (task) => ({ doubled: task.input * 2 }) });
   peer.assign({ id: "tsk_1", fence: 4, input: 21 });
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
   expect(peer.frames()[0]).toEqual({ op: "hello", holding: [] });
   expect(of(peer, "complete")[0]).toMatchObject({ taskId: "tsk_1", fence: 4, result: { doubled: 42 } });
 });
@@ -49,7 +50,7 @@ test("says hello first and records a result with its fence", async () => {
 test("sends the outcomes of one turn as one message, and no start for quick tasks", async () => {
   const { peer } = await setUp({ work: async () => 1 });
   peer.assign(...Array.from({ length: 10 }, (_, i) => ({ id: `tsk_${i}` })));
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(10));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(10));
   expect(peer.messages.filter((frames) => frames.some((frame) => frame.op === "complete"))).toHaveLength(1);
   expect(of(peer, "start")).toEqual([]);
 });
@@ -58,9 +59,9 @@ test("tells the start of a task that takes longer, once", async () => {
   const gate = deferred();
   const { peer } = await setUp({ work: () => gate.promise });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
   expect(of(peer, "start")).toHaveLength(1);
 });
 
@@ -80,7 +81,7 @@ test("fails an attempt with the error's code, message and whether it may be trie
     { id: "tsk_3", type: "final" },
     { id: "tsk_4", type: "unknown" },
   );
-  await eventually(() => expect(of(peer, "fail")).toHaveLength(4));
+  await untilPasses(() => expect(of(peer, "fail")).toHaveLength(4));
   const errors = Object.fromEntries(of(peer, "fail").map((frame) => [frame.taskId, frame.error]));
   expect(errors).toEqual({
     tsk_1: { code: "error", message: "no luck" },
@@ -93,7 +94,7 @@ test("fails an attempt with the error's code, message and whether it may be trie
 test("gives types without a handler of their own to the one named *", async () => {
   const { peer } = await setUp({ "*": (task) => task.type });
   peer.assign({ id: "tsk_1", type: "toString" });
-  await eventually(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "toString" }));
+  await untilPasses(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "toString" }));
 });
 
 test("fails a task whose result is no JSON or too large, instead of losing it", async () => {
@@ -106,7 +107,7 @@ test("fails a task whose result is no JSON or too large, instead of losing it", 
     large: () => "x".repeat(1024 * 1024),
   });
   peer.assign({ id: "tsk_1", type: "circular" }, { id: "tsk_2", type: "large" });
-  await eventually(() => expect(of(peer, "fail")).toHaveLength(2));
+  await untilPasses(() => expect(of(peer, "fail")).toHaveLength(2));
   expect(of(peer, "fail").map((frame) => (frame.error as { code: string }).code)).toEqual([
     "result.invalid",
     "result.too_large",
@@ -125,10 +126,10 @@ test("aborts the signal on cancel, and gives the task back when the handler heed
       }),
   });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   peer.send({ op: "command", cancel: ["tsk_1"] });
   expect(await reason.promise).toMatchObject({ code: "task.cancelled" });
-  await eventually(() => expect(of(peer, "release")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "release")).toHaveLength(1));
 });
 
 test("stops work on a revoked task and never sends its outcome", async () => {
@@ -142,11 +143,11 @@ test("stops work on a revoked task and never sends its outcome", async () => {
     },
   });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   peer.send({ op: "command", revoked: ["tsk_1"] });
   // Frames keep their order: once this one is answered, the command has been read.
   peer.assign({ id: "tsk_2", type: "other" });
-  await eventually(() => expect(of(peer, "fail")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "fail")).toHaveLength(1));
   gate.resolve();
   expect(await aborted.promise).toBe(true);
   await agent.drain();
@@ -180,16 +181,16 @@ test("goes on with a later attempt when the start of the one before is refused l
     { reply: (frame) => (frame.op === "start" && frame.fence === 1 ? undefined : { ok: true }) },
   );
   peer.assign({ id: "tsk_1", fence: 1 });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   const [start] = of(peer, "start");
   peer.assign({ id: "tsk_1", fence: 2 });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(2));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(2));
   peer.send({ op: "reply", re: start?.re, ok: false, problem: { status: 409, code: "task.lease_lost" } });
   // Frames are read in their order: once this one is answered, that one was heard.
   peer.assign({ id: "tsk_2" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(3));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(3));
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete").map(({ taskId }) => taskId)).toEqual(["tsk_1", "tsk_2"]));
+  await untilPasses(() => expect(of(peer, "complete").map(({ taskId }) => taskId)).toEqual(["tsk_1", "tsk_2"]));
   expect(of(peer, "complete")[0]).toMatchObject({ fence: 2, result: "done" });
 });
 
@@ -203,7 +204,7 @@ test("sends progress of one turn as one frame, the newest winning, details kept"
     },
   });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "progress")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "progress")).toHaveLength(1));
   expect(of(peer, "progress")[0]).toMatchObject({
     taskId: "tsk_1",
     fence: 1,
@@ -211,7 +212,7 @@ test("sends progress of one turn as one frame, the newest winning, details kept"
     details: { page: 1 },
   });
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
 });
 
 test("hands a handler the details of the attempt before, and records usage", async () => {
@@ -223,7 +224,7 @@ test("hands a handler the details of the attempt before, and records usage", asy
     },
   });
   peer.assign({ id: "tsk_1", details: { page: 3 } });
-  await eventually(() =>
+  await untilPasses(() =>
     expect(of(peer, "complete")[0]).toMatchObject({ result: { page: 3 }, usage: { tokens: 5, units: 2 } }),
   );
 });
@@ -238,14 +239,14 @@ test("reconnects, names what it still holds, and works on", async () => {
     },
   });
   peer.assign({ id: "tsk_1", fence: 3 });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   peer.cut();
-  await eventually(() => expect(of(peer, "hello")).toHaveLength(2));
+  await untilPasses(() => expect(of(peer, "hello")).toHaveLength(2));
   expect(of(peer, "hello")[1]).toEqual({ op: "hello", holding: [{ taskId: "tsk_1", fence: 3 }] });
   // The server may push it again: the agent has it already.
   peer.assign({ id: "tsk_1", fence: 3 });
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
   expect(runs).toBe(1);
 });
 
@@ -264,12 +265,12 @@ test("sends an outcome again after a reconnect until the server has confirmed it
     },
   );
   peer.assign({ id: "tsk_1", fence: 2 });
-  await eventually(() => expect(cut).toBe(true));
+  await untilPasses(() => expect(cut).toBe(true));
   peer.cut();
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(2));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(2));
   expect(of(peer, "hello")[1]?.holding).toEqual([{ taskId: "tsk_1", fence: 2 }]);
   peer.cut();
-  await eventually(() => expect(of(peer, "hello")).toHaveLength(3));
+  await untilPasses(() => expect(of(peer, "hello")).toHaveLength(3));
   expect(of(peer, "hello")[2]?.holding).toEqual([]);
   expect(of(peer, "complete")).toHaveLength(2);
 });
@@ -278,10 +279,10 @@ test("finishes an outcome that was ready while it was not connected", async () =
   const gate = deferred();
   const { peer } = await setUp({ work: () => gate.promise.then(() => "late") });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   peer.cut();
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "late" }));
+  await untilPasses(() => expect(of(peer, "complete")[0]).toMatchObject({ result: "late" }));
 });
 
 test("sends an outcome again when the server could not take it just then", async () => {
@@ -296,7 +297,7 @@ test("sends an outcome again when the server could not take it just then", async
     },
   );
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(2));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(2));
 });
 
 test("fails a task whose outcome the server refuses for its content", async () => {
@@ -310,7 +311,7 @@ test("fails a task whose outcome the server refuses for its content", async () =
     },
   );
   peer.assign({ id: "tsk_1" });
-  await eventually(() =>
+  await untilPasses(() =>
     expect(of(peer, "fail")[0]).toMatchObject({ error: { code: "result.refused", retryable: false } }),
   );
   await agent.drain();
@@ -321,7 +322,7 @@ test("connects anew when heartbeats stay unanswered", async () => {
     { work: () => 1 },
     { leaseSeconds: 0.3, reply: (frame) => (frame.op === "heartbeat" ? undefined : { ok: true }) },
   );
-  await eventually(() => expect(peer.connections()).toBeGreaterThan(1));
+  await untilPasses(() => expect(peer.connections()).toBeGreaterThan(1));
 });
 
 test("aborts what runs when the server is out of reach for longer than the lease", async () => {
@@ -339,7 +340,7 @@ test("aborts what runs when the server is out of reach for longer than the lease
     { leaseSeconds: 0.3, upgrade: (connection) => (connection === 1 ? 101 : 503) },
   );
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   peer.cut();
   expect(await aborted.promise).toMatchObject({ code: "task.lease_lost" });
 });
@@ -367,7 +368,7 @@ test("says once what an operator wants of it", async () => {
   const { peer } = await setUp({ work: () => 1 }, {}, { log: { ...quiet, info: (message) => said.push(message) } });
   for (const pause of [true, true, false]) peer.send({ op: "command", pause });
   peer.send({ op: "command", drain: true });
-  await eventually(() => expect(said).toHaveLength(3));
+  await untilPasses(() => expect(said).toHaveLength(3));
   expect(said.map((message) => message.split(":")[0])).toEqual(["paused", "resumed", "draining"]);
 });
 
@@ -392,7 +393,7 @@ test("may be stopped while it starts, registering or connecting", async () => {
   cleanups.push(() => peer.close());
   for (const before of [
     () => Promise.resolve(),
-    (agent: RunningAgent) => eventually(() => expect(agent.id).toBe("agt_1")),
+    (agent: RunningAgent) => untilPasses(() => expect(agent.id).toBe("agt_1")),
   ]) {
     const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
     const starting = expect(agent.start()).rejects.toThrow(/stopped while/);
@@ -407,9 +408,9 @@ test("on stop takes no new work, finishes what runs and leaves", async () => {
   const gate = deferred();
   const { peer, agent } = await setUp({ work: () => gate.promise });
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   const stopping = agent.stop();
-  await eventually(() => expect(of(peer, "drain")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "drain")).toHaveLength(1));
   expect(agent.state).toBe("draining");
   gate.resolve();
   await stopping;
@@ -423,7 +424,7 @@ test("on stop takes no new work, finishes what runs and leaves", async () => {
 test("on stop gives back what does not finish within the grace time", async () => {
   const { peer, agent } = await setUp({ work: () => new Promise(() => {}) });
   peer.assign({ id: "tsk_1", fence: 9 });
-  await eventually(() => expect(of(peer, "start")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "start")).toHaveLength(1));
   await agent.stop({ graceSeconds: 0 });
   expect(of(peer, "release")).toMatchObject([{ taskId: "tsk_1", fence: 9 }]);
 });
@@ -439,21 +440,21 @@ test("connects where the server sends it, asking the server again for each conne
   const location = `${elsewhere.url.replace("http", "ws")}/stage`;
   await setUp({ work: async () => 1 }, { upgrade, location });
   elsewhere.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(elsewhere, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(elsewhere, "complete")).toHaveLength(1));
   elsewhere.cut();
-  await eventually(() => expect(of(elsewhere, "hello")).toHaveLength(2));
+  await untilPasses(() => expect(of(elsewhere, "hello")).toHaveLength(2));
   expect(asked).toBe(2);
 });
 
 test("behind a gateway says nothing but a ping while it holds no task, and beats while it does", async () => {
   const gate = deferred();
   const { peer } = await setUp({ work: () => gate.promise }, { leaseSeconds: 0.3, pingSeconds: 0.5 });
-  await eventually(() => expect(of(peer, "ping").length).toBeGreaterThan(1));
+  await untilPasses(() => expect(of(peer, "ping").length).toBeGreaterThan(1));
   expect(of(peer, "heartbeat")).toEqual([]);
   peer.assign({ id: "tsk_1" });
-  await eventually(() => expect(of(peer, "heartbeat").length).toBeGreaterThan(1));
+  await untilPasses(() => expect(of(peer, "heartbeat").length).toBeGreaterThan(1));
   gate.resolve();
-  await eventually(() => expect(of(peer, "complete")).toHaveLength(1));
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
   const pings = of(peer, "ping").length;
-  await eventually(() => expect(of(peer, "ping").length).toBeGreaterThan(pings));
+  await untilPasses(() => expect(of(peer, "ping").length).toBeGreaterThan(pings));
 });

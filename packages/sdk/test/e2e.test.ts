@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startLocal } from "@waggle/local";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { untilPasses } from "../../../test/support/eventually.ts";
 import { createClient as createBrowserClient } from "../src/browser.ts";
 import { newTaskId } from "../src/id.ts";
 import { type AgentOptions, type Client, createAgent, createClient, isTerminal, WaggleTaskError } from "../src/node.ts";
-import { eventually } from "./peer.ts";
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 let dataDir: string;
@@ -96,7 +96,7 @@ for (const transport of ["socket", "poll"] as const) {
         { transport, leaseSeconds: 3 },
       );
       const handle = await client.tasks.delegate({ type: "wait", requires });
-      await eventually(() => expect(started).toBe(true));
+      await untilPasses(() => expect(started).toBe(true));
       await handle.cancel("changed my mind");
       expect(await handle.ended()).toMatchObject({ status: "cancelled" });
     });
@@ -133,9 +133,9 @@ for (const transport of ["socket", "poll"] as const) {
         { transport },
       );
       const handle = await client.tasks.delegate({ type: "slow", requires });
-      await eventually(() => expect(started).toBe(true));
+      await untilPasses(() => expect(started).toBe(true));
       const stopping = agent.stop();
-      await eventually(async () => expect((await client.agents.get(agent.id as string)).status).toBe("draining"));
+      await untilPasses(async () => expect((await client.agents.get(agent.id as string)).status).toBe("draining"));
       finish();
       await stopping;
       expect(await handle.result()).toBe("finished");
@@ -213,7 +213,7 @@ test("a run that is given up or aborted leaves its task to go on", async () => {
   const controller = new AbortController();
   const run = client.tasks.run({ ...task, id: aborted }, { signal: controller.signal });
   const refused = expect(run).rejects.toThrow("enough");
-  await eventually(async () => (await client.tasks.get(aborted)).status === "running");
+  await untilPasses(async () => (await client.tasks.get(aborted)).status === "running");
   controller.abort(new Error("enough"));
   await refused;
   for (const id of [late, aborted]) expect(isTerminal((await client.tasks.get(id)).status)).toBe(false);
@@ -245,7 +245,7 @@ test("lists every task over all pages, none twice", async () => {
     Array.from({ length: 12 }, () => ({ type: "paged", tags: ["paged"], requires: [{ capability: "nobody" }] })),
   );
   const ids = new Set<string>();
-  await eventually(async () => {
+  await untilPasses(async () => {
     ids.clear();
     let count = 0;
     for await (const task of client.tasks.all({ tag: "paged", limit: 5 })) {
@@ -299,7 +299,7 @@ test("redrives a dead letter", async () => {
   });
   const handle = await client.tasks.delegate({ type: "moody", requires, retry: { maxAttempts: 1 } });
   await expect(handle.result()).rejects.toThrow("bad day");
-  await eventually(async () =>
+  await untilPasses(async () =>
     expect((await client.deadLetters.list()).items.map(({ id }) => id)).toContain(handle.id),
   );
   luck = true;
@@ -344,7 +344,7 @@ test("keeps what it follows across a restart of the server, and loses no event",
     own = await startLocal({ dataDir: dir, port: Number(port), version: "0.1.0" });
     expect(await across).toBe(2);
     const end = (await mine.events.list({ limit: 200 })).items.length;
-    await eventually(() => expect(seen.length).toBeGreaterThanOrEqual(end));
+    await untilPasses(() => expect(seen.length).toBeGreaterThanOrEqual(end));
     over.abort();
     await following;
     expect(seen).toEqual(seen.map((_, i) => i + 1));

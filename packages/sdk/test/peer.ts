@@ -1,6 +1,5 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { vi } from "vitest";
 import { type WebSocket, WebSocketServer } from "ws";
 
 export interface Frame {
@@ -112,7 +111,3 @@ export async function startPeer(
     },
   };
 }
-
-/** Waits until nothing is thrown any more; fails with what was thrown last when that takes too long. */
-export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
-  vi.waitFor(check, { timeout: 8_000, interval: 10 });
