@@ -4,6 +4,8 @@ import type { Io } from "./io.ts";
 export const formats = ["table", "wide", "json", "yaml"] as const;
 export type Format = (typeof formats)[number];
 
+export const isDocument = (format: Format): format is "json" | "yaml" => format === "json" || format === "yaml";
+
 /** An object as JSON or YAML. */
 export async function document(io: Io, format: Format, value: unknown): Promise<void> {
   if (format === "yaml") {
@@ -30,7 +32,7 @@ export async function rows<Row>(
   shape: TableOf<Row>,
   more?: string,
 ): Promise<void> {
-  if (format === "json" || format === "yaml") return document(io, format, { items });
+  if (isDocument(format)) return document(io, format, { items });
   if (items.length === 0) io.err(`${shape.empty}\n`);
   else io.out(table(items, columnsOf(shape, format), io));
   if (more) io.err(`${more}\n`);

@@ -4,7 +4,7 @@ import { explainFailure } from "../explain.ts";
 import { exit, usage } from "../failure.ts";
 import { findAgent, findTask } from "../find.ts";
 import { colourOf, type Io, painter } from "../io.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 
 /** Does one thing to each; one failure leaves the others alone and is the exit code. */
 async function each<Item extends Task | Agent>(
@@ -19,7 +19,7 @@ async function each<Item extends Task | Agent>(
     try {
       const item = await act(text);
       done.push(item);
-      if (format !== "json" && format !== "yaml") {
+      if (!isDocument(format)) {
         const name = "name" in item ? `${item.name}  ` : "";
         const asked = "cancelRequested" in item && item.cancelRequested ? " (its agent is told to stop)" : "";
         io.out(`${name}${item.id}  ${paint(colourOf(item.status), item.status)}${asked}\n`);
@@ -31,7 +31,7 @@ async function each<Item extends Task | Agent>(
       code = told.exitCode;
     }
   }
-  if (format === "json" || format === "yaml") await document(io, format, ids.length === 1 ? done[0] : { items: done });
+  if (isDocument(format)) await document(io, format, ids.length === 1 ? done[0] : { items: done });
   return code;
 }
 
@@ -102,7 +102,7 @@ export const redrive = (
     const spread = options.perSecond === undefined ? {} : { perSecond: options.perSecond };
     const taskIds = await Promise.all(without("task", ids).map((text) => findTask(client, text)));
     const answer = await client.deadLetters.redrive(options.all ? { all: true, ...spread } : { taskIds, ...spread });
-    if (format === "json" || format === "yaml") await document(io, format, answer);
+    if (isDocument(format)) await document(io, format, answer);
     else {
       io.out(`${answer.redriven} redriven\n`);
       for (const { taskId, code } of answer.skipped) io.err(`${taskId} skipped: ${code}\n`);

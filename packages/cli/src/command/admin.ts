@@ -5,7 +5,7 @@ import { exit, usage } from "../failure.ts";
 import { findKey } from "../find.ts";
 import { duration, fields, table } from "../format.ts";
 import { type Io, painter } from "../io.ts";
-import { columnsOf, document, type Format } from "../print.ts";
+import { columnsOf, document, type Format, isDocument } from "../print.ts";
 
 interface LimitOptions extends CommonOptions {
   concurrency?: number;
@@ -20,7 +20,7 @@ export const setLimit = (io: Io, key: string, options: LimitOptions): Promise<nu
       ...(concurrency !== undefined && { concurrency }),
       ...(rate && { rate }),
     });
-    if (format === "json" || format === "yaml") await document(io, format, limit);
+    if (isDocument(format)) await document(io, format, limit);
     else io.out(table([limit], columnsOf(columns.limits, format), io));
     return exit.ok;
   });
@@ -36,7 +36,7 @@ export const unsetLimit = (io: Io, key: string, options: CommonOptions): Promise
 const keptText = (seconds: number): string => (seconds === 0 ? "for ever" : duration(seconds * 1000));
 
 async function showRetention(io: Io, format: Format, retention: Retention): Promise<number> {
-  if (format === "json" || format === "yaml") await document(io, format, retention);
+  if (isDocument(format)) await document(io, format, retention);
   else
     io.out(
       fields(
@@ -70,7 +70,7 @@ export const setRetention = (io: Io, { tasks, events, ...options }: RetentionOpt
 };
 
 async function showQuota(io: Io, format: Format, quota: Quota): Promise<number> {
-  if (format === "json" || format === "yaml") {
+  if (isDocument(format)) {
     await document(io, format, quota);
     return exit.ok;
   }
@@ -119,7 +119,7 @@ export const createKey = (io: Io, { role, name, tenant, ...options }: KeyOptions
       ...(name !== undefined && { name }),
       ...(tenant !== undefined && { tenant }),
     });
-    if (format === "json" || format === "yaml") await document(io, format, made);
+    if (isDocument(format)) await document(io, format, made);
     else {
       io.out(`${made.key}\n`);
       io.err(

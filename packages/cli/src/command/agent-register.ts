@@ -4,7 +4,7 @@ import { withClient } from "../context.ts";
 import { exit, usage } from "../failure.ts";
 import { fields, safe } from "../format.ts";
 import { type Io, painter } from "../io.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 
 interface Options extends AgentOptions {
   webhook?: string;
@@ -22,7 +22,7 @@ export const agentRegister = (io: Io, options: Options): Promise<number> => {
       delivery,
       ...(options.replace && { onConflict: "replace" as const }),
     });
-    if (format === "json" || format === "yaml") {
+    if (isDocument(format)) {
       await document(io, format, made);
       return exit.ok;
     }

@@ -1,8 +1,10 @@
-import { createClient } from "@waggle/sdk";
+import { type AgentStatus, createClient, type TaskStatus } from "@waggle/sdk";
 import type { Command, Option } from "commander";
 import { exit, usage } from "../failure.ts";
 import { take } from "../find.ts";
 import type { Io } from "../io.ts";
+import { names as settings } from "./config.ts";
+import { listed } from "./get.ts";
 
 const scripts: Record<string, string> = {
   bash: `_waggle() {
@@ -35,28 +37,35 @@ export async function script(io: Io, shell: string): Promise<number> {
   return exit.ok;
 }
 
-const statuses = {
-  tasks: [
-    "scheduled",
-    "queued",
-    "assigned",
-    "running",
-    "input_required",
-    "completed",
-    "failed",
-    "cancelled",
-    "expired",
-  ],
-  agents: ["connecting", "ready", "busy", "draining", "paused", "lost", "stopped"],
+/** Objects, so that the compiler tells of a status that is missing here. */
+const taskStatuses: Readonly<Record<TaskStatus, true>> = {
+  scheduled: true,
+  queued: true,
+  assigned: true,
+  running: true,
+  input_required: true,
+  completed: true,
+  failed: true,
+  cancelled: true,
+  expired: true,
+};
+const agentStatuses: Readonly<Record<AgentStatus, true>> = {
+  connecting: true,
+  ready: true,
+  busy: true,
+  draining: true,
+  paused: true,
+  lost: true,
+  stopped: true,
 };
 const nounsOf: Record<string, readonly string[]> = {
-  get: ["agents", "tasks", "events", "dead-letters", "limits", "keys"],
+  get: listed,
   describe: ["task", "agent"],
   delete: ["agent"],
-  completion: ["bash", "zsh", "fish"],
-  "config get": ["url", "key", "output"],
-  "config set": ["url", "key", "output"],
-  "config unset": ["url", "key", "output"],
+  completion: Object.keys(scripts),
+  "config get": settings,
+  "config set": settings,
+  "config unset": settings,
 };
 
 /** Prints what may stand where the last word stands, one a line. */
@@ -92,7 +101,8 @@ export async function candidates(program: Command, words: readonly string[]): Pr
   const verb = path.join(" ");
   if (pending) {
     if (pending.argChoices) return fitting(pending.argChoices);
-    if (pending.long === "--status") return fitting(given[0]?.startsWith("agent") ? statuses.agents : statuses.tasks);
+    if (pending.long === "--status")
+      return fitting(Object.keys(given[0]?.startsWith("agent") ? agentStatuses : taskStatuses));
     if (pending.long === "--agent") return fitting(await names("agent"));
     return [];
   }

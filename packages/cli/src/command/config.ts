@@ -6,9 +6,9 @@ import { exit, Failure, usage } from "../failure.ts";
 import { fields } from "../format.ts";
 import { type Io, painter } from "../io.ts";
 import { readAll } from "../parse.ts";
-import { document, formats } from "../print.ts";
+import { document, formats, isDocument } from "../print.ts";
 
-const names = ["url", "key", "output"] as const;
+export const names = ["url", "key", "output"] as const;
 type Name = (typeof names)[number];
 
 function checked(name: string): Name {
@@ -60,7 +60,7 @@ export async function listSettings(io: Io, options: CommonOptions): Promise<numb
   const settings = { ...rest, ...(key !== undefined && { key: masked(key) }) };
   const used = findConnection();
   const format = formatOf(options);
-  if (format === "json" || format === "yaml") {
+  if (isDocument(format)) {
     await document(io, format, {
       file: configPath(),
       settings,

@@ -5,7 +5,7 @@ import { findAgent, findTask } from "../find.ts";
 import { duration, safe } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
 import { integer, json, type Selector } from "../parse.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 
 interface Options extends CommonOptions {
   input?: string;
@@ -42,7 +42,7 @@ export const delegate = (io: Io, type: string, options: Options): Promise<number
       ...(options.idempotencyKey !== undefined && { idempotencyKey: options.idempotencyKey }),
     });
     if (!options.wait && options.waitTimeout === undefined) {
-      if (format === "json" || format === "yaml") await document(io, format, handle.task);
+      if (isDocument(format)) await document(io, format, handle.task);
       else {
         io.out(`${handle.id}\n`);
         io.err(`${handle.task.status}; follow it with: waggle logs -f ${handle.id}\n`);
@@ -50,7 +50,7 @@ export const delegate = (io: Io, type: string, options: Options): Promise<number
       return exit.ok;
     }
     const task = await follow(context, handle, options.waitTimeout);
-    if (format === "json" || format === "yaml") await document(io, format, task);
+    if (isDocument(format)) await document(io, format, task);
     else if (task.status === "completed") {
       if (task.result !== undefined) io.out(`${JSON.stringify(task.result, null, io.tty ? 2 : undefined)}\n`);
     }

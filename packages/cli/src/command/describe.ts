@@ -5,7 +5,7 @@ import { exit, usage } from "../failure.ts";
 import { findAgent, findTask } from "../find.ts";
 import { type Column, duration, fields, safe, safeLines, table, when } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 import { noun } from "./get.ts";
 
 export const describe = (io: Io, word: string, text: string, options: CommonOptions): Promise<number> =>
@@ -14,11 +14,11 @@ export const describe = (io: Io, word: string, text: string, options: CommonOpti
     if (what === "agents") {
       const agent = await client.agents.get(await findAgent(client, text));
       const { items } = await client.tasks.list({ agentId: agent.id, limit: 10 });
-      if (format === "json" || format === "yaml") await document(io, format, { agent, tasks: items });
+      if (isDocument(format)) await document(io, format, { agent, tasks: items });
       else io.out(describeAgent(io, agent, items));
     } else if (what === "tasks" || what === "dead-letters") {
       const task = await client.tasks.get(await findTask(client, text));
-      if (format === "json" || format === "yaml") await document(io, format, { task });
+      if (isDocument(format)) await document(io, format, { task });
       else io.out(describeTask(io, task));
     } else throw usage(`cannot describe ${what}`, "task or agent");
     return exit.ok;
@@ -199,7 +199,7 @@ export const explain = (io: Io, text: string, options: CommonOptions): Promise<n
   withClient(io, options, async ({ client, format }) => {
     const id = await findTask(client, text);
     const found = await client.tasks.explain(id);
-    if (format === "json" || format === "yaml") {
+    if (isDocument(format)) {
       await document(io, format, found);
       return exit.ok;
     }

@@ -5,7 +5,7 @@ import { type CommonOptions, formatOf, withClient } from "../context.ts";
 import { exit, Failure } from "../failure.ts";
 import { type Column, safe } from "../format.ts";
 import { type Io, painter } from "../io.ts";
-import { document, rows } from "../print.ts";
+import { document, isDocument, rows } from "../print.ts";
 
 type Finding = AuditReport["findings"][number];
 
@@ -18,7 +18,7 @@ interface DeepOptions extends CommonOptions {
 export async function deep(io: Io, options: DeepOptions): Promise<number> {
   const report = options.data === undefined ? await ofServer(io, options) : await ofFolder(options.data);
   const format = formatOf(options);
-  if (format === "json" || format === "yaml") await document(io, format, report);
+  if (isDocument(format)) await document(io, format, report);
   else await show(io, report);
   return report.found === 0 ? exit.ok : exit.failed;
 }

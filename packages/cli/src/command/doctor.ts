@@ -6,7 +6,7 @@ import { exit, usage } from "../failure.ts";
 import { take } from "../find.ts";
 import { duration } from "../format.ts";
 import { type Io, painter } from "../io.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 import { masked } from "./config.ts";
 
 export interface Check {
@@ -44,7 +44,7 @@ const look = (io: Io, options: CommonOptions, version: string): Promise<number> 
       unreachable ||= check.name === "server" && check.state === "problem";
     }
     const format = formatOf(options);
-    if (format === "json" || format === "yaml") await document(io, format, { checks });
+    if (isDocument(format)) await document(io, format, { checks });
     else {
       const paint = painter(io.colour);
       const signs = { ok: paint("green", "✓"), warning: paint("yellow", "!"), problem: paint("red", "✗") };

@@ -5,7 +5,7 @@ import { exit, Failure, usage } from "../failure.ts";
 import { findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
 import { table } from "../format.ts";
 import type { Io } from "../io.ts";
-import { columnsOf, document, rows, type TableOf } from "../print.ts";
+import { columnsOf, document, isDocument, rows, type TableOf } from "../print.ts";
 
 export interface Options extends CommonOptions {
   watch?: boolean;
@@ -30,9 +30,12 @@ const nouns: Record<string, readonly string[]> = {
   limits: ["limit"],
   keys: ["key"],
 };
+/** What `get` lists. */
+export const listed: readonly string[] = Object.keys(nouns);
+
 export function noun(word: string): string {
   for (const [name, others] of Object.entries(nouns)) if (name === word || others.includes(word)) return name;
-  throw usage(`there is no "${word}" to get`, `one of ${Object.keys(nouns).join(", ")}`);
+  throw usage(`there is no "${word}" to get`, `one of ${listed.join(", ")}`);
 }
 
 export const get = (io: Io, word: string, id: string | undefined, options: Options): Promise<number> =>
@@ -110,7 +113,7 @@ async function one({ io, client, format }: Context, what: string, id: string, op
   const show = async <Row>(read: () => Promise<Row>, shape: TableOf<Row>, keyOf: (row: Row) => string) => {
     if (options.watch) return watch({ io, client, format }, shape, async () => [await read()], keyOf);
     const item = await read();
-    if (format === "json" || format === "yaml") await document(io, format, item);
+    if (isDocument(format)) await document(io, format, item);
     else io.out(table([item], columnsOf(shape, format), io));
     return exit.ok;
   };

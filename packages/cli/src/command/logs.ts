@@ -1,4 +1,4 @@
-import type { WaggleEvent } from "@waggle/sdk";
+import { isTerminal, type TaskStatus, type WaggleEvent } from "@waggle/sdk";
 import { type CommonOptions, withClient } from "../context.ts";
 import { exit } from "../failure.ts";
 import { findTask } from "../find.ts";
@@ -47,7 +47,8 @@ export const logs = (io: Io, text: string | undefined, options: Options): Promis
     return exit.ok;
   });
 
-const ends = ({ type }: WaggleEvent) => /^task\.(completed|failed|cancelled|expired)$/.test(type);
+const ends = ({ type }: WaggleEvent) =>
+  type.startsWith("task.") && isTerminal(type.slice("task.".length) as TaskStatus);
 
 const filter = (types: string | undefined) => (event: WaggleEvent) =>
   types === undefined ||

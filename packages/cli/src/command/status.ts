@@ -3,14 +3,14 @@ import { type CommonOptions, formatOf, withClient } from "../context.ts";
 import { exit } from "../failure.ts";
 import { type Column, duration, fields, table } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
-import { document } from "../print.ts";
+import { document, isDocument } from "../print.ts";
 
 const mib = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 export const status = (io: Io, options: CommonOptions): Promise<number> =>
   withClient(io, options, async ({ client, format }) => {
     const [found, health] = await Promise.all([client.status.get(), client.status.health()]);
-    if (format === "json" || format === "yaml") {
+    if (isDocument(format)) {
       await document(io, format, { health: health.status, ...found });
       return exit.ok;
     }
@@ -74,7 +74,7 @@ export const showVersion = (io: Io, options: CommonOptions, version: string): Pr
       if (!(error instanceof WaggleConnectionError)) throw error;
     }
     const url = findConnection(options).url;
-    if (format === "json" || format === "yaml")
+    if (isDocument(format))
       await document(io, format, { command: version, server: server ?? null, url, node: process.versions.node });
     else
       io.out(`waggle ${version}\nserver ${server === undefined ? `not reached at ${url}` : `${server} at ${url}`}\n`);
