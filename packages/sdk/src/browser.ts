@@ -1,6 +1,7 @@
-import { buildClient, type Client, type ClientOptions, commonPlatform, normalUrl } from "./client.ts";
+import { buildClient, type Client, type ClientOptions, commonPlatform } from "./client.ts";
 import { WaggleConnectionError } from "./error.ts";
 import { fetchTransport } from "./transport.ts";
+import { normalUrl } from "./url.ts";
 
 export type { CallOptions, Client, ClientOptions, CreateOptions, FollowOptions } from "./client.ts";
 export { NonRetryableError, WaggleApiError, WaggleConnectionError, WaggleTaskError } from "./error.ts";

@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { normalUrl } from "./client.ts";
 import { defaultUrl, findConnection, type Surroundings } from "./discover.ts";
+import { normalUrl } from "./url.ts";
 
 let root: string;
 let around: Surroundings;

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { normalUrl } from "./client.ts";
+import { normalUrl } from "./url.ts";
 
 /** Where `waggle dev` listens unless told otherwise: WAGG on a telephone. */
 export const defaultPort = 9244;
