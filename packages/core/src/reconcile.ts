@@ -114,22 +114,33 @@ async function* tenantsAfter(ports: Ports, begun: string | undefined): AsyncGene
   if (group.length > 0) yield group;
 }
 
+/** One run over a tenant. */
+interface Run {
+  readonly scope: Scope;
+  readonly directory: Directory;
+  /** How far the run before came, and what it noted. */
+  readonly cursor: Readonly<Record<string, string | undefined>>;
+  /** The same for the run that follows. */
+  readonly next: Record<string, string>;
+  readonly counts: Counts;
+  /** One that fails holds up no other. */
+  attempt(step: () => Promise<void>): Promise<void>;
+}
+
 async function ofTenant(scope: Scope, counts: Counts, onError: (error: unknown) => void): Promise<void> {
   const directory = await open(scope.ports, scope.tenant);
   const key = reconcileKey(scope.tenant);
-  const cursor = ((await scope.ports.store.get(key)) ?? {}) as Readonly<Record<string, string | undefined>>;
+  const cursor = ((await scope.ports.store.get(key)) ?? {}) as Run["cursor"];
   const next: Record<string, string> = {};
-  /** One that fails holds up no other. */
-  const attempt = async (run: () => Promise<void>) => {
+  const attempt = async (step: () => Promise<void>) => {
     try {
-      await run();
+      await step();
     } catch (error) {
       onError(error);
     }
   };
-  await attempt(() => tasks(scope, directory, cursor, next, counts, attempt));
-  await attempt(() => agents(scope, directory, cursor, next, counts, attempt));
-  await attempt(() => lanes(scope, directory, cursor, next, counts, attempt));
+  const run: Run = { scope, directory, cursor, next, counts, attempt };
+  for (const part of [tasks, agents, lanes]) await attempt(() => part(run));
   const kept = Object.entries(cursor).filter(([name]) => !["pk", "sk", "kind"].includes(name));
   if (
     JSON.stringify(Object.fromEntries(kept.sort())) !== JSON.stringify(Object.fromEntries(Object.entries(next).sort()))
@@ -137,17 +148,8 @@ async function ofTenant(scope: Scope, counts: Counts, onError: (error: unknown) 
     await scope.ports.store.write({ put: { ...key, kind: "cursor", ...next } });
 }
 
-type Attempt = (run: () => Promise<void>) => Promise<void>;
-type Cursor = Readonly<Record<string, string | undefined>>;
-
-async function tasks(
-  scope: Scope,
-  directory: Directory,
-  cursor: Cursor,
-  next: Record<string, string>,
-  counts: Counts,
-  attempt: Attempt,
-): Promise<void> {
+async function tasks(run: Run): Promise<void> {
+  const { scope, cursor, next, attempt } = run;
   const { store, clock } = scope.ports;
   const gates = new Set<string>();
   const counted = await counters(scope);
@@ -166,31 +168,37 @@ async function tasks(
       });
       if (page.last !== undefined) next[name] = page.last;
       const keys = page.items.map(({ sk }) => taskKey(scope.tenant, sk));
-      for (const item of (await getAll(store, keys)) as (Task | undefined)[]) {
-        if (item === undefined) continue;
-        await attempt(async () => {
-          const now = clock.now();
-          if (item.deadlineAt !== undefined && item.deadlineAt < now - graceMs.due) {
-            await taskTimeUp(scope, item.id);
-            counts.expired++;
-          } else if (item.status === "queued" && item.parked === undefined) {
-            if ((item.queuedAt ?? item.createdAt) > now - graceMs.queued) return;
-            await dispatch(scope, item.id);
-            counts.orphaned++;
-          } else if (
-            item.unmet &&
-            waitsSince(item) < now - graceMs.queued &&
-            (thorough || waitsSince(item) > now - graceMs.unmet)
-          ) {
-            if (await catchUp(scope, item)) counts.unmet++;
-          } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {
-            counts.stranded += await leftBehind(scope, item.agentId);
-          } else if (item.gate !== undefined && gates.size < limits.gates) gates.add(item.gate);
-        });
-      }
+      for (const task of (await getAll(store, keys)) as (Task | undefined)[])
+        if (task) await attempt(() => ofTask(run, task, thorough, gates));
     }
   }
   for (const gate of gates) await attempt(() => serveGate(scope, gate));
+}
+
+/** What a crash or a lost message may have left undone of one task. @param gates limits to be looked at afterwards */
+async function ofTask(
+  { scope, directory, counts }: Run,
+  task: Task,
+  thorough: boolean,
+  gates: Set<string>,
+): Promise<void> {
+  const now = scope.ports.clock.now();
+  if (task.deadlineAt !== undefined && task.deadlineAt < now - graceMs.due) {
+    await taskTimeUp(scope, task.id);
+    counts.expired++;
+  } else if (task.status === "queued" && task.parked === undefined) {
+    if ((task.queuedAt ?? task.createdAt) > now - graceMs.queued) return;
+    await dispatch(scope, task.id);
+    counts.orphaned++;
+  } else if (
+    task.unmet &&
+    waitsSince(task) < now - graceMs.queued &&
+    (thorough || waitsSince(task) > now - graceMs.unmet)
+  ) {
+    if (await catchUp(scope, task)) counts.unmet++;
+  } else if (task.agentId !== undefined && held.has(task.status) && !directory.members.has(task.agentId)) {
+    counts.stranded += await leftBehind(scope, task.agentId);
+  } else if (task.gate !== undefined && gates.size < limits.gates) gates.add(task.gate);
 }
 
 const waitsSince = ({ history, createdAt }: Task): number => history.at(-1)?.[0] ?? createdAt;
@@ -201,14 +209,8 @@ async function leftBehind(scope: Scope, agentId: string): Promise<number> {
   return row?.state === "stopped" ? takeBack(scope, agentId, "released", "its agent was removed") : 0;
 }
 
-async function agents(
-  scope: Scope,
-  directory: Directory,
-  cursor: Cursor,
-  next: Record<string, string>,
-  counts: Counts,
-  attempt: Attempt,
-): Promise<void> {
+async function agents(run: Run): Promise<void> {
+  const { scope, directory, cursor, next, counts, attempt } = run;
   const now = scope.ports.clock.now();
   const holders: string[] = [];
   for (const { id, row, used } of [...directory.members.values()]) {
@@ -229,7 +231,7 @@ async function agents(
   const due = holders.sort().filter((id) => id > after);
   const part = due.slice(0, limits.agents);
   if (due.length > part.length) next.agents = part.at(-1) as string;
-  for (const id of part) await attempt(() => agent(scope, id, cursor, next, counts));
+  for (const id of part) await attempt(() => agent(run, id));
   // Those it did not come to: what was noted of them is of use when it does.
   for (const [name, at] of Object.entries(cursor)) {
     const id = agentOfNote(name);
@@ -246,7 +248,8 @@ const noteOf = (agentId: string, taskId: string, fence: number): string => `stra
 const agentOfNote = (name: string): string | undefined => /^stray\.([^.]+)\./.exec(name)?.[1];
 
 /** Its slots and what it holds have to agree, and what it was given it has to know of. */
-async function agent(scope: Scope, id: string, cursor: Cursor, next: Record<string, string>, counts: Counts) {
+async function agent(run: Run, id: string): Promise<void> {
+  const { scope, counts } = run;
   const { store, clock } = scope.ports;
   const key = agentKey(scope.tenant, id);
   const row = (await store.get(key)) as AgentRow | undefined;
@@ -267,7 +270,7 @@ async function agent(scope: Scope, id: string, cursor: Cursor, next: Record<stri
   const ids = new Set(own.map((task) => task.id));
   const stray = heldMarks(row).filter((taskId) => !ids.has(taskId));
   const tasks = await tasksOf(scope, stray);
-  if (areGiven(row, stray, tasks, cursor, next, clock.now())) return;
+  if (areGiven(run, row, stray, tasks)) return;
   const result = await store.write({
     update: key,
     kind: "agent",
@@ -294,13 +297,12 @@ async function agent(scope: Scope, id: string, cursor: Cursor, next: Record<stri
  * for a later run to tell.
  */
 function areGiven(
+  { scope, cursor, next }: Run,
   row: AgentRow,
   stray: readonly string[],
   tasks: ReadonlyMap<string, Task>,
-  cursor: Cursor,
-  next: Record<string, string>,
-  now: number,
 ): boolean {
+  const now = scope.ports.clock.now();
   let given = false;
   for (const taskId of stray) {
     const fence = markOf(row, taskId);
@@ -343,14 +345,7 @@ const markOf = (row: AgentRow, taskId: string): number => (row as unknown as Ite
 
 const same = (a: Item | undefined, b: Item): boolean => JSON.stringify(a) === JSON.stringify(b);
 
-async function lanes(
-  scope: Scope,
-  directory: Directory,
-  cursor: Cursor,
-  next: Record<string, string>,
-  counts: Counts,
-  attempt: Attempt,
-): Promise<void> {
+async function lanes({ scope, directory, cursor, next, counts, attempt }: Run): Promise<void> {
   await readLanes(scope, directory);
   const after = cursor.lanes ?? "";
   const due = [...directory.lanes.values()].filter(({ id }) => id > after).sort((a, b) => (a.id < b.id ? -1 : 1));

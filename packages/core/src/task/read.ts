@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import * as EventLog from "../event/log.ts";
 import { readBlob, readTask } from "../match/assignment.ts";
-import { freeSlots, open } from "../match/directory.ts";
+import { type Directory, freeSlots, open } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
 import { needOf, refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
@@ -126,13 +126,40 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
   const row = await readTask(scope, id);
   if (!row) throw missing(id);
   const directory = await open(scope.ports, scope.tenant);
+  const { eligible, free, candidates } = candidatesOf(row, directory);
+  const limits = await limitsOf(scope, row);
   const need = needOf(row);
   const info = toInfo(row);
+  return {
+    taskId: id,
+    status: row.status,
+    summary: summary(row, eligible, free),
+    ...(info.waiting && { waiting: info.waiting }),
+    ...(info.decision && { decision: info.decision }),
+    ...(row.agentId !== undefined && { agentId: row.agentId }),
+    requirement: {
+      requires: need.requires,
+      labels: need.labels,
+      slots: need.slots,
+      ...(need.role && { role: need.role }),
+      ...(need.agentId && { agentId: need.agentId }),
+    },
+    lane: row.lane,
+    agents: { known: directory.members.size, eligible, free },
+    candidates,
+    ...(limits.length > 0 && { limits }),
+    ...(row.unmet && { unmetDependencies: row.unmet }),
+  };
+}
+
+/** The agents there are, the eligible ones first, each with its score or why it is not one. */
+function candidatesOf(row: Row, { members }: Directory) {
+  const need = needOf(row);
   const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
   let eligible = 0;
   let free = 0;
   const candidates: Record<string, unknown>[] = [];
-  for (const member of directory.members.values()) {
+  for (const member of members.values()) {
     const why = refusal(need, member);
     const slots = freeSlots(member);
     if (why === undefined) {
@@ -156,7 +183,11 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
   candidates.sort(
     (a, b) => Number(b.eligible) - Number(a.eligible) || ((b.score as number) ?? 0) - ((a.score as number) ?? 0),
   );
-  const limits = await Promise.all(
+  return { eligible, free, candidates };
+}
+
+const limitsOf = (scope: Scope, row: Row) =>
+  Promise.all(
     Gate.keysOf(row).map(async (key) => {
       const gate = (await scope.ports.store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
       return {
@@ -167,27 +198,6 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
       };
     }),
   );
-  return {
-    taskId: id,
-    status: row.status,
-    summary: summary(row, eligible, free),
-    ...(info.waiting && { waiting: info.waiting }),
-    ...(info.decision && { decision: info.decision }),
-    ...(row.agentId !== undefined && { agentId: row.agentId }),
-    requirement: {
-      requires: need.requires,
-      labels: need.labels,
-      slots: need.slots,
-      ...(need.role && { role: need.role }),
-      ...(need.agentId && { agentId: need.agentId }),
-    },
-    lane: row.lane,
-    agents: { known: directory.members.size, eligible, free },
-    candidates,
-    ...(limits.length > 0 && { limits }),
-    ...(row.unmet && { unmetDependencies: row.unmet }),
-  };
-}
 
 function absent(state: string, member: { used: number; maxConcurrency: number; connected: boolean }): string {
   if (state !== "active") return `is ${state}`;
