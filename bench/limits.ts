@@ -1,10 +1,9 @@
-import { readFileSync } from "node:fs";
 import { Agent as HttpAgent, request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type Client, createClient } from "@waggle/sdk";
 import { eventually } from "../test/support/eventually.ts";
-import { launchScript } from "../test/support/process.ts";
+import { launchScript, memoryOf } from "../test/support/process.ts";
 import { type Server, startServer } from "../test/support/server.ts";
 import { startFleet } from "./fleet.ts";
 import { percentile } from "./stats.ts";
@@ -63,9 +62,8 @@ const countOf = async (client: Client, status: string): Promise<number> =>
 
 /** What the process has of its own, and what is resident of the file of the rows, which the kernel takes back when it needs to. */
 function memory({ process: { pid } }: Server): { ownMiB: number; mappedMiB: number } {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  const of = (name: string) => round(Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) / 1024, 0);
-  return { ownMiB: of("RssAnon"), mappedMiB: of("RssFile") };
+  const mib = memoryOf(pid as number);
+  return { ownMiB: round(mib("RssAnon"), 0), mappedMiB: round(mib("RssFile"), 0) };
 }
 
 const sizes = async (server: Server, client: Client) => {

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs";
+import { memoryMiB, memoryOf } from "../test/support/process.ts";
 
 /* What a server takes, however many processes it is made of; from /proc. */
 
@@ -36,19 +37,17 @@ export function ownCpuMs(): number {
 }
 
 /** What a process has of its own, in MiB: without pages of files. */
-export const ownMiB = (pid: number): number =>
-  Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+export const ownMiB = (pid: number): number => memoryOf(pid)("RssAnon");
 
 /** In MiB: the private pages of each process, and once the largest that they share. */
 function treeMiB(tree: readonly number[]): number {
   const total = { own: 0, file: 0, shared: 0 };
   for (const pid of tree) {
     try {
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) / 1024;
-      total.own += field("RssAnon");
-      total.file = Math.max(total.file, field("RssFile"));
-      total.shared = Math.max(total.shared, field("RssShmem"));
+      const mib = memoryOf(pid);
+      total.own += mib("RssAnon");
+      total.file = Math.max(total.file, mib("RssFile"));
+      total.shared = Math.max(total.shared, mib("RssShmem"));
     } catch {
       // It has ended.
     }
@@ -67,7 +66,7 @@ export function watchPeak(pid: number): () => number {
     clearInterval(timer);
     look();
     if (treeOf(pid).length > 1) return most;
-    return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) / 1024;
+    return memoryMiB(pid).peak;
   };
 }
 

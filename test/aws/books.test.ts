@@ -3,8 +3,9 @@ import { createAgent, createClient, type Task } from "@waggle/sdk";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { FunctionName } from "../../infra/manifest.ts";
 import { checkBooks, type Entry, isEnded, outcomeOf } from "../chaos/books.ts";
-import { type Input, kindOf, kinds, pick, randomOf, resultOf } from "../chaos/plan.ts";
+import { type Input, kindOf, kinds, resultOf } from "../chaos/plan.ts";
 import { eventually } from "../support/eventually.ts";
+import { pick, randomOf } from "../support/random.ts";
 import { type Deployment, lack, openDeployment } from "./deploy.ts";
 
 /*

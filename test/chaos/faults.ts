@@ -3,9 +3,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { auditFolder } from "@waggle/local";
 import { eventually } from "../support/eventually.ts";
 import { freePort, launchScript, type Process } from "../support/process.ts";
+import { pick } from "../support/random.ts";
 import { adminKey } from "../support/server.ts";
 import type { Disturbance } from "./history.ts";
-import { type Fault, faultOf, pick } from "./plan.ts";
+import { type Fault, faultOf } from "./plan.ts";
 import { type FaultProxy, fair, foul, openProxy } from "./proxy.ts";
 import type { Order } from "./server.ts";
 

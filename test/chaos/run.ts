@@ -6,9 +6,10 @@ import { parseArgs } from "node:util";
 import { auditFolder } from "@waggle/local";
 import { createClient } from "@waggle/sdk";
 import { eventually } from "../support/eventually.ts";
+import { pick, randomOf } from "../support/random.ts";
 import { auditFaults, checkBooks, type Entry, isEnded, outcomeOf } from "./books.ts";
 import { openWorld, outputFile } from "./faults.ts";
-import { type Fault, families, type Input, isKill, kindOf, pick, randomOf } from "./plan.ts";
+import { type Fault, families, type Input, isKill, kindOf } from "./plan.ts";
 
 const help = `npm run chaos -- [--kills N] [--minutes N] [--seed N] [--faults kill,stop,net,clock,disk]
 

@@ -2,7 +2,7 @@ import { writeSync } from "node:fs";
 import { systemClock } from "@waggle/core";
 import { diskFiles, type LogFiles } from "@waggle/engine-embedded";
 import { startLocal } from "@waggle/local";
-import { randomOf } from "./plan.ts";
+import { randomOf } from "../support/random.ts";
 
 /* The server as `waggle dev` starts it, with a clock that can be set and a disk that can fail. */
 const [, , dataDir = "", port = "", offset = "", seed = ""] = process.argv;

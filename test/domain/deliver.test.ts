@@ -2,6 +2,7 @@ import { createHmac } from "node:crypto";
 import { Agent, deliveryErrors, EventLog, type JsonText, type Outbound, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
+import { randomOf } from "../support/random.ts";
 import { code, killedAfter, mode, openSystem, type System } from "../support/system.ts";
 
 interface Call {
@@ -78,17 +79,6 @@ afterEach(async () => {
   expect(system.errors).toEqual([]);
   await system.close();
 });
-
-/** Numbers in [0, 1) that a seed gives again: mulberry32. */
-function randomOf(seed: number) {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const webhook = { type: "webhook", url: "https://agent.example.com/work" } as const;
 const called = (name = "hook", more: Record<string, unknown> = {}) =>

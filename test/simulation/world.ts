@@ -13,7 +13,7 @@ import {
 } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
 import { type EmbeddedEngine, openOn } from "../../packages/engine-embedded/src/engine.ts";
-import { randomOf } from "../chaos/plan.ts";
+import { randomOf } from "../support/random.ts";
 import { drive, manualClock } from "../support/system.ts";
 import { createDisk, type Session } from "./disk.ts";
 import { createSpec, type Status } from "./spec.ts";

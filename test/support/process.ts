@@ -86,9 +86,14 @@ export async function freePort(): Promise<number> {
   return address.port;
 }
 
+/** What the kernel says of a process's memory now: MiB by the name of the field, e.g. `RssAnon`. @throws once it has ended */
+export function memoryOf(pid: number): (field: string) => number {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return (field) => Number(new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) / 1024;
+}
+
 /** Resident memory of the process in MiB, now and at its highest. */
 export function memoryMiB(pid: number): { now: number; peak: number } {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  const field = (name: string) => Number(new RegExp(`^${name}:\\s+(\\d+)`, "m").exec(status)?.[1] ?? 0) / 1024;
-  return { now: field("VmRSS"), peak: field("VmHWM") };
+  const mib = memoryOf(pid);
+  return { now: mib("VmRSS"), peak: mib("VmHWM") };
 }
