@@ -1,7 +1,7 @@
 import { Readable } from "node:stream";
 import { expect, test } from "vitest";
-import { heed, toResult } from "./command/agent-run.ts";
 import { capability, integer, json, label, rate, seconds, selector } from "./parse.ts";
+import { heed, toResult } from "./run-program.ts";
 
 test("reads durations in any unit, plain numbers as seconds", () => {
   expect(["30", "30s", "5m", "1.5h", "2d", "250ms"].map(seconds)).toEqual([30, 30, 300, 5400, 172_800, 0.25]);
