@@ -81,8 +81,12 @@ const honoPath = (path: string) => path.replaceAll(/\{(\w+)\}/g, ":$1");
 
 /** One handler a route and no middleware: Hono calls it without composing anything. */
 function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Response> {
-  const readQuery = queryReader(route.query);
-  const names = Object.keys(route.params ?? {});
+  const served: Served = {
+    route,
+    common,
+    readQuery: queryReader(route.query),
+    paramNames: Object.keys(route.params ?? {}),
+  };
   return async (c) => {
     const started = performance.now();
     const request = inbound(c, common.shared.closing);
@@ -92,7 +96,7 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
     const generation = store.generation();
     const visit: Visit = { leave: () => {} };
     try {
-      answer = await run(route, readQuery, names, c, request, requestId, common, visit);
+      answer = await run(served, c, request, requestId, visit);
       // Nothing leaves before what it tells of is on disk, reads included.
       if (route.roles !== "public") await store.settled(generation);
     } catch (thrown) {
@@ -104,19 +108,24 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
   };
 }
 
+/** A route, and what all its calls share. */
+interface Served {
+  readonly route: Route;
+  readonly common: Common;
+  readonly readQuery: QueryReader;
+  readonly paramNames: readonly string[];
+}
+
 /** A request's stay among those being worked on. */
 interface Visit {
   leave(): void;
 }
 
 async function run(
-  route: Route,
-  readQuery: QueryReader,
-  names: readonly string[],
+  { route, common, readQuery, paramNames }: Served,
   c: Context<Env>,
   request: Inbound,
   requestId: string,
-  common: Common,
   visit: Visit,
 ): Promise<Answer> {
   const { ports } = common.options;
@@ -127,9 +136,9 @@ async function run(
   const scope =
     route.roles === "public" ? undefined : await authenticate(route.roles, bearer, request, requestId, common);
   let params = noParams;
-  if (names.length > 0) {
+  if (paramNames.length > 0) {
     params = {};
-    for (const name of names) params[name] = param(route, name, c.req.param(name) ?? "");
+    for (const name of paramNames) params[name] = param(route, name, c.req.param(name) ?? "");
   }
   if (scope?.actor.role === "agent") await checkAgent(scope, route, params);
   const query = readQuery(request.search);

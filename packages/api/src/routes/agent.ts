@@ -75,9 +75,9 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Register an agent",
     description:
-      'The answer carries the agent\'s token, shown this once. A taken name is refused, unless `onConflict` is `"replace"`: ' +
-      "then the agent keeps its id, gets a new token, and what the old one held is fenced off. " +
-      "A webhook for which no secret is given gets one, shown this once too.",
+      "The answer carries the agent's token, which is shown only once. A name that is taken is refused, unless `onConflict` is " +
+      '`"replace"`: then the agent keeps its id and gets a new token, and what the old one held is fenced off. ' +
+      "If no secret is given for a webhook, one is made and shown only once too.",
     roles: operators,
     body: Agent.Register,
     payloads: ["metadata"],
@@ -123,8 +123,8 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Change what an agent offers",
     description:
-      "Only the fields given are changed. Work it holds goes on. `delivery` is for operators; a webhook that has no secret " +
-      "yet gets one, shown this once.",
+      "Only the given fields are changed, and work that the agent holds goes on. Only operators may change `delivery`; a webhook that " +
+      "has no secret yet gets one, shown only once.",
     roles: [...operators, "agent"],
     params,
     body: Agent.Patch,
@@ -143,9 +143,9 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Ask for work",
     description:
-      "Waits up to `waitSeconds` for the first task, also while the agent is full, paused or draining. The list is empty when none came. Say in `holding` what the agent has: " +
-      "what an answer that was lost had for it then comes again. What is neither begun nor ended within 15 minutes, or the " +
-      "agent's lease where that is longer, is given to others.",
+      "Waits up to `waitSeconds` for the first task, also while the agent is full, paused or draining. The list is empty if none came. " +
+      "Say in `holding` what the agent has: tasks whose answer was lost then come again. A task that is neither begun nor ended " +
+      "within 15 minutes, or within the agent's lease if that is longer, is given to others.",
     roles: agentOnly,
     params,
     body: Agent.Lease,
@@ -164,8 +164,8 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Stay alive and hear commands",
     description:
-      "Renews the agent's leases. With `holding`, work it should hold but does not name is given to others. " +
-      "Any authenticated call of an agent counts as a sign of life too.",
+      "Renews the agent's leases. With `holding`, work that it should hold but does not name is given to others. " +
+      "Any authenticated call of an agent counts as a sign of life as well.",
     roles: agentOnly,
     params,
     body: Agent.Heartbeat,
@@ -175,7 +175,7 @@ export const agentRoutes: readonly Route[] = [
     handler: async ({ scope, params, body }) =>
       json(JSON.stringify({ commands: await Agent.heartbeat(scope, params.id as string, body) })),
   }),
-  state("drain", "Give an agent no new work; what runs goes on", Agent.drain),
+  state("drain", "Give an agent no new work; what it runs goes on", Agent.drain),
   state("pause", "Give an agent no new work until it is resumed", Agent.pause),
   state("resume", "Give a paused or draining agent work again", Agent.resume),
   route({
@@ -185,7 +185,8 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Remove an agent",
     description:
-      "`graceful`: it finishes what it runs, for `graceSeconds` at most. `force`: at once; what it held is fenced off and given to others.",
+      "`graceful`: it may finish what it runs, for at most `graceSeconds`. `force`: it is removed at once, and what it held is fenced off " +
+      "and given to others.",
     roles: [...operators, "agent"],
     params,
     query: Agent.RemoveQuery,

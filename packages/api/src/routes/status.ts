@@ -76,10 +76,10 @@ export const statusRoutes: readonly Route[] = [
     path: "/health",
     id: "getHealth",
     tag: "System",
-    summary: "Whether the server works; no key needed",
+    summary: "Check whether the server works; no key needed",
     roles: "public",
     responses: {
-      200: { description: "It works; `no_agents` and `degraded` tell of the fleet", schema: Health },
+      200: { description: "It works; `no_agents` and `degraded` describe the fleet", schema: Health },
       503: { description: "It does not work, or is stopping", schema: Health },
     },
     errors: [],
@@ -94,7 +94,7 @@ export const statusRoutes: readonly Route[] = [
     path: "/v1/status",
     id: "getStatus",
     tag: "System",
-    summary: "The fleet and the work at a glance",
+    summary: "Show the fleet and its work at a glance",
     roles: everyone,
     responses: { 200: { description: "Counts, queues and ages", schema: FleetStatus } },
     errors: [],
@@ -114,11 +114,11 @@ export const statusRoutes: readonly Route[] = [
     path: "/v1/audit",
     id: "auditStore",
     tag: "System",
-    summary: "Whether every row agrees with those it has to agree with",
+    summary: "Check that all rows of the store agree",
     description:
-      "What `waggle doctor --deep` shows. Reads the whole store and changes nothing; what looks wrong is looked at again two seconds " +
-      "later. The first tenant's admin is told of all tenants, or of the one it names, another of its own. On AWS it reads what tasks, agents " +
-      "and events lead to, again after ten seconds, and for 270 s at most.",
+      "This is what `waggle doctor --deep` shows. It reads the whole store and changes nothing; what looks wrong is read again two seconds " +
+      "later. An admin of the first tenant sees all tenants, or the one it names; an admin of another sees its own. On AWS it reads what " +
+      "tasks, agents and events lead to, reads again after ten seconds, and stops after 270 s.",
     roles: admins,
     query: AuditQuery,
     responses: { 200: { description: "What was read, and what is wrong", schema: AuditReport } },
@@ -145,11 +145,11 @@ export const statusRoutes: readonly Route[] = [
     path: "/v1/events",
     id: "listEvents",
     tag: "System",
-    summary: "The tenant's event log, in order",
+    summary: "Read the tenant's event log, in order",
     description:
       "`types` is a comma-separated list; `task.*` matches a family. With `Accept: text/event-stream`: the events after `after` or " +
       "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing. " +
-      "0 begins with the first event there is; after another number, 410 with `firstSequence` says that events after it are past their retention.",
+      "0 begins with the first event there is. After any other number, 410 with `firstSequence` means that events after it are past their retention.",
     roles: everyone,
     query: EventLog.ListQuery,
     streams: true,
@@ -168,8 +168,8 @@ export const statusRoutes: readonly Route[] = [
     path: "/metrics",
     id: "getMetrics",
     tag: "System",
-    summary: "Metrics as Prometheus text",
-    description: "The first tenant sees every tenant and the process; another sees its own.",
+    summary: "Get metrics as Prometheus text",
+    description: "The first tenant sees every tenant and the process; any other sees its own.",
     roles: everyone,
     responses: { 200: { description: "Prometheus text, version 0.0.4", type: "text/plain" } },
     errors: [],

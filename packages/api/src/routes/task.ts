@@ -71,8 +71,8 @@ export const taskRoutes: readonly Route[] = [
     brings: "work",
     summary: "Submit a task",
     description:
-      "With `waitSeconds`, answers once the task has ended or the time is up: an agent called like a function. " +
-      "An agent may submit children of a task it holds: it gives that task's id as `parentId`.",
+      "With `waitSeconds`, answers once the task has ended or the time is up, so that an agent can be called like a function. " +
+      "An agent may submit children of a task that it holds, with that task's id as `parentId`.",
     roles: [...clients, "agent"],
     query: WaitQuery,
     body: Task.Create,
@@ -99,8 +99,8 @@ export const taskRoutes: readonly Route[] = [
     brings: "work",
     summary: "Submit up to 100 tasks",
     description:
-      "One bad entry spoils no other, unless `atomic` is true. An entry may name itself with `ref`; others depend on it by `ref:name`. " +
-      "Each entry is a `CreateTask` with an optional `ref`.",
+      "A bad entry does not affect the others, unless `atomic` is true. An entry may name itself with `ref`, and others can depend on it by " +
+      "`ref:name`. Each entry is a `CreateTask` with an optional `ref`.",
     roles: clients,
     body: Task.CreateBatch,
     payloads: ["tasks.*.input", "tasks.*.metadata"],
@@ -122,7 +122,7 @@ export const taskRoutes: readonly Route[] = [
     tag: "Tasks",
     summary: "List tasks, newest first",
     description:
-      "On AWS a list follows what was written by a moment, on the embedded engine it has it. A task by its id is always as it is.",
+      "On AWS a list follows a moment behind what was written; on the embedded engine it is always up to date. A task read by its id always is.",
     roles: everyone,
     query: Task.ListQuery,
     responses: { 200: { description: "A page of tasks", schema: TaskList } },
@@ -159,7 +159,7 @@ export const taskRoutes: readonly Route[] = [
     id: "cancelTask",
     tag: "Tasks",
     summary: "Cancel a task, whatever its state",
-    description: "One that has ended stays as it is and is answered with its recorded outcome.",
+    description: "A task that has ended stays as it is, and is answered with its recorded outcome.",
     roles: clients,
     params,
     body: Task.Cancel,
@@ -187,7 +187,7 @@ export const taskRoutes: readonly Route[] = [
     id: "heartbeatTask",
     tag: "Tasks",
     summary: "Report progress of an attempt",
-    description: "`details` come back to the next attempt, should there be one.",
+    description: "`details` are handed to the next attempt, if there is one.",
     roles: agentOnly,
     params,
     body: Task.Heartbeat,
@@ -200,7 +200,7 @@ export const taskRoutes: readonly Route[] = [
   byHolder(
     "complete",
     "End an attempt with its result",
-    "Repeating it with the right fence answers the recorded outcome again.",
+    "Repeating it with the same fence answers the recorded outcome again.",
     [Task.Complete, Task.complete],
   ),
   byHolder("fail", "End an attempt with an error", "It is tried again as the task's retry policy says.", [
@@ -253,7 +253,7 @@ export const taskRoutes: readonly Route[] = [
     path: "/v1/tasks/{id}/explain",
     id: "explainTask",
     tag: "Tasks",
-    summary: "Why a task waits, or why this agent has it",
+    summary: "Explain why a task is waiting, or why its agent has it",
     roles: everyone,
     params,
     responses: { 200: { description: "Candidates, scores and refusals", schema: Explanation } },

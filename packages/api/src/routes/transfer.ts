@@ -9,10 +9,10 @@ export const transferRoutes: readonly Route[] = [
     path: "/v1/export",
     id: "exportRecords",
     tag: "System",
-    summary: "All the tenant consists of, to be moved to another server",
+    summary: "Export everything a tenant consists of, to move it to another server",
     description:
-      "Limits, agents and keys (hashes, never secrets), then tasks with their payloads, in the order they were made. Each row is as it " +
-      "stood when it was read: export from a quiet server for an exact copy. `waggle export` writes it to a file.",
+      "Limits, agents and keys (hashes, never secrets), then tasks with their payloads, in the order in which they were made. Each row is as " +
+      "it stood when it was read: for an exact copy, export from a quiet server. `waggle export` writes it to a file.",
     roles: admins,
     query: TransferRequest.ExportQuery,
     responses: { 200: { description: "A page of records", schema: ExportAnswer } },
@@ -27,10 +27,10 @@ export const transferRoutes: readonly Route[] = [
     path: "/v1/import",
     id: "importRecords",
     tag: "System",
-    summary: "Take up to 100 records of an export, each where nothing is yet",
+    summary: "Import up to 100 records of an export",
     description:
-      "Each record is a `TransferRecord`, of a file's `version`. What is there already stays: the same records again change nothing. " +
-      "Tasks an agent held are given back. `waggle import` sends a file.",
+      "Each record is a `TransferRecord` of a file with this `version`. What exists already stays as it is, so the same records again change " +
+      "nothing. Tasks that an agent held are given back. `waggle import` sends a file.",
     roles: admins,
     body: TransferRequest.Import,
     responses: { 200: { description: "What became of each record, in order", schema: ImportAnswer } },
