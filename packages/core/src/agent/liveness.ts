@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import { isCalled } from "../delivery/schema.ts";
 import { isError } from "../error.ts";
-import { backSince, openFor } from "../match/directory.ts";
+import { backSince, type Member, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
@@ -60,64 +60,80 @@ export async function heartbeat(scope: Scope, id: string, input: z.output<typeof
  * @returns when to look again
  */
 export async function timeUp(scope: Scope, id: string): Promise<number | undefined> {
-  const { shared } = scope.ports;
-  const directory = await openFor(scope.ports, scope.tenant, id);
-  const member = directory.members.get(id);
   try {
-    const row = await read(scope, id);
-    const now = scope.ports.clock.now();
-    if (row.state === "stopped") return undefined;
-    if (row.stopAt !== undefined && row.stopAt <= now) {
-      await finish(scope, directory, id);
-      return undefined;
-    }
-    // Whoever found it lost may have died before all was taken back. What a called one accepted it keeps.
-    if (row.state === "lost" && row.used > 0 && !isCalled(row)) await takeBack(scope, id, "lost", lostReason(row));
-    if (row.state === "lost" && row.probeAt !== undefined && row.probeAt <= now) {
-      // Its next task tells whether it is back.
-      const tried = await change(scope, id, (current) =>
-        current.state === "lost" ? { state: "active", probing: true, probeAt: undefined } : undefined,
-      );
-      await serveAgent(scope, id);
-      return tried.deadlineAt;
-    }
-    if (member && !member.connected && !isCalled(row) && member.lookedAt + unbegunLookMs <= now) {
-      member.lookedAt = now;
-      if (member.used > 0) await takeBackUnbegun(scope, row);
-    }
-    if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
-    if (row.used === 0 && row.carriedUntil !== undefined && row.carriedUntil > now)
-      return (
-        await change(scope, id, (current, at) =>
-          current.used === 0 && current.carriedUntil !== undefined
-            ? { expiresAt: leaseUntil(current, at, current.carriedUntil) }
-            : undefined,
-        )
-      ).deadlineAt;
-    if (member && member.waiters.size > 0) member.lastSeenAt = now;
-    // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
-    const sparedUntil = row.expiresAt + (row.leaseSeconds * 1000) / 3;
-    if (shared && sparedUntil > now) return sparedUntil;
-    // Heard of since the lease was last written; or nobody could be heard of, because the server was away.
-    const heardUntil = Math.max(member?.lastSeenAt ?? 0, backSince(scope.ports)) + row.leaseSeconds * 1000;
-    if (!shared && heardUntil > now)
-      return (
-        await change(scope, id, (current) => ({
-          expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
-        }))
-      ).deadlineAt;
-    const lost = await change(scope, id, (current) =>
-      current.expiresAt !== undefined && current.expiresAt <= now && current.state !== "stopped"
-        ? { state: "lost" }
-        : undefined,
-    );
-    if (lost.state !== "lost") return lost.deadlineAt;
-    await takeBack(scope, id, "lost", lostReason(row));
-    return lost.deadlineAt;
+    return await doDue(scope, id);
   } catch (error) {
     if (isError(error, notFound)) return undefined;
     throw error;
   }
+}
+
+async function doDue(scope: Scope, id: string): Promise<number | undefined> {
+  const directory = await openFor(scope.ports, scope.tenant, id);
+  const member = directory.members.get(id);
+  const row = await read(scope, id);
+  const now = scope.ports.clock.now();
+  if (row.state === "stopped") return undefined;
+  if (row.stopAt !== undefined && row.stopAt <= now) {
+    await finish(scope, directory, id);
+    return undefined;
+  }
+  // Whoever found it lost may have died before all was taken back. What a called one accepted it keeps.
+  if (row.state === "lost" && row.used > 0 && !isCalled(row)) await takeBack(scope, id, "lost", lostReason(row));
+  if (row.state === "lost" && row.probeAt !== undefined && row.probeAt <= now) return probe(scope, id);
+  if (member && !member.connected && !isCalled(row) && member.lookedAt + unbegunLookMs <= now) {
+    member.lookedAt = now;
+    if (member.used > 0) await takeBackUnbegun(scope, row);
+  }
+  if (row.state === "lost" || row.expiresAt === undefined || row.expiresAt > now) return row.deadlineAt;
+  return leaseOver(scope, member, row, row.expiresAt);
+}
+
+/** A lost agent that is called is tried anew: its next task tells whether it is back. */
+async function probe(scope: Scope, id: string): Promise<number | undefined> {
+  const tried = await change(scope, id, (current) =>
+    current.state === "lost" ? { state: "active", probing: true, probeAt: undefined } : undefined,
+  );
+  await serveAgent(scope, id);
+  return tried.deadlineAt;
+}
+
+/** Its lease is over by its row: it is lost, unless it lives by its connection or was heard of since the row was written. */
+async function leaseOver(
+  scope: Scope,
+  member: Member | undefined,
+  row: Row,
+  expiresAt: number,
+): Promise<number | undefined> {
+  const { shared, clock } = scope.ports;
+  const now = clock.now();
+  if (row.used === 0 && row.carriedUntil !== undefined && row.carriedUntil > now) {
+    const carried = await change(scope, row.id, (current, at) =>
+      current.used === 0 && current.carriedUntil !== undefined
+        ? { expiresAt: leaseUntil(current, at, current.carriedUntil) }
+        : undefined,
+    );
+    return carried.deadlineAt;
+  }
+  if (member && member.waiters.size > 0) member.lastSeenAt = now;
+  // Signs of life are written when a third of the lease has passed, and elsewhere nothing is known of the others.
+  const sparedUntil = expiresAt + (row.leaseSeconds * 1000) / 3;
+  if (shared && sparedUntil > now) return sparedUntil;
+  // Heard of since the lease was last written; or nobody could be heard of, because the server was away.
+  const heardUntil = Math.max(member?.lastSeenAt ?? 0, backSince(scope.ports)) + row.leaseSeconds * 1000;
+  if (!shared && heardUntil > now) {
+    const renewed = await change(scope, row.id, (current) => ({
+      expiresAt: Math.max(heardUntil, current.expiresAt ?? 0),
+    }));
+    return renewed.deadlineAt;
+  }
+  const lost = await change(scope, row.id, (current) =>
+    current.expiresAt !== undefined && current.expiresAt <= now && current.state !== "stopped"
+      ? { state: "lost" }
+      : undefined,
+  );
+  if (lost.state === "lost") await takeBack(scope, row.id, "lost", lostReason(row));
+  return lost.deadlineAt;
 }
 
 /** A look reads a list. */
