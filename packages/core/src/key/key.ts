@@ -1,7 +1,7 @@
 import { defineError, requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { decodeCursor, encodeCursor, pages } from "../page.ts";
-import type { Item, Ports } from "../port/index.ts";
+import type { Item, Ports, Write } from "../port/index.ts";
 import { adoptedKey, bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
 import { bearerRow, hashOf, newSecret, tellRevoked } from "../secret.ts";
@@ -40,32 +40,44 @@ export async function bootstrap(ports: Ports): Promise<string> {
  * @returns whether it was made now
  */
 export async function adopt(ports: Ports, hash: string): Promise<boolean> {
-  const { store, clock, random } = ports;
   const mark = adoptedKey(hash);
-  if (await store.get(mark)) return false;
+  if (await ports.store.get(mark)) return false;
+  const row = newRow(ports, firstTenant, { role: "admin", hash, hint: "wgk_", name: "made by the deployment" });
+  const adopted: Write = { put: { ...mark, kind: "adopted", at: row.createdAt }, if: { exists: false } };
+  return (await ports.store.transact([adopted, ...writesOf(row)])).ok;
+}
+
+function newRow(
+  { clock, random }: Ports,
+  tenant: string,
+  given: {
+    readonly role: Info["role"];
+    readonly hash: string;
+    readonly hint: string;
+    readonly name?: string | undefined;
+  },
+): Row {
   const now = clock.now();
   const id = createId("key", now, random);
-  const tenant = firstTenant;
-  const row: Row = {
+  const { name, ...rest } = given;
+  return {
     pk: keyListPartition(tenant),
     sk: id,
     kind: "key",
     id,
     tenant,
-    role: "admin",
-    hash,
-    hint: "wgk_",
+    ...rest,
     createdAt: now,
-    name: "made by the deployment",
+    ...(name !== undefined && { name }),
   };
-  const { ok } = await store.transact([
-    { put: { ...mark, kind: "adopted", at: now }, if: { exists: false } },
-    { put: row, if: { exists: false } },
-    { put: bearerRow(hash, tenant, row), if: { exists: false } },
-    { put: { ...tenantKey(tenant), kind: "tenant" } },
-  ]);
-  return ok;
 }
+
+/** A key, who is found by it, and its tenant, which it may be the first of. */
+const writesOf = (row: Row): Write[] => [
+  { put: row, if: { exists: false } },
+  { put: bearerRow(row.hash, row.tenant, row), if: { exists: false } },
+  { put: { ...tenantKey(row.tenant), kind: "tenant" } },
+];
 
 /** Who bears this text; undefined for nobody. One strongly consistent read, so that a revoked key is void at once. */
 export async function authenticate(
@@ -88,28 +100,10 @@ export async function create(scope: Scope, input: Create): Promise<{ info: Info;
   const tenant = input.tenant ?? scope.tenant;
   if (tenant !== scope.tenant && scope.tenant !== firstTenant)
     throw requestErrors.forbidden("only an admin of the first tenant may make keys for other tenants");
-  const { store, clock, random } = scope.ports;
-  const now = clock.now();
   const key = newSecret("wgk");
-  const hash = hashOf(key);
-  const id = createId("key", now, random);
-  const row: Row = {
-    pk: keyListPartition(tenant),
-    sk: id,
-    kind: "key",
-    id,
-    tenant,
-    role: input.role,
-    hash,
-    hint: key.slice(0, 8),
-    createdAt: now,
-    ...(input.name !== undefined && { name: input.name }),
-  };
-  const result = await store.transact([
-    { put: row, if: { exists: false } },
-    { put: bearerRow(hash, tenant, row), if: { exists: false } },
-    { put: { ...tenantKey(tenant), kind: "tenant" } },
-  ]);
+  const { role, name } = input;
+  const row = newRow(scope.ports, tenant, { role, hash: hashOf(key), hint: key.slice(0, 8), name });
+  const result = await scope.ports.store.transact(writesOf(row));
   if (!result.ok) throw requestErrors.internal("the key could not be stored");
   return { info: toInfo(row), key };
 }
