@@ -1,6 +1,6 @@
-import { outboxKinds, tenantOf } from "@waggle/core";
-import { projection } from "@waggle/edge";
+import { projectChanges } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
+import { taskKey } from "../packages/core/src/rows.ts";
 
 /*
  * Stores finished tasks as the engine keeps them, then dies without closing: node ts.mjs bench/fill.ts folder count [views]
@@ -9,20 +9,13 @@ import { openEmbedded } from "@waggle/engine-embedded";
 const [, , dataDir = "", count = "0", views] = process.argv;
 const { ports, changes } = await openEmbedded({ dataDir });
 const { store } = ports;
-if (views === "views") changes.project("views", outboxKinds, tenantOf, projection(ports));
+if (views === "views") projectChanges(changes, ports);
 const row = (n: number) => {
   const id = `tsk_${String(n).padStart(22, "0")}`;
   const history = ["queued", "assigned", "completed"].map((status, i) => [1_760_000_000_000 + i, status, i, "", ""]);
   return {
-    ...{
-      pk: `default#T#${(id.charCodeAt(id.length - 1) * 7) % 16}`,
-      sk: id,
-      kind: "task",
-      id,
-      tenant: "default",
-      rev: 3,
-      type: "bench",
-    },
+    ...taskKey("default", id),
+    ...{ kind: "task", id, tenant: "default", rev: 3, type: "bench" },
     ...{ status: "completed", priority: 5, attempt: 1, fence: 1, slots: 1, depth: 0, strategy: "best_fit", lane: "-" },
     ...{
       createdAt: 1_760_000_000_000,

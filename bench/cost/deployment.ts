@@ -3,6 +3,7 @@ import {
   base32,
   type Change,
   type Clock,
+  consumers,
   Key,
   type Live,
   type Message,
@@ -79,7 +80,7 @@ export async function deploy(kind: RigKind, answer: unknown) {
   );
   let turn = 0;
   const socket = socketHandler(portsOf(), onError);
-  const consumers = {
+  const handlers = {
     dispatch: dispatchHandler(portsOf(), onError),
     timers: timersHandler(portsOf(), onError),
     deliver: deliverHandler(portsOf(), onError),
@@ -155,7 +156,7 @@ export async function deploy(kind: RigKind, answer: unknown) {
         if (messages.length === 0) return;
         const { messageMs, agentAnswerMs } = assumed;
         ran(name, name === "deliver" ? agentAnswerMs + messageMs : messageMs * messages.length);
-        const { failed } = await consumers[name](messages);
+        const { failed } = await handlers[name](messages);
         if (failed.length > 0) throw new Error(`${name}: ${errors.join()}`);
         await queue.ack(messages.map(({ receipt }) => receipt));
       }
@@ -166,7 +167,7 @@ export async function deploy(kind: RigKind, answer: unknown) {
         const part = changes.slice(i, i + batch);
         ran("outbox", assumed.batchMs + assumed.changeMs * part.length);
         await relay(part);
-        await applyProjection(outbox.store, "views", tenantOf, derive, part);
+        await applyProjection(outbox.store, consumers.views, tenantOf, derive, part);
       }
     },
     /** What runs each minute. */

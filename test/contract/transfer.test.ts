@@ -1,6 +1,6 @@
-import { Agent, type Engine, forget, type JsonText, Limit, outboxKinds, Status, Task, tenantOf } from "@waggle/core";
+import { Agent, type Engine, forget, type JsonText, Limit, Status, Task } from "@waggle/core";
 import { Transfer } from "@waggle/core/transfer";
-import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { dispatchHandler, followChanges, timersHandler } from "@waggle/edge";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { openSystem, type System } from "../support/system.ts";
@@ -23,8 +23,7 @@ function run(engine: Engine): Held & { stop(): Promise<void> } {
   const { ports } = engine;
   const ignore = () => {};
   const feeds = [
-    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
+    ...followChanges(engine.changes, ports),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, ignore)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, ignore)),
   ];

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Clock, type Engine, type Live, outboxKinds, type Ports, type Scope, tenantOf } from "@waggle/core";
-import { dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { type Clock, consumers, type Engine, type Live, outboxKinds, type Ports, type Scope } from "@waggle/core";
+import { dispatchHandler, outboxHandler, projectChanges, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 import { manualClock, processOn } from "./system.ts";
 
@@ -141,8 +141,8 @@ export async function openFleet(
     };
   };
   const feeds = [
-    engine.changes.consume("outbox", outboxKinds, next(outboxHandler)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection({ ...engine.ports, shared: true })),
+    engine.changes.consume(consumers.outbox, outboxKinds, next(outboxHandler)),
+    projectChanges(engine.changes, { ...engine.ports, shared: true }),
     engine.queueFeed.consume(
       "dispatch",
       { batch: 3, concurrency: 4 },

@@ -8,16 +8,14 @@ import {
   forget,
   type JsonText,
   type Outbound,
-  outboxKinds,
   type Ports,
   type Scope,
   systemScope,
   Task,
-  tenantOf,
   wasAway,
 } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
-import { deliverHandler, dispatchHandler, outboxHandler, projection, timersHandler } from "@waggle/edge";
+import { deliverHandler, dispatchHandler, followChanges, timersHandler } from "@waggle/edge";
 import { openEmbedded } from "@waggle/engine-embedded";
 
 /** Time that stands still until the test moves it. */
@@ -149,8 +147,7 @@ export function drive(engine: Engine, ports: Ports, onError: (component: string,
   engine.onReset(() => forget(ports));
   wasAway(ports);
   return [
-    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
+    ...followChanges(engine.changes, ports),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 4 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
     engine.queueFeed.consume("deliver", { batch: 1, concurrency: 16 }, deliverHandler(ports, onError)),

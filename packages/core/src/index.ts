@@ -2,6 +2,7 @@ export { Frames } from "./agent/act.ts";
 export { AgentFrame, ServerFrame } from "./agent/frame.ts";
 export { Agent } from "./agent/index.ts";
 export { Query as AuditQuery, Report as AuditReport } from "./audit/schema.ts";
+export { consumers } from "./consumers.ts";
 export { DeadLetter } from "./deadletter/index.ts";
 export { deliver } from "./delivery/deliver.ts";
 export { deliveryErrors } from "./delivery/error.ts";

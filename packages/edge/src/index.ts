@@ -1,10 +1,13 @@
 import {
   Agent,
   type Change,
+  type ChangeFeed,
+  consumers,
   dispatch,
   fire,
   intake,
   type Message,
+  outboxKinds,
   type Ports,
   project,
   type Reconciled,
@@ -14,6 +17,7 @@ import {
   Status,
   sweep,
   systemScope,
+  tenantOf,
 } from "@waggle/core";
 import { type OnError, toLog } from "./log.ts";
 
@@ -96,6 +100,16 @@ export const outboxHandler = (ports: Ports) => {
 
 /** Projection of the change stream: the event log, lists, counters. */
 export const projection = (ports: Ports) => (changes: readonly Change[]) => project(ports, changes);
+
+/** Keeps lists, events and counters as an engine's changes come. @returns ends it */
+export const projectChanges = (changes: ChangeFeed, ports: Ports) =>
+  changes.project(consumers.views, outboxKinds, tenantOf, projection(ports));
+
+/** Hands an engine's changes to the outbox and its projection. @returns each ends one */
+export const followChanges = (changes: ChangeFeed, ports: Ports) => [
+  changes.consume(consumers.outbox, outboxKinds, outboxHandler(ports)),
+  projectChanges(changes, ports),
+];
 
 /** What the minute brought: rows of timers turned into messages, and what was put right. */
 export type Minute = { readonly timers: number } & Partial<Reconciled>;

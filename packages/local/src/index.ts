@@ -1,9 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Engine, forget, Key, outboxKinds, tenantOf, wasAway } from "@waggle/core";
+import { type Engine, forget, Key, wasAway } from "@waggle/core";
 import { Audit, type Report } from "@waggle/core/audit";
-import { projection } from "@waggle/edge";
+import { projectChanges } from "@waggle/edge";
 import { type EmbeddedOptions, openEmbedded } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
 import { type Served, serve } from "./serve.ts";
@@ -97,7 +97,7 @@ const isLoopback = (host: string): boolean => /^(127\.\d+\.\d+\.\d+|localhost|::
 export async function auditFolder(dataDir: string): Promise<Report> {
   const engine = await openEmbedded({ dataDir });
   try {
-    engine.changes.project("views", outboxKinds, tenantOf, projection(engine.ports));
+    projectChanges(engine.changes, engine.ports);
     return await Audit.run(engine.ports);
   } finally {
     await engine.close();

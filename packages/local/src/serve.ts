@@ -1,12 +1,11 @@
 import { createServer } from "@waggle/api";
-import { type Engine, outboxKinds, tenantOf, withoutSecrets } from "@waggle/core";
+import { type Engine, withoutSecrets } from "@waggle/core";
 import {
   deliverHandler,
   dispatchHandler,
+  followChanges,
   intakeHandler,
   minuteHandler,
-  outboxHandler,
-  projection,
   timersHandler,
 } from "@waggle/edge";
 
@@ -42,8 +41,7 @@ export async function serve(engine: Engine, options: ServeOptions): Promise<Serv
   const onError = (component: string, error: unknown) =>
     log(withoutSecrets(`${component}: ${error instanceof Error ? error.message : String(error)}`));
   const feeds = [
-    engine.changes.consume("outbox", outboxKinds, outboxHandler(ports)),
-    engine.changes.project("views", outboxKinds, tenantOf, projection(ports)),
+    ...followChanges(engine.changes, ports),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
     engine.queueFeed.consume("timers", { batch: 10, concurrency: 4 }, timersHandler(ports, onError)),
     engine.queueFeed.consume("intake", { batch: 10, concurrency: 1 }, intakeHandler(ports, onError)),

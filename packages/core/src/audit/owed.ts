@@ -1,3 +1,4 @@
+import { consumers } from "../consumers.ts";
 import { readDispatch } from "../outbox.ts";
 import type { Inspect, RowKey } from "../port/index.ts";
 import { type TimerEntry, timerGrainMs } from "../timer.ts";
@@ -16,7 +17,7 @@ export function readOwed(inspect: Inspect | undefined): Owed {
     const order = readDispatch(body);
     if ("id" in order) dispatched.add(`${order.tenant}/${order.id}`);
   }
-  return { timers, dispatched, unhandled: new Set([...inspect.unhandled("outbox")].map(keyText)) };
+  return { timers, dispatched, unhandled: new Set([...inspect.unhandled(consumers.outbox)].map(keyText)) };
 }
 
 function noteTimers(timers: Map<string, number>, entries: readonly TimerEntry[]): void {
