@@ -53,7 +53,7 @@ const look = (io: Io, options: CommonOptions, version: string): Promise<number> 
         if (advice && state !== "ok") io.out(`  ${" ".repeat(12)} ${paint("dim", `→ ${advice}`)}\n`);
       }
       const bad = checks.filter(({ state }) => state !== "ok").length;
-      io.out(bad === 0 ? "\nAll is well.\n" : `\n${bad} of ${checks.length} checks want a look.\n`);
+      io.out(bad === 0 ? "\nAll is well.\n" : `\n${bad} of ${checks.length} checks need attention.\n`);
     }
     if (unreachable) return exit.unreachable;
     return checks.some(({ state }) => state === "problem") ? exit.failed : exit.ok;
