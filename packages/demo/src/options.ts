@@ -10,22 +10,22 @@ export type Options = {
   plain: boolean;
 };
 
-export const help = `Makes a health report of a git repository with a fleet of agents, on a Waggle server of your own.
+export const help = `Writes a health report on a git repository with a fleet of agents, on a Waggle server that it starts itself.
 
   npm start                          a report on this repository
   npm start -- --repo ../other       a report on another
 
 Options
-  --repo PATH    the git repository to look at (default: this one)
-  --out DIR      where waggle-report.html and waggle-report.md go (default: here)
-  --once         end when the report is written: exit code 0, or 1 and the reason
-  --chaos        kill -9 an agent in the middle of its work, to show how the fleet heals
-  --data DIR     the server's data folder (default: .waggle); a server that runs on it is used
-  --port N       the server's port on 127.0.0.1 (default: 9244, or a free one when it is taken)
-  --plain        progress as lines, also on a terminal
-  -h, --help     this text
+  --repo PATH    the git repository to report on (default: this one)
+  --out DIR      where to write waggle-report.html and waggle-report.md (default: here)
+  --once         exit when the report is written: code 0, or 1 with the reason
+  --chaos        kill -9 an agent in the middle of its work, to show how the fleet recovers
+  --data DIR     the server's data folder (default: .waggle); a server already running on it is used
+  --port N       the server's port on 127.0.0.1 (default: 9244, or a free one if that is taken)
+  --plain        print progress as lines, even on a terminal
+  -h, --help     show this help
 
-While it runs you can do the killing yourself: the fleet's process ids are on the screen.
+While it runs you can kill agents yourself: their process ids are on the screen.
 `;
 
 /** The command line is not understood; the message is one line. */

@@ -1,5 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
-import type { BatchEntry, Client, Task } from "@waggle/sdk";
+import { type BatchEntry, type Client, isTerminal, type Task, type TaskStatus } from "@waggle/sdk";
 import type { Tracker } from "./fleet/track.ts";
 import type { Plan } from "./plan.ts";
 
@@ -23,7 +23,7 @@ const policy = {
   timeouts: { queueSeconds: 600, runSeconds: 900 },
 };
 
-/** What an earlier run on this data folder left unfinished is called off: its report would not be read by anyone. */
+/** Cancels what an earlier run on this data folder left unfinished: nobody would read its report. */
 export const cancelLeftovers = async (client: Client) => {
   for (const status of ["scheduled", "queued", "assigned", "running"] as const) {
     const left: string[] = [];
@@ -59,7 +59,7 @@ export const delegateReport = async (options: {
   tracker.add({ ref: "plan", type: "plan", description: planTask.description ?? "" }, planTask.id, planTask.status);
   const following = follow(options, planTask.id);
 
-  const planned = await ended(client, planTask.id, signal);
+  const planned = await client.tasks.handle(planTask).ended({ signal });
   if (planned.status !== "completed") return { tasks: [planned], problem: problemOf(planned) };
   const plan = planned.result as Plan;
   options.planned(plan);
@@ -79,7 +79,7 @@ export const delegateReport = async (options: {
   );
   // All or none: a report that waits for a task that was refused would wait for ever.
   const results = await client.tasks.createBatch(entries, { atomic: true, idempotencyKey: tag });
-  const ids: string[] = [];
+  const delegated: Task[] = [];
   for (const [index, result] of results.entries()) {
     if (!("task" in result))
       return {
@@ -87,12 +87,12 @@ export const delegateReport = async (options: {
         problem: `the server refused ${entries[index]?.ref}: ${String(result.problem.detail ?? result.problem.code)}`,
       };
     tracker.add(plan.tasks[index]!, result.task.id, result.task.status);
-    ids.push(result.task.id);
+    delegated.push(result.task);
   }
-  const reportTask = await ended(client, ids.at(-1)!, signal);
+  const reportTask = await client.tasks.handle(delegated.at(-1)!).ended({ signal });
   // The log is told a moment after the state.
   await Promise.race([following(reportTask.id), pause(2000, undefined, { signal }).catch(() => {})]);
-  const tasks = [planned, ...(await Promise.all(ids.map((id) => client.tasks.get(id))))];
+  const tasks = [planned, ...(await Promise.all(delegated.map(({ id }) => client.tasks.get(id))))];
   if (reportTask.status === "completed") return { tasks, report: reportTask.result as NonNullable<Outcome["report"]> };
   const first =
     tasks.find((task) => task.status === "failed" && task.error?.code !== "task.dependency_failed") ?? reportTask;
@@ -102,14 +102,10 @@ export const delegateReport = async (options: {
 const problemOf = (task: Task) =>
   `${task.type} ended ${task.status}${task.error ? `: ${task.error.message || task.error.code}` : ""} (${task.id})`;
 
-const ended = async (client: Client, id: string, signal: AbortSignal) => {
-  for (;;) {
-    const task = await client.tasks.get(id, { waitSeconds: 20, signal });
-    if (["completed", "failed", "cancelled", "expired"].includes(task.status)) return task;
-  }
-};
-
-/** Follows the log from the first task of the run on, until the signal aborts. The answer resolves when a task's end was told. */
+/**
+ * Follows the log from the first task of the run on, until the signal aborts.
+ * @returns a wait for the event that tells of a task's end
+ */
 const follow = (
   { client, tracker, signal }: { client: Client; tracker: Tracker; signal: AbortSignal },
   firstId: string,
@@ -125,7 +121,7 @@ const follow = (
     }
     for await (const event of client.events.follow({ after, types: "task.*", signal })) {
       tracker.apply(event);
-      if (event.taskId === undefined || !/^task\.(completed|failed|cancelled|expired)$/.test(event.type)) continue;
+      if (event.taskId === undefined || !isTerminal(event.type.slice("task.".length) as TaskStatus)) continue;
       seen.add(event.taskId);
       watchers.get(event.taskId)?.();
     }

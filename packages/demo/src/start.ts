@@ -5,10 +5,10 @@ import { fileURLToPath } from "node:url";
 import { createClient } from "@waggle/sdk";
 import { toMaking } from "./fleet/made.ts";
 import { roster } from "./fleet/roster.ts";
-import { type Fleet, supervise } from "./fleet/supervise.ts";
-import { createTracker } from "./fleet/track.ts";
+import { type Fleet, type FleetEvents, supervise } from "./fleet/supervise.ts";
+import { createTracker, type Tracker } from "./fleet/track.ts";
 import { GitError } from "./git.ts";
-import { help, parseOptions, UsageError } from "./options.ts";
+import { help, type Options, parseOptions, UsageError } from "./options.ts";
 import { plural, seconds } from "./report/words.ts";
 import { repositoryOf } from "./repository.ts";
 import { cancelLeftovers, delegateReport } from "./run.ts";
@@ -31,24 +31,22 @@ const quoted = (path: string) => (/^[\w./+@:-]+$/.test(path) ? path : `'${path.r
 const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error)).split("\n")[0]!;
 
 const usage = (message: string): never => {
-  process.stderr.write(`waggle: ${message} (--help tells the options)\n`);
+  process.stderr.write(`waggle: ${message} (--help lists the options)\n`);
   process.exit(2);
 };
 
-const main = async () => {
-  const parsed = (() => {
-    try {
-      return parseOptions(process.argv.slice(2));
-    } catch (error) {
-      if (error instanceof UsageError) return usage(error.message);
-      throw error;
-    }
-  })();
-  if (parsed === "help") {
-    process.stdout.write(help);
-    return;
+/** The command line, or the end of the process with what is wrong with it. */
+const optionsOf = (args: readonly string[]) => {
+  try {
+    return parseOptions(args);
+  } catch (error) {
+    if (error instanceof UsageError) return usage(error.message);
+    throw error;
   }
-  const options = parsed;
+};
+
+/** The repository and the two folders, which are made if they are missing. */
+const placesOf = async (options: Options) => {
   const repo = await repositoryOf(options.repo === undefined ? "." : resolve(typedIn, options.repo)).catch(
     (error: unknown) => {
       if (error instanceof GitError)
@@ -60,6 +58,53 @@ const main = async () => {
   const outDir = given(options.out, ".");
   await mkdir(outDir, { recursive: true }).catch((error: unknown) => usage(`--out: ${reasonOf(error)}`));
   await mkdir(dataDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => usage(`--data: ${reasonOf(error)}`));
+  return { repo, dataDir, outDir };
+};
+
+/** Kills the busiest agent, once, at a moment when there is something to lose. */
+const createChaos = (tracker: Tracker, say: Ui["say"]) => {
+  let killed = false;
+  return (fleet: Fleet) => {
+    if (killed) return;
+    const { total, done } = tracker.count();
+    if (total < 5 || done < Math.max(2, total * 0.15)) return;
+    const victim = [...fleet.processes.values()]
+      .filter((own) => own.state === "ready" && own.agentId !== undefined && own.member.name !== "reporter")
+      .map((own) => ({ own, tasks: tracker.running(own.agentId!).length }))
+      .sort((a, b) => b.tasks - a.tasks)[0];
+    if (!victim || victim.tasks === 0) return;
+    killed = true;
+    say(`chaos: kill -9 ${victim.own.pid} (${victim.own.name})`, "bad");
+    process.kill(victim.own.pid, "SIGKILL");
+  };
+};
+
+/** What happens to the fleet's processes, told to the tracker and on the screen. */
+const reportFleet = (tracker: Tracker, ui: Ui): FleetEvents => ({
+  ready(own) {
+    const incident = tracker.back(own.agentId!, own.pid);
+    if (incident && incident.healedAt === undefined)
+      ui.say(`${own.name} is back as pid ${own.pid} after ${seconds(Date.now() - incident.at)}`);
+    ui.changed();
+  },
+  died(own, how) {
+    ui.say(diedText(tracker.died(own.name, own.agentId ?? "", own.pid, how)), "bad");
+  },
+  gaveUp(own, reason) {
+    ui.say(`${own.name} does not start: ${reason}`, "bad");
+  },
+  said(own, level, message) {
+    if (level === "error") ui.say(`${own.name}: ${message}`, "bad");
+  },
+});
+
+const main = async () => {
+  const options = optionsOf(process.argv.slice(2));
+  if (options === "help") {
+    process.stdout.write(help);
+    return;
+  }
+  const { repo, dataDir, outDir } = await placesOf(options);
 
   const startedAt = Date.now();
   const colors = paint(wantsColors(process.stdout, process.env));
@@ -84,7 +129,9 @@ const main = async () => {
       process.exit(130);
     }
     ui?.close();
-    process.stdout.write("\nStopping: agents finish what they have, then the server. Ctrl-C again stops at once.\n");
+    process.stdout.write(
+      "\nStopping: the agents finish what they hold, then the server stops. Press Ctrl-C again to stop at once.\n",
+    );
     if (options.once && !written) process.stderr.write("waggle: stopped before the report was written\n");
     void shutDown(options.once && !written ? 130 : 0);
   };
@@ -112,11 +159,12 @@ const main = async () => {
       now: Date.now,
       changed: () => {
         ui?.changed();
-        chaos();
+        if (options.chaos && !leaving && fleet) chaos(fleet);
       },
       requeued: (incident) => ui?.say(requeuedText(incident)),
       healed: (incident) => ui?.say(healedText(incident), "good"),
     });
+    const chaos = createChaos(tracker, (text, tone) => ui?.say(text, tone));
     const state: State = {
       url: opened.url,
       repo: basename(repo),
@@ -132,43 +180,11 @@ const main = async () => {
       `Waggle ${version} at ${opened.url} (data in ${relative(process.cwd(), dataDir) || dataDir})${opened.note ? `: ${opened.note}` : ""}`,
     );
 
-    // One kill, at a moment when there is something to lose.
-    let killed = false;
-    const chaos = () => {
-      if (!options.chaos || killed || leaving || !fleet) return;
-      const { total, done } = tracker.count();
-      if (total < 5 || done < Math.max(2, total * 0.15)) return;
-      const victim = [...fleet.processes.values()]
-        .filter((own) => own.state === "ready" && own.agentId !== undefined && own.member.name !== "reporter")
-        .map((own) => ({ own, tasks: tracker.running(own.agentId!).length }))
-        .sort((a, b) => b.tasks - a.tasks)[0];
-      if (!victim || victim.tasks === 0) return;
-      killed = true;
-      ui?.say(`chaos: kill -9 ${victim.own.pid} (${victim.own.name})`, "bad");
-      process.kill(victim.own.pid, "SIGKILL");
-    };
-
     fleet = supervise({
       program: fileURLToPath(new URL("./agent.mjs", import.meta.url)),
       suffix,
       env: { WAGGLE_URL: opened.url, WAGGLE_API_KEY: opened.key, WAGGLE_DEMO_REPO: repo, WAGGLE_DEMO_OUT: outDir },
-      events: {
-        ready(own) {
-          const incident = tracker.back(own.agentId!, own.pid);
-          if (incident && incident.healedAt === undefined)
-            ui?.say(`${own.name} is back as pid ${own.pid} after ${seconds(Date.now() - incident.at)}`);
-          ui?.changed();
-        },
-        died(own, how) {
-          ui?.say(diedText(tracker.died(own.name, own.agentId ?? "", own.pid, how)), "bad");
-        },
-        gaveUp(own, reason) {
-          ui?.say(`${own.name} does not start: ${reason}`, "bad");
-        },
-        said(own, level, message) {
-          if (level === "error") ui?.say(`${own.name}: ${message}`, "bad");
-        },
-      },
+      events: reportFleet(tracker, ui),
     });
     state.fleet = fleet;
     await fleet.ready;
