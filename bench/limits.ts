@@ -6,6 +6,7 @@ import { eventually } from "../test/support/eventually.ts";
 import { launchScript, memoryOf } from "../test/support/process.ts";
 import { type Server, startServer } from "../test/support/server.ts";
 import { startFleet } from "./fleet.ts";
+import { inLanes } from "./lanes.ts";
 import { percentile } from "./stats.ts";
 import { payload } from "./systems/system.ts";
 import { waggle } from "./systems/waggle.ts";
@@ -31,14 +32,6 @@ const task = (n: number, more: object = {}) => ({ type: "bench", input: payload(
 const round = (value: number, digits = 2) => Number(value.toFixed(digits));
 const mib = (bytes: number) => round(bytes / 2 ** 20, 0);
 const say = (part: string, figures: object) => console.log(JSON.stringify({ part, ...figures }));
-
-async function inLanes(count: number, lanes: number, call: (n: number) => Promise<unknown>): Promise<void> {
-  let next = 0;
-  const lane = async () => {
-    for (let n = next++; n < count; n = next++) await call(n);
-  };
-  await Promise.all(Array.from({ length: lanes }, lane));
-}
 
 /** Submits one after the other while `going`; what they took in ms. */
 async function submits(client: Client, going: (done: number) => boolean) {
