@@ -1,4 +1,5 @@
-export { create, createBatch } from "./create.ts";
+export { createBatch } from "./batch.ts";
+export { create } from "./create.ts";
 export { cancel, retry } from "./end.ts";
 export { missing } from "./error.ts";
 export * as Task from "./index.ts";
