@@ -7,8 +7,8 @@ import { laneOf } from "../match/requirement.ts";
 import { itemBytes, storeLimits } from "../port/index.ts";
 import { taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { defaultCancelGraceSeconds, defaultRetry } from "./defaults.ts";
-import { dependencyNotFound, limits, parentNotFound, tooDeep } from "./error.ts";
+import { defaultCancelGraceSeconds, defaultRetry, limits } from "./defaults.ts";
+import { dependencyNotFound, parentNotFound, tooDeep } from "./error.ts";
 import { deadlineOf, held, payloadBytes, type Row, toInfo } from "./row.ts";
 import type { Create, Info } from "./schema.ts";
 

@@ -8,3 +8,6 @@ export const defaultRetry = {
 };
 
 export const defaultCancelGraceSeconds = 10;
+
+/** The generations above a task, and the newest changes of its status that are kept, at most. */
+export const limits = { depth: 32, history: 50 } as const;

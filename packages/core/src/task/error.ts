@@ -57,5 +57,3 @@ export const outcome = {
   agentRemoved: "task.agent_removed",
   cancelled: "task.cancelled",
 } as const;
-
-export const limits = { depth: 32, history: 50 } as const;

@@ -1,7 +1,6 @@
 import type { JsonText } from "../json.ts";
 import type { Item, Update, Value } from "../port/index.ts";
-import { defaultRetry } from "./defaults.ts";
-import { limits } from "./error.ts";
+import { defaultRetry, limits } from "./defaults.ts";
 import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
 
 /** `[at, status, attempt, agentId | "", reason | ""]` */

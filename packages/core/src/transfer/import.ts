@@ -18,7 +18,7 @@ import type { Scope } from "../scope.ts";
 import { bearerRow } from "../secret.ts";
 import { released } from "../task/change.ts";
 import { store as storeTasks } from "../task/create.ts";
-import { limits } from "../task/error.ts";
+import { limits } from "../task/defaults.ts";
 import { advance, askedFields, deadlineOf, held, type Row as TaskRow, terminal, whole } from "../task/row.ts";
 import { differs, newerFormat, piecesMissing } from "./error.ts";
 import { toPayload } from "./payload.ts";

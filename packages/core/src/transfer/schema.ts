@@ -6,7 +6,7 @@ import type { JsonText } from "../json.ts";
 import * as key from "../key/schema.ts";
 import * as limit from "../limit/schema.ts";
 import { number } from "../number.ts";
-import { limits } from "../task/error.ts";
+import { limits } from "../task/defaults.ts";
 import { held, payloads, type Row, terminal } from "../task/row.ts";
 import * as task from "../task/schema.ts";
 import { toPayload } from "./payload.ts";
