@@ -14,6 +14,7 @@ import type { Scope } from "../scope.ts";
 import { hashOf, newSecret, tellRevoked } from "../secret.ts";
 import { whereIs } from "../task/change.ts";
 import { takeBack } from "../task/end.ts";
+import type { Row as TaskRow } from "../task/row.ts";
 import { conflict, exists, notFound, stopped } from "./error.ts";
 import { stop } from "./leave.ts";
 import { type AgentMessage, tell } from "./message.ts";
@@ -219,8 +220,9 @@ export async function list(
 }
 
 /**
- * Changes what the agent offers, or how work reaches it; work it holds goes on. What was assigned and not begun is given
- * back when it is reached in another way from now on.
+ * Changes what the agent offers, or how work reaches it; work it has begun goes on. What was assigned and not begun is given back when
+ * it is reached in another way from now on. One that asked for work and is called from now on gives back all it holds: whether
+ * the process that began it is alive nobody hears any more.
  * @throws `agent.stopped`, `request.invalid`, and `auth.forbidden` to an agent that would have others called
  */
 export async function update(scope: Scope, id: string, patch: Patch): Promise<Omit<Registered, "token">> {
@@ -247,25 +249,27 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
     };
   });
   if (row.delivery.type !== before.delivery.type)
-    await takeBack(scope, id, "released", deliveredReason, (task) => task.status !== "assigned");
+    await takeBack(
+      scope,
+      id,
+      "released",
+      deliveredReason,
+      isCalled(row) && !isCalled(before) ? hasSilence : ({ status }) => status !== "assigned",
+    );
   await serveAgent(scope, id);
   return { agent: toInfo(row), ...secret };
 }
 
 /**
- * An agent that asked for work is called from now on. What it was given before has no order and nobody delivers it: it is given back,
- * and if another registered under its name, so is what it had begun. For the outbox: whoever changed the agent does so, or died before.
+ * An agent that asked for work is called from now on. What it was given before is given back, as nobody delivers it or hears of it.
+ * For the outbox: whoever changed the agent does so, or died before.
  */
 export async function takeBackAsked(scope: Scope, old: Row, next: Row): Promise<void> {
-  const replaced = old.registeredAt !== next.registeredAt;
-  await takeBack(
-    scope,
-    next.id,
-    "released",
-    replaced ? replacedReason : deliveredReason,
-    ({ silenceSeconds, status }) => silenceSeconds !== undefined || (status !== "assigned" && !replaced),
-  );
+  const reason = old.registeredAt === next.registeredAt ? deliveredReason : replacedReason;
+  await takeBack(scope, next.id, "released", reason, hasSilence);
 }
+/** It was given to the agent as one that is called. */
+const hasSilence = ({ silenceSeconds }: TaskRow): boolean => silenceSeconds !== undefined;
 const replacedReason = "its agent was replaced";
 const deliveredReason = "it is delivered to in another way";
 
