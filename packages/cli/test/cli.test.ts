@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startLocal } from "@waggle/local";
@@ -674,5 +674,24 @@ describe("waggle dev", () => {
     dev.interrupt();
     expect((await dev.done).code).toBe(0);
     expect((await waggle("get", "tasks", "--url", url, "--key", key)).code).toBe(5);
+  });
+
+  test("is found with its key from any folder, as long as it runs", async () => {
+    delete process.env.WAGGLE_API_KEY;
+    const noted = () => readdirSync(join(dir, "running"));
+    const dev = begin(["dev", "--port", "0", "--data", join(dir, "elsewhere"), "--quiet"]);
+    await eventually(() => expect(dev.out()).not.toBe(""));
+    const { port } = new URL(dev.out().trim());
+    for (const host of ["127.0.0.1", "localhost"])
+      expect(await waggle("get", "tasks", "--url", `http://${host}:${port}`)).toMatchObject({ code: 0 });
+    writeFileSync(join(dir, "running", `${2 ** 22 + 1}.json`), "of a server that was killed");
+    dev.interrupt();
+    await dev.done;
+    expect(noted()).toEqual([`${2 ** 22 + 1}.json`]);
+    const next = begin(["dev", "--port", "0", "--data", join(dir, "elsewhere"), "--quiet"]);
+    await eventually(() => expect(next.out()).not.toBe(""));
+    expect(noted()).toEqual([`${process.pid}.json`]);
+    next.interrupt();
+    await next.done;
   });
 });
