@@ -489,6 +489,20 @@ describe("waiting tasks are taken", () => {
     const next = first.length > 0 ? first : await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 });
     expect(next.map((assignment) => assignment.task.id)).toEqual([task.id]);
   });
+  test("by nobody when a short wait is over, at the time it was asked to be", async () => {
+    const a = await system.agent("a");
+    let over = false;
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 2 }).then((tasks) => {
+      over = true;
+      return tasks;
+    });
+    await system.quiet();
+    await system.pass(1.99);
+    expect(over).toBe(false);
+    await system.pass(0.02);
+    expect(await waiting).toEqual([]);
+  });
+
   test("by nobody when a long poll ends or is given up", async () => {
     const a = await system.agent("a");
     const ending = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 5 });
