@@ -248,13 +248,13 @@ ${examples(
       ),
     );
 
-  remote(program.command("logs"))
+  shown(program.command("logs"))
     .description("What happened: of one task, or of everything")
     .argument("[task]", "a task's id, the beginning or end of it")
     .option("-f, --follow", "go on as it happens")
     .option("-n, --tail <n>", "how many of the newest", parsed(parse.integer("tail", 0, 10_000)))
     .option("-t, --type <types>", "e.g. task.failed,agent.*")
-    .option("--json", "one JSON object a line")
+    .option("--json", "as -o json: one object a line")
     .addHelpText(
       "after",
       examples("waggle logs -f", "waggle logs -f tsk_01jx…", "waggle logs -n 100 --type 'task.failed,agent.*'"),
@@ -263,7 +263,8 @@ ${examples(
 
   shown(program.command("status"))
     .description("The fleet and the work at a glance")
-    .addHelpText("after", examples("waggle status", "watch -n1 waggle status"))
+    .option("-w, --watch", "show it again every second")
+    .addHelpText("after", examples("waggle status", "waggle status --watch"))
     .action(run(async (options) => (await import("./command/status.ts")).status(io, options)));
 
   shown(program.command("doctor"))

@@ -1,5 +1,13 @@
 import { toApiError, WaggleApiError, WaggleConnectionError } from "./error.ts";
-import { type Delegation, type ResultOptions, resultOf, type TaskHandle, toHandle, untilEnded } from "./handle.ts";
+import {
+  type Delegation,
+  type ResultOptions,
+  resultOf,
+  type TaskHandle,
+  toDelegation,
+  toHandle,
+  untilEnded,
+} from "./handle.ts";
 import { newTaskId } from "./id.ts";
 import { backoffMs, defaultRetry, mayRetry, type RetryPolicy, type Sleep, sleep, withRetry } from "./retry.ts";
 import { parseSse } from "./sse.ts";
@@ -327,11 +335,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
      * const summary = await handle.result<{ text: string }>();
      */
     delegate(task: W.CreateTask, how: CreateOptions = {}): Delegation {
-      const coming = tasks.create(task, how).then(tasks.handle);
-      return Object.assign(coming, {
-        result: <T>(...args: Parameters<TaskHandle["result"]>) => coming.then((handle) => handle.result<T>(...args)),
-        ended: (...args: Parameters<TaskHandle["ended"]>) => coming.then((handle) => handle.ended(...args)),
-      });
+      return toDelegation(tasks.create(task, how).then(tasks.handle));
     },
     /**
      * Gives work to the fleet and waits for its result: one request, when the work is done within 20 s.
@@ -424,6 +428,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ method: "GET", path: "/v1/limits", query, ...how }),
+    all: () => every((cursor) => limits.list({ limit: 200, ...(cursor && { cursor }) })),
   };
   const retention = {
     /** Seconds; 0 keeps for ever, what is left out stays as it is. */
@@ -453,6 +458,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
       call<W.Key & { key: string }>({ method: "POST", path: "/v1/keys", body, creates: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Key>>({ method: "GET", path: "/v1/keys", query, ...how }),
+    all: () => every((cursor) => keys.list({ limit: 200, ...(cursor && { cursor }) })),
     revoke: (id: string, how: CallOptions = {}) =>
       call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, ...how }),
   };

@@ -186,7 +186,26 @@ export async function register(scope: Scope, input: Register): Promise<Registere
   throw conflict(`agent ${input.name} is being registered by others; try again`);
 }
 
-export const get = async (scope: Scope, id: string): Promise<Info> => toInfo(await read(scope, id));
+/**
+ * As callers see them. Each sign of life that is written costs a write, so where one process hears them all, most are only remembered;
+ * on a shared store what is shown is up to a third of a lease old.
+ */
+async function shown({ ports, tenant }: Scope, rows: readonly Row[]): Promise<Info[]> {
+  if (ports.shared) return rows.map(toInfo);
+  const { members } = await open(ports, tenant);
+  return rows.map((row) => {
+    const info = toInfo(row);
+    const lastSeenAt = members.get(row.id)?.lastSeenAt ?? 0;
+    if (row.lastSeenAt === undefined || lastSeenAt <= row.lastSeenAt) return info;
+    info.lastSeenAt = new Date(lastSeenAt).toISOString();
+    if (row.expiresAt !== undefined)
+      info.leaseExpiresAt = new Date(Math.max(row.expiresAt, lastSeenAt + row.leaseSeconds * 1000)).toISOString();
+    return info;
+  });
+}
+
+export const get = async (scope: Scope, id: string): Promise<Info> =>
+  (await shown(scope, [await read(scope, id)]))[0] as Info;
 
 /** Rows looked at for one page of a filtered list. */
 const pageEffort = 2000;
@@ -205,17 +224,21 @@ export async function list(
     (query.type === undefined || row.type === query.type) &&
     (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
     (query.label === undefined || String(row.labels[query.label.slice(0, colon)]) === query.label.slice(colon + 1));
-  const items: Info[] = [];
+  const rows: Row[] = [];
+  const page = async (more: boolean) => ({
+    items: await shown(scope, rows),
+    ...(more && { nextCursor: encodeCursor("agents", last as string) }),
+  });
   for (let looked = 0; ; ) {
     const batch: Item[] = await newest(scope, partitions, query.limit + 1, last);
     for (const item of batch) {
-      if (items.length === query.limit) return { items, nextCursor: encodeCursor("agents", last as string) };
-      if (wanted(item as Row)) items.push(toInfo(item as Row));
+      if (rows.length === query.limit) return page(true);
+      if (wanted(item as Row)) rows.push(item as Row);
       last = item.sk;
     }
     looked += batch.length;
-    if (batch.length <= query.limit) return { items };
-    if (looked >= pageEffort) return { items, nextCursor: encodeCursor("agents", last as string) };
+    if (batch.length <= query.limit) return page(false);
+    if (looked >= pageEffort) return page(true);
   }
 }
 
