@@ -90,6 +90,31 @@ describe("liveness", () => {
     }
     expect((await Agent.get(system.admin, a)).status).toBe("ready");
   });
+  // There each sign of life that is shown would be a write.
+  test.skipIf(mode.shared)("an agent shows when it was last heard of, and until when it need not be", async () => {
+    const a = await system.agent("a", { leaseSeconds: 60 });
+    for (let i = 0; i < 3; i++) {
+      await system.pass(5);
+      await Agent.heartbeat(system.as(a), a, {});
+      const now = system.clock.now();
+      const heard = {
+        lastSeenAt: new Date(now).toISOString(),
+        leaseExpiresAt: new Date(now + 60_000).toISOString(),
+      };
+      expect(await Agent.get(system.admin, a)).toMatchObject(heard);
+      expect((await Agent.list(system.admin, { limit: 10 })).items).toMatchObject([heard]);
+    }
+  });
+  test("an agent that takes the place of one that held work is ready as soon as it is heard of", async () => {
+    const a = await system.agent("a");
+    await system.task("x");
+    await system.lease(a);
+    await system.agent("a", { onConflict: "replace" });
+    await system.quiet();
+    expect((await Agent.get(system.admin, a)).status).toBe("connecting");
+    await Agent.seen(system.as(a), a);
+    expect((await Agent.get(system.admin, a)).status).toBe("ready");
+  });
   test.each(["pause", "drain"] as const)("what an operator set outlives a loss: %s", async (set) => {
     const a = await system.agent("a", { leaseSeconds: 10 });
     await Agent.seen(system.as(a), a);
@@ -316,6 +341,14 @@ describe("matching", () => {
       reasons: ["1 of 1 free agents looked at", "0 of its 1 slots were in use"],
     });
   });
+  test("names those that may serve a task, however many may not", async () => {
+    for (let n = 0; n < 51; n++) await system.agent(`other-${n}`, { capabilities: [] });
+    const fit = await system.agent("fit");
+    const task = await system.task("x");
+    const { candidates } = await Task.explain(system.admin, task.id);
+    expect(candidates).toHaveLength(50);
+    expect((candidates as unknown[])[0]).toMatchObject({ agentId: fit, eligible: true, score: expect.any(Number) });
+  });
   test("round robin goes round", async () => {
     const fleet = [];
     for (const name of ["a", "b", "c"]) fleet.push(await connect(await system.agent(name, { maxConcurrency: 9 })));
@@ -456,6 +489,20 @@ describe("waiting tasks are taken", () => {
     const next = first.length > 0 ? first : await Agent.lease(system.as(a), a, { max: 1, waitSeconds: 0 });
     expect(next.map((assignment) => assignment.task.id)).toEqual([task.id]);
   });
+  test("by nobody when a short wait is over, at the time it was asked to be", async () => {
+    const a = await system.agent("a");
+    let over = false;
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 2 }).then((tasks) => {
+      over = true;
+      return tasks;
+    });
+    await system.quiet();
+    await system.pass(1.99);
+    expect(over).toBe(false);
+    await system.pass(0.02);
+    expect(await waiting).toEqual([]);
+  });
+
   test("by nobody when a long poll ends or is given up", async () => {
     const a = await system.agent("a");
     const ending = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 5 });

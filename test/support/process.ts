@@ -35,7 +35,8 @@ export function launch(command: string, args: readonly string[], options: Launch
   const child = spawn(command, args, {
     cwd: options.cwd ?? root,
     ...options.user,
-    env: { ...process.env, NO_COLOR: "1", ...options.env },
+    // What is noted in a user's own folder is kept out of tests, and they out of it.
+    env: { ...process.env, NO_COLOR: "1", WAGGLE_CONFIG: join(root, ".cache/config.json"), ...options.env },
     stdio: options.ipc ? ["ignore", "pipe", "pipe", "ipc"] : ["ignore", "pipe", "pipe"],
   });
   launched.add(child);

@@ -191,11 +191,13 @@ export async function authenticate(
     throw requestErrors.forbidden(`a key of role ${actor.role} may not call this; it takes ${roles.join(", ")}`);
   }
   const traceparent = request.header("traceparent");
-  // https://www.w3.org/TR/trace-context/#traceparent-header
-  return traceparent !== undefined && /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/.test(traceparent)
+  return traceparent !== undefined && isTraceparent.test(traceparent)
     ? { tenant, actor, ports, requestId, traceparent }
     : { tenant, actor, ports, requestId };
 }
+
+/** Of version ff, and of ids that are all zeros, there are none: https://www.w3.org/TR/trace-context/#traceparent-header */
+const isTraceparent = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 function param(route: Route, name: string, value: string): string {
   const declared = route.params?.[name];
@@ -257,13 +259,12 @@ function respond(
   path: string,
   { options, shared }: Common,
 ): Response {
-  const milliseconds = performance.now() - started;
   const status = answer.status ?? 200;
-  shared.metrics.request(request.method, path, status, milliseconds / 1000);
+  shared.metrics.request(request.method, path, status, (performance.now() - started) / 1000);
   const headers: Record<string, string> = {
     "content-type": answer.type ?? "application/json",
     "x-request-id": requestId,
-    "server-timing": `app;dur=${milliseconds.toFixed(2)}`,
+    "server-timing": serverTiming(started),
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -277,6 +278,9 @@ function respond(
   if (status === 204) delete headers["content-type"];
   return new Response(answer.stream ?? answer.text ?? null, { status, headers });
 }
+
+/** @param started by the monotonic clock */
+export const serverTiming = (started: number): string => `app;dur=${(performance.now() - started).toFixed(2)}`;
 
 function allowOrigin(headers: Record<string, string>, request: Inbound, origins: readonly string[]): void {
   headers.vary = "origin";

@@ -46,16 +46,18 @@ function decode(bytes: Buffer): string {
   return bytes.toString("utf8");
 }
 
+export const headerOf = (incoming: IncomingMessage) => (name: string) => {
+  const value = incoming.headers[name];
+  return Array.isArray(value) ? value.join(", ") : value;
+};
+
 function fromNode(c: Context<Env>, incoming: IncomingMessage, outgoing: ServerResponse, closing: AbortSignal): Inbound {
   let controller: AbortController | undefined;
   return {
     method: c.req.method,
     path: c.req.path,
     search: searchOf(incoming.url ?? ""),
-    header(name) {
-      const value = incoming.headers[name];
-      return Array.isArray(value) ? value.join(", ") : value;
-    },
+    header: headerOf(incoming),
     body: () => readNode(incoming),
     get signal() {
       if (controller === undefined) {

@@ -151,6 +151,8 @@ function operation(route: Route, names: ReadonlyMap<z.ZodType, string>): Json {
     }
   }
   if (route.idempotent !== undefined) parameters.push({ $ref: "#/components/parameters/IdempotencyKey" });
+  if (route.streams) parameters.push({ $ref: "#/components/parameters/LastEventId" });
+  const headers = { ...answerHeaders, ...(route.idempotent !== undefined && replayedHeader) };
   const responses: Json = {};
   for (const [status, { description, schema, type }] of Object.entries(route.responses)) {
     const content =
@@ -158,7 +160,7 @@ function operation(route: Route, names: ReadonlyMap<z.ZodType, string>): Json {
     if (content && route.streams) {
       Object.assign(content, { "text/event-stream": { schema: { type: "string" } } });
     }
-    responses[status] = { description, headers: answerHeaders, ...(content && { content }) };
+    responses[status] = { description, headers, ...(content && { content }) };
   }
   const byStatus = new Map<number, ErrorKind[]>();
   for (const kind of errorsOf(route)) byStatus.set(kind.status, [...(byStatus.get(kind.status) ?? []), kind]);
@@ -199,6 +201,7 @@ const answerHeaders = {
   "X-Request-Id": { $ref: "#/components/headers/RequestId" },
   "Server-Timing": { $ref: "#/components/headers/ServerTiming" },
 } as const;
+const replayedHeader = { "Idempotency-Replayed": { $ref: "#/components/headers/IdempotencyReplayed" } } as const;
 const retryHeader = { "Retry-After": { $ref: "#/components/headers/RetryAfter" } } as const;
 
 /** The OpenAPI 3.1 document of the routes. */
@@ -240,10 +243,21 @@ export function openApi(version: string, routes: readonly Route[]): Json {
           description: "Repeating the call with the same key and body within 24 h answers the same again.",
           schema: { type: "string", minLength: 1, maxLength: 255, pattern: "^[\\x20-\\x7e]+$" },
         },
+        LastEventId: {
+          name: "Last-Event-ID",
+          in: "header",
+          required: false,
+          description: "For a stream: the sequence number of the last event that was read. It holds over `after`.",
+          schema: { type: "string", pattern: "^\\d{1,15}$" },
+        },
       },
       headers: {
         RequestId: { description: "The caller's, or a new one.", schema: { type: "string", maxLength: 128 } },
         ServerTiming: { description: "`app;dur=` milliseconds.", schema: { type: "string" } },
+        IdempotencyReplayed: {
+          description: "This was answered before, to the same Idempotency-Key.",
+          schema: { const: "true" },
+        },
         RetryAfter: { description: "Seconds.", schema: { type: "integer", minimum: 1 } },
       },
       schemas: { ...components(requestNames, "input"), ...components(answerNames, "output"), Problem: problem() },

@@ -8,7 +8,8 @@ import {
 import type { AddressInfo, Socket } from "node:net";
 import { type ErrorKind, problemType, requestErrors, toProblem } from "@waggle/core";
 import { type AdmissionLimits, createAdmission } from "./admission.ts";
-import { type AppOptions, createApp } from "./app.ts";
+import { type AppOptions, createApp, requestIdOf, serverTiming } from "./app.ts";
+import { headerOf } from "./inbound.ts";
 
 export interface ServerOptions extends Omit<AppOptions, "closing" | "admission"> {
   /** How much is let in at once, where it differs. */
@@ -53,24 +54,29 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     admission: createAdmission(options.ports, options.admission),
   });
   const { maxHeadersCount, maxConnections, ...timeouts } = limits;
+  const identify = (request?: IncomingMessage) =>
+    requestIdOf({ header: request === undefined ? () => undefined : headerOf(request) }, options.ports);
   // Not loaded with this file: a function on AWS has no server of its own to listen with.
   const { getRequestListener } = await import("@hono/node-server");
   // HTTP/1.0 has no Host: load balancers look at /health that way.
-  const listener = getRequestListener(app.hono.fetch, { hostname: "localhost", errorHandler: unreadable });
+  const listener = getRequestListener(app.hono.fetch, {
+    hostname: "localhost",
+    errorHandler: () => unreadable(identify()),
+  });
   const server = createHttpServer({ ...timeouts, noDelay: true }, (request, response) =>
     request.headers.host === undefined && request.httpVersion === "1.1"
-      ? answer(request, response, 400, "Host", "expected the header Host")
+      ? answer(request, response, identify(request), 400, "Host", "expected the header Host")
       : listener(request, response),
   );
   server.maxHeadersCount = maxHeadersCount;
   server.maxConnections = maxConnections;
-  server.on("clientError", refuse);
+  server.on("clientError", (error, socket) => refuse(error, socket as Socket, identify()));
   server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) =>
-    answer(request, response, 417, "Expect", "expected 100-continue, or nothing"),
+    answer(request, response, identify(request), 417, "Expect", "expected 100-continue, or nothing"),
   );
-  server.on("connect", (_: IncomingMessage, socket: Socket) => {
-    socket.end(responseText(405, problemText(405, requestErrors.methodNotAllowed, "", "this server is no proxy")));
-  });
+  server.on("connect", (request: IncomingMessage, socket: Socket) =>
+    end(socket, identify(request), 405, requestErrors.methodNotAllowed, "this server is no proxy"),
+  );
   const host = options.host ?? "127.0.0.1";
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -85,7 +91,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   );
   server.on("upgrade", (request, socket, head) => {
     socket.on("error", () => {});
-    if (request.headers.upgrade?.toLowerCase() !== "websocket") return stay(server, request, socket as Socket, head);
+    if (request.headers.upgrade?.toLowerCase() !== "websocket")
+      return stay(server, request, socket as Socket, head, identify(request));
     void sockets.then(({ upgrade }) => upgrade(request, socket, head));
   });
   const { port } = server.address() as AddressInfo;
@@ -114,44 +121,53 @@ async function shut(server: Server, graceMs: number, closeSockets: () => Promise
   clearTimeout(force);
 }
 
-function problemText(status: number, kind: ErrorKind, path: string, message: string): string {
-  const { text } = toProblem(kind(message, { errors: [{ path, message }] }), undefined);
+function problemText(requestId: string, status: number, kind: ErrorKind, path: string, message: string): string {
+  const { text } = toProblem(kind(message, { errors: [{ path, message }] }), requestId);
   return JSON.stringify({ ...JSON.parse(text), status });
 }
+
+/** Of an answer that does not come from the app. */
+const headersOf = (requestId: string) => ({
+  "content-type": problemType,
+  "x-request-id": requestId,
+  "server-timing": serverTiming(performance.now()),
+});
 
 /** To a request that does not reach the app. */
 function answer(
   request: IncomingMessage,
   response: ServerResponse,
+  requestId: string,
   status: number,
   path: string,
   message: string,
 ): void {
-  response.writeHead(status, { "content-type": problemType, connection: "close" });
-  response.end(problemText(status, requestErrors.invalid, path, message));
+  response.writeHead(status, { ...headersOf(requestId), connection: "close" });
+  response.end(problemText(requestId, status, requestErrors.invalid, path, message));
   request.resume();
 }
 
 /** A target or a Host of which no URL can be made. */
-function unreadable(): Response {
-  const text = problemText(400, requestErrors.invalid, "Host", "the request's target and its Host make no URL");
-  return new Response(text, { status: 400, headers: { "content-type": problemType } });
+function unreadable(requestId: string): Response {
+  const message = "the request's target and its Host make no URL";
+  const text = problemText(requestId, 400, requestErrors.invalid, "Host", message);
+  return new Response(text, { status: 400, headers: headersOf(requestId) });
 }
 
 /**
  * To a request for another protocol, e.g. h2c, we answer as if it had not asked: https://www.rfc-editor.org/rfc/rfc9110#section-7.8.
  * Node stopped reading HTTP at its head, so it gets the head anew, without the question.
  */
-function stay(server: Server, request: IncomingMessage, socket: Socket, head: Buffer): void {
+function stay(server: Server, request: IncomingMessage, socket: Socket, head: Buffer, requestId: string): void {
   const answering = answeringOn(socket);
   if (answering) {
-    answering.once("finish", () => setImmediate(stay, server, request, socket, head));
+    answering.once("finish", () => setImmediate(stay, server, request, socket, head, requestId));
     return;
   }
   if (!socket.writable) return;
   // Node keeps no more than these, and what it dropped may have been the length of the body.
   if (request.rawHeaders.length >= limits.maxHeadersCount * 2) {
-    socket.end(responseText(431, problemText(431, requestErrors.tooLarge, "", "too many headers")));
+    end(socket, requestId, 431, requestErrors.tooLarge, "too many headers");
     return;
   }
   const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];
@@ -171,7 +187,7 @@ const answeringOn = (socket: Socket) =>
   (socket as Socket & { readonly _httpMessage?: ServerResponse | null })._httpMessage;
 
 /** What Node's parser refuses. */
-function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
+function refuse(error: NodeJS.ErrnoException, socket: Socket, requestId: string): void {
   const answering = answeringOn(socket);
   // In the midst of an answer, e.g. an event stream, another one would be taken for a part of it.
   if (!socket.writable || error.code === "ECONNRESET" || answering?.headersSent) {
@@ -180,15 +196,20 @@ function refuse(error: NodeJS.ErrnoException, socket: Socket): void {
   }
   // What came before on this connection was whole, and may have been done by now: its answer comes first.
   if (answering?.req.complete) {
-    answering.once("finish", () => setImmediate(refuse, error, socket));
+    answering.once("finish", () => setImmediate(refuse, error, socket, requestId));
     return;
   }
   const { status, kind } = reasons[error.code ?? ""] ?? { status: 400, kind: requestErrors.invalid };
-  socket.end(responseText(status, problemText(status, kind, "", "the request is not HTTP as this server takes it")));
+  end(socket, requestId, status, kind, "the request is not HTTP as this server takes it");
 }
 
-const responseText = (status: number, text: string): string =>
-  `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${problemType}\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`;
+/** The last answer on a connection that Node leaves to us. */
+function end(socket: Socket, requestId: string, status: number, kind: ErrorKind, message: string): void {
+  const text = problemText(requestId, status, kind, "", message);
+  const headers = { ...headersOf(requestId), "content-length": Buffer.byteLength(text), connection: "close" };
+  const lines = Object.entries(headers).map(([header, value]) => `${header}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join("")}\r\n${text}`);
+}
 
 const reasons: Readonly<Record<string, { status: number; kind: ErrorKind }>> = {
   HPE_HEADER_OVERFLOW: { status: 431, kind: requestErrors.tooLarge },

@@ -16,8 +16,9 @@ import {
   toProblem,
 } from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
-import { type App, authenticate, requestIdOf } from "./app.ts";
+import { type App, authenticate, requestIdOf, serverTiming } from "./app.ts";
 import { bearerOf } from "./auth.ts";
+import { headerOf } from "./inbound.ts";
 import { declared } from "./routes/common.ts";
 
 const protocol = "waggle.v1";
@@ -76,7 +77,13 @@ export function createSockets(app: SocketOptions): Sockets {
       socket,
       requestErrors.invalid(message, { errors: [{ path: "", message }] }),
       requestIdOf({ header: headerOf(request) }, ports),
+      performance.now(),
     );
+  });
+  const accepted = new WeakMap<IncomingMessage, { readonly requestId: string; readonly started: number }>();
+  server.on("headers", (lines, request) => {
+    const own = accepted.get(request);
+    if (own) lines.push(...ownHeaders(own.requestId, own.started));
   });
   const open = new Map<WebSocket, () => Promise<void>>();
 
@@ -88,6 +95,7 @@ export function createSockets(app: SocketOptions): Sockets {
   }
 
   async function accept(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    const started = performance.now();
     const header = headerOf(request);
     const requestId = requestIdOf({ header }, ports);
     const alive = () => !socket.destroyed;
@@ -107,6 +115,7 @@ export function createSockets(app: SocketOptions): Sockets {
       await Agent.seen(scope, id);
       await ports.store.settled();
       if (alive()) {
+        accepted.set(request, { requestId, started });
         server.handleUpgrade(request, socket, head, (ws) => {
           const connection = serve(ws, scope, bearer as string, app, mostUnread);
           open.set(ws, connection.ended);
@@ -117,7 +126,7 @@ export function createSockets(app: SocketOptions): Sockets {
       }
     } catch (thrown) {
       if (!isError(thrown)) app.onError?.(thrown, requestId);
-      if (alive()) refuse(socket, thrown, requestId);
+      if (alive()) refuse(socket, thrown, requestId, started);
     }
   }
 
@@ -143,20 +152,20 @@ export function createSockets(app: SocketOptions): Sockets {
   };
 }
 
-const headerOf = (request: IncomingMessage) => (name: string) => {
-  const value = request.headers[name];
-  return Array.isArray(value) ? value.join(", ") : value;
-};
-
 const wrongOp = (message: string) => requestErrors.invalid(message, { errors: [{ path: "op", message }] });
 
-function refuse(socket: Duplex, thrown: unknown, requestId: string): void {
+const ownHeaders = (requestId: string, started: number) => [
+  `X-Request-Id: ${requestId}`,
+  `Server-Timing: ${serverTiming(started)}`,
+];
+
+function refuse(socket: Duplex, thrown: unknown, requestId: string, started: number): void {
   const { status, text, retryAfterSeconds } = toProblem(thrown, requestId);
   const lines = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
     `Content-Type: ${problemType}`,
     `Content-Length: ${Buffer.byteLength(text)}`,
-    `X-Request-Id: ${requestId}`,
+    ...ownHeaders(requestId, started),
     "Cache-Control: no-store",
     "Connection: close",
     ...(retryAfterSeconds === undefined ? [] : [`Retry-After: ${retryAfterSeconds}`]),

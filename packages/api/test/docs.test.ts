@@ -75,6 +75,17 @@ describe("the OpenAPI document", () => {
     expect(JSON.stringify(spec)).not.toContain('"payload"');
   });
 
+  test("names the headers by which calls are repeated and streams resumed", () => {
+    for (const { id, idempotent, streams } of routes) {
+      const operation = operations(spec).find(({ operationId }) => operationId === id) as Node;
+      const named = (operation.parameters ?? []).map((parameter: Node) => parameter.$ref?.split("/").at(-1));
+      expect(named.includes("IdempotencyKey"), id).toBe(idempotent !== undefined);
+      expect(named.includes("LastEventId"), id).toBe(streams === true);
+      const [answer] = Object.values(operation.responses as Node);
+      expect("Idempotency-Replayed" in answer.headers, id).toBe(idempotent !== undefined);
+    }
+  });
+
   const operations = (from: Node): Node[] =>
     Object.values(from.paths as Node).flatMap((methods) => Object.values(methods as Node));
 });

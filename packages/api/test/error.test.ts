@@ -246,6 +246,21 @@ describe("what is not HTTP", () => {
     expect(await raw("NONSENSE\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 [\s\S]*application\/problem\+json/);
     expect(await raw(head("GET /health HTTP/1.1", [`X: ${"y".repeat(20_000)}`]))).toMatch(/^HTTP\/1\.1 431 /);
   });
+
+  const own = "X-Request-Id: mine";
+  const upgrade = ["Connection: Upgrade", "Upgrade: websocket"];
+  test.each([
+    ["not HTTP at all", () => "NONSENSE\r\n\r\n", /^req_\w{22}$/],
+    ["without a Host", () => `GET /health HTTP/1.1\r\n${own}\r\n\r\n`, /^mine$/],
+    ["with an unknown Expect", () => head("GET /health HTTP/1.1", ["Expect: more", own]), /^mine$/],
+    ["for another server", () => head("CONNECT a:1 HTTP/1.1", [own]), /^mine$/],
+    ["to a socket that is not there", () => head("GET /v1/x HTTP/1.1", [...upgrade, own]), /^mine$/],
+  ])("carries a request id, in the problem too, and its time: %s", async (_, request, id) => {
+    const answer = await raw(request());
+    expect(/^x-request-id: (.+)$/im.exec(answer)?.[1]?.trim()).toMatch(id);
+    expect(/"requestId":"(.+?)"/.exec(answer)?.[1]).toMatch(id);
+    expect(answer).toMatch(/^server-timing: app;dur=\d+\.\d\d\r$/im);
+  });
 });
 
 describe("every answer", () => {
@@ -265,7 +280,15 @@ describe("every answer", () => {
     const reply = await api.call("POST", "/v1/tasks", { body: { type: "a" }, headers: { traceparent } });
     expect(reply.headers.get("server-timing")).toMatch(/^app;dur=\d+\.\d\d$/);
     expect(good(201, reply).task.traceparent).toBe(traceparent);
-    const unfit = await api.call("POST", "/v1/tasks", { body: { type: "a" }, headers: { traceparent: "00-x" } });
-    expect(good(201, unfit).task.traceparent).toBeUndefined();
+    const [, trace, span] = traceparent.split("-");
+    for (const unfit of [
+      "00-x",
+      `ff-${trace}-${span}-01`,
+      `00-${"0".repeat(32)}-${span}-01`,
+      `00-${trace}-${"0".repeat(16)}-01`,
+    ]) {
+      const reply = await api.call("POST", "/v1/tasks", { body: { type: "a" }, headers: { traceparent: unfit } });
+      expect(good(201, reply).task.traceparent).toBeUndefined();
+    }
   });
 });

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from "node:http";
 import { connect } from "node:net";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
@@ -103,6 +104,17 @@ describe("an agent on its WebSocket", () => {
       task: { id: early.id, status: "completed", fence: on.fence },
     });
     expect((await api.call("GET", `/v1/tasks/${early.id}`, { key })).text).toContain('"result":{"__proto__":1e400}');
+  });
+
+  test("is let in with the id of its request, which the problems of its frames carry too", async () => {
+    const { agent } = await fleet();
+    const self = dial(agent, { authorization: `Bearer ${agent.token}`, "x-request-id": "mine" });
+    const open = new Promise((resolve) => self.ws.once("open", resolve));
+    const { headers } = await new Promise<IncomingMessage>((resolve) => self.ws.once("upgrade", resolve));
+    expect(headers["x-request-id"]).toBe("mine");
+    expect(headers["server-timing"]).toMatch(/^app;dur=\d+\.\d\d$/);
+    await open;
+    expect(await self.ask({ op: "dance" })).toMatchObject({ ok: false, problem: { status: 400, requestId: "mine" } });
   });
 
   test("is answered once for each frame of a list, and frames of one task are done in order", async () => {

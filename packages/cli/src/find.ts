@@ -47,16 +47,7 @@ export const findTask = (client: Client, text: string): Promise<string> =>
 /** By id, part of an id, or name. */
 export const findAgent = (client: Client, text: string): Promise<string> =>
   findId("agent", "agt", text, client.agents.all());
-export const findKey = async (client: Client, text: string): Promise<string> =>
-  findId("key", "key", text, pages(client));
-async function* pages(client: Client) {
-  for (let cursor: string | undefined; ; ) {
-    const { items, nextCursor } = await client.keys.list({ limit: 200, ...(cursor !== undefined && { cursor }) });
-    for (const { id } of items) yield { id };
-    if (nextCursor === undefined) return;
-    cursor = nextCursor;
-  }
-}
+export const findKey = (client: Client, text: string): Promise<string> => findId("key", "key", text, client.keys.all());
 
 /** The first `limit` of a list, over as many pages as it takes. */
 export async function take<Item>(all: AsyncIterable<Item>, limit: number): Promise<Item[]> {

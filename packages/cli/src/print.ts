@@ -14,6 +14,15 @@ export async function document(io: Io, format: Format, value: unknown): Promise<
   } else io.out(`${JSON.stringify(value, null, 2)}\n`);
 }
 
+/** One of those that come one after another: a line of JSON, or a document of YAML. */
+export async function entry(io: Io, format: "json" | "yaml", value: unknown): Promise<void> {
+  if (format === "json") io.out(`${JSON.stringify(value)}\n`);
+  else {
+    io.out("---\n");
+    await document(io, format, value);
+  }
+}
+
 export interface TableOf<Row> {
   readonly columns: readonly Column<Row>[];
   /** Shown with `-o wide` besides. */

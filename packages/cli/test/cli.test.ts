@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startLocal } from "@waggle/local";
+import { createClient } from "@waggle/sdk";
 import type { Command } from "commander";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
@@ -253,6 +254,12 @@ describe("tasks", () => {
     expect((await waggle("retry", one.id)).out).toContain("queued");
   });
 
+  test("that have not ended in the time given to wait are left to go on, and exit with 1", async () => {
+    const { code, err } = await waggle("delegate", "x", "--requires", "nobody", "--wait-timeout", "50ms");
+    expect(code).toBe(1);
+    expect(err).toMatch(/still queued after 0\.05 s; it goes on.*waggle logs -f tsk_/s);
+  });
+
   test("are watched: what changes is printed as it changes", async () => {
     const watching = begin(["get", "tasks", "--tag", "watched", "--watch", "-o", "json"]);
     const { id } = await json("delegate", "x", "--requires", "nobody", "--tag", "watched");
@@ -432,6 +439,44 @@ describe("looking around", () => {
     expect((await following.done).code).toBe(0);
   });
 
+  test("logs of a task that has ended are over, whatever type is asked for; tried again it is followed again", async () => {
+    const { id } = await json("delegate", "again", "--requires", "nobody");
+    await waggle("cancel", id);
+    await untilPasses(async () => expect((await waggle("logs", id)).out).toContain("task.cancelled"));
+    expect(await waggle("logs", "-f", id, "--type", "task.progress")).toMatchObject({ code: 0, out: "" });
+    await waggle("retry", id);
+    await untilPasses(async () => expect((await waggle("logs", id)).out).toContain("task.retried"));
+    const following = begin(["logs", "-f", "-o", "json", id]);
+    await waggle("cancel", id);
+    const lines = (await following.done).out.trimEnd().split("\n");
+    expect(lines.filter((line) => JSON.parse(line).type === "task.cancelled")).toHaveLength(2);
+  });
+
+  test.each([
+    ["get", "events", "--watch"],
+    ["logs", "--follow"],
+  ])("%s %s %s prints a document of YAML an event", async (...argv) => {
+    const following = begin([...argv.filter(Boolean), "-n", "1", "-o", "yaml"]);
+    await untilPasses(() => expect(following.out()).toMatch(/^---\n/));
+    const { id } = await json("delegate", "anything", "--requires", "nobody");
+    await untilPasses(() => expect(following.out()).toContain(id));
+    following.interrupt();
+    const documents = (await following.done).out
+      .split("---\n")
+      .slice(1)
+      .map((text) => parseYaml(text));
+    expect(documents.map(({ sequence }) => sequence)).toEqual(documents.map((_, i) => documents[0].sequence + i));
+  });
+
+  test("status is shown again every second while it is watched", async () => {
+    const watching = begin(["status", "--watch", "-o", "json"]);
+    await untilPasses(() => expect(watching.out().trimEnd().split("\n").length).toBeGreaterThan(1));
+    watching.interrupt();
+    const { code, out } = await watching.done;
+    expect(code).toBe(0);
+    for (const line of out.trimEnd().split("\n")) expect(JSON.parse(line).tasks.byStatus.queued).toBeGreaterThan(0);
+  });
+
   test("status tells of fleet and queue", async () => {
     expect((await waggle("status")).out).toMatch(/Tasks: +.*queued/);
     expect(await json("status")).toMatchObject({ version: "0.1.0", agents: { total: expect.any(Number) } });
@@ -520,6 +565,18 @@ describe("administering", () => {
     const { id } = items.find((entry: { name?: string }) => entry.name === "ci");
     expect((await waggle("key", "revoke", id)).code).toBe(0);
     expect((await waggle("get", "tasks", "--key", key)).code).toBe(4);
+  });
+
+  test("keys and limits are listed, and keys found, beyond the first page", async () => {
+    const { id, key } = await json("key", "create", "--role", "admin", "--tenant", "many");
+    const client = createClient({ url: server.url, key });
+    const count = Array.from({ length: 201 }, (_, n) => n);
+    await Promise.all(count.map((n) => client.keys.create({ role: "reader", name: `reader-${n}` })));
+    await Promise.all(count.map((n) => client.limits.put(`limit-${n}`, { concurrency: 1 })));
+    client.close();
+    expect((await json("get", "keys", "-n", "300", "--key", key)).items).toHaveLength(202);
+    expect((await json("get", "limits", "-n", "300", "--key", key)).items).toHaveLength(201);
+    expect(await json("get", "key", id, "--key", key)).toMatchObject({ id, role: "admin" });
   });
 
   test("dead letters are listed and redriven", async () => {
@@ -618,5 +675,24 @@ describe("waggle dev", () => {
     dev.interrupt();
     expect((await dev.done).code).toBe(0);
     expect((await waggle("get", "tasks", "--url", url, "--key", key)).code).toBe(5);
+  });
+
+  test("is found with its key from any folder, as long as it runs", async () => {
+    delete process.env.WAGGLE_API_KEY;
+    const noted = () => readdirSync(join(dir, "running"));
+    const dev = begin(["dev", "--port", "0", "--data", join(dir, "elsewhere"), "--quiet"]);
+    await untilPasses(() => expect(dev.out()).not.toBe(""));
+    const { port } = new URL(dev.out().trim());
+    for (const host of ["127.0.0.1", "localhost"])
+      expect(await waggle("get", "tasks", "--url", `http://${host}:${port}`)).toMatchObject({ code: 0 });
+    writeFileSync(join(dir, "running", `${2 ** 22 + 1}.json`), "of a server that was killed");
+    dev.interrupt();
+    await dev.done;
+    expect(noted()).toEqual([`${2 ** 22 + 1}.json`]);
+    const next = begin(["dev", "--port", "0", "--data", join(dir, "elsewhere"), "--quiet"]);
+    await untilPasses(() => expect(next.out()).not.toBe(""));
+    expect(noted()).toEqual([`${process.pid}.json`]);
+    next.interrupt();
+    await next.done;
   });
 });

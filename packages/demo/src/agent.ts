@@ -43,6 +43,8 @@ const agent = createAgent({
   // One that is killed is started again, and that fences what it held at once; this is for a supervisor that is gone
   // too. Shorter, and a machine with too much to do loses agents that are merely late.
   leaseSeconds: 6,
+  // See the end of this file.
+  handleSignals: false,
   log: { debug: () => {}, info: () => {}, warn: log("warn"), error: log("error") },
   handlers: Object.fromEntries(
     member.stages.map((stage) => [

@@ -60,6 +60,36 @@ test("uses the key of a place for its own server, however that was named", () =>
   expect(findConnection({ url: "http://127.0.0.1:1111/" }, around).key).toBe("wgk_folder");
 });
 
+test("finds a running server from any folder, the newest first, and its key by its address", () => {
+  const note = (pid: number, port: number, startedAt: string) => {
+    const dataDir = join(root, `data-${port}`);
+    mkdirSync(dataDir);
+    writeFileSync(join(dataDir, "admin.key"), `wgk_${port}\n`);
+    mkdirSync(join(root, "home/.waggle/running"), { recursive: true });
+    const text = JSON.stringify({ url: `http://127.0.0.1:${port}`, dataDir, startedAt });
+    writeFileSync(join(root, `home/.waggle/running/${pid}.json`), text);
+  };
+  note(process.ppid, 1111, "2026-01-01T00:00:00.000Z");
+  note(process.pid, 2222, "2026-01-02T00:00:00.000Z");
+  // Above every id there can be: https://www.man7.org/linux/man-pages/man5/proc_sys_kernel.5.html
+  note(2 ** 22 + 1, 3333, "2026-01-03T00:00:00.000Z");
+  expect(findConnection({}, around)).toMatchObject({ url: "http://127.0.0.1:2222", key: "wgk_2222" });
+  expect(findConnection({ url: "http://127.0.0.1:1111" }, around).key).toBe("wgk_1111");
+  expect(findConnection({ url: "http://127.0.0.1:3333" }, around).key).toBeUndefined();
+  dataFolder("project/.waggle", "http://127.0.0.1:4444", "wgk_project");
+  expect(findConnection({}, around)).toMatchObject({ url: "http://127.0.0.1:4444", key: "wgk_project" });
+});
+
+test("takes localhost for the server whose key it has, and for no other", () => {
+  dataFolder("project/.waggle", "http://127.0.0.1:1111", "wgk_folder");
+  const found = (url: string) => findConnection({ url }, around);
+  expect(found("http://localhost:1111")).toMatchObject({ url: "http://127.0.0.1:1111", key: "wgk_folder" });
+  expect(found("http://localhost:2222")).toMatchObject({ url: "http://localhost:2222", key: undefined });
+  expect(found("http://localhost.example:1111").key).toBeUndefined();
+  config({ url: "http://localhost:1111", key: "wgk_config" });
+  expect(findConnection({}, around)).toMatchObject({ url: "http://127.0.0.1:1111", key: "wgk_config" });
+});
+
 test("falls back to where a server listens by default, and says that no key was found", () => {
   expect(findConnection({}, around)).toMatchObject({ url: defaultUrl, key: undefined, source: { key: "none found" } });
 });

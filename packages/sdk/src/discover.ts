@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { normalUrl } from "./url.ts";
@@ -47,10 +47,44 @@ export function findDataDir({ env, cwd, home }: Surroundings = here()): string |
   return holds(own) ? own : undefined;
 }
 
+/** Where `waggle dev` notes the servers it runs for this user, each in a file `PID.json`. */
+export const runningDir = (around: Surroundings = here()): string => join(dirname(configPath(around)), "running");
+
+/** Whether a process has this id. */
+export function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
+}
+
+/** The servers this user runs on this machine, whatever folders they work on; the newest first. */
+function runningServers(around: Surroundings): { url: string; dataDir: string }[] {
+  const dir = runningDir(around);
+  let names: string[] = [];
+  try {
+    names = readdirSync(dir);
+  } catch {
+    // None has run yet.
+  }
+  const notes = names.flatMap((name) => {
+    const { url, dataDir, startedAt } = (readJson(join(dir, name)) ?? {}) as Record<string, unknown>;
+    return typeof url === "string" && typeof dataDir === "string" && isRunning(Number.parseInt(name, 10))
+      ? [{ url, dataDir, startedAt: String(startedAt) }]
+      : [];
+  });
+  return notes.sort((a, b) => (a.startedAt < b.startedAt ? 1 : -1));
+}
+
+const loopbackOf = (url: string): string =>
+  url.replace(/^(https?:\/\/)localhost(?![^:/])/, (_, scheme) => `${scheme}127.0.0.1`);
+
 /**
  * Which server, with which key: what is given, then the environment, then `waggle config`, then the data folder of a
- * server on this machine. A key found in a place is used only for the server found in that place, so that no
- * setting can send one server's key to another.
+ * server on this machine, then the newest of those that run. A key found in a place is used only for the server found
+ * in that place, so that no setting can send one server's key to another.
  */
 export function findConnection(
   given: { url?: string | undefined; key?: string | undefined } = {},
@@ -61,21 +95,28 @@ export function findConnection(
   const dataDir = findDataDir(around);
   const server =
     dataDir === undefined ? undefined : (readJson(join(dataDir, "server.json")) as { url?: string } | undefined);
+  const keyIn = (dir: string) => readText(join(dir, "admin.key"));
+  const own = [
+    ...(dataDir === undefined ? [] : [{ name: dataDir, url: server?.url ?? defaultUrl, key: keyIn(dataDir) }]),
+    ...runningServers(around).map(({ url, dataDir }) => ({ name: dataDir, url, key: keyIn(dataDir) })),
+  ];
   const places = [
     { name: "options", url: given.url, key: given.key },
     { name: "environment", url: env.WAGGLE_URL || undefined, key: env.WAGGLE_API_KEY || undefined },
     { name: configPath(around), url: config.url, key: config.key },
-    {
-      name: dataDir ?? "default",
-      url: server?.url ?? defaultUrl,
-      key: dataDir && readText(join(dataDir, "admin.key")),
-    },
+    ...own,
+    { name: "default", url: defaultUrl, key: undefined },
   ];
   const whence = places.find((place) => place.url !== undefined) as (typeof places)[number];
-  const url = normalUrl(whence.url as string);
+  /** A server that is known is asked by its address: what is called localhost may be another's, on ::1. */
+  const addressOf = (text: string) => {
+    const url = normalUrl(text);
+    return own.find((place) => place.url === loopbackOf(url))?.url ?? url;
+  };
+  const url = addressOf(whence.url as string);
   // Given by hand (options, environment), a key is meant for whichever server is used.
   const keyed = places.find(
-    (place, i) => place.key !== undefined && (i < 2 || (place.url !== undefined && normalUrl(place.url) === url)),
+    (place, i) => place.key !== undefined && (i < 2 || (place.url !== undefined && addressOf(place.url) === url)),
   );
   return { url, key: keyed?.key, source: { url: whence.name, key: keyed?.name ?? "none found" }, dataDir };
 }

@@ -27,8 +27,8 @@ export interface TaskHandle extends AsyncIterable<WaggleEvent> {
   events(options?: FollowOptions): AsyncIterable<WaggleEvent>;
 }
 
-/** A handle on its way: await it, or ask it for the result right away. */
-export type Delegation = Promise<TaskHandle> & Pick<TaskHandle, "result" | "ended">;
+/** A handle on its way: await it, or ask it right away. */
+export type Delegation = Promise<TaskHandle> & Omit<TaskHandle, "id" | "task">;
 
 interface TaskCalls {
   get(id: string, options?: CallOptions & { waitSeconds?: number }): Promise<Task>;
@@ -99,4 +99,18 @@ export function toHandle(task: Task, calls: TaskCalls, waits: Waits): TaskHandle
     events,
     [Symbol.asyncIterator]: () => events(),
   };
+}
+
+export function toDelegation(coming: Promise<TaskHandle>): Delegation {
+  async function* events(options?: FollowOptions): AsyncGenerator<WaggleEvent, void, undefined> {
+    yield* (await coming).events(options);
+  }
+  return Object.assign(coming, {
+    result: <T = unknown>(options?: ResultOptions) => coming.then((handle) => handle.result<T>(options)),
+    ended: (options?: ResultOptions) => coming.then((handle) => handle.ended(options)),
+    get: () => coming.then((handle) => handle.get()),
+    cancel: (reason?: string) => coming.then((handle) => handle.cancel(reason)),
+    events,
+    [Symbol.asyncIterator]: () => events(),
+  });
 }

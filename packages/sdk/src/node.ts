@@ -6,7 +6,16 @@ import { fetchTransport } from "./transport.ts";
 export { type AgentOptions, createAgent, type RunningAgent } from "./agent/index.ts";
 export type { Handler, Log, TaskContext } from "./agent/work.ts";
 export type { CallOptions, Client, ClientOptions, CreateOptions, FollowOptions } from "./client.ts";
-export { type Connection, configPath, defaultPort, findConnection, findDataDir, readConfig } from "./discover.ts";
+export {
+  type Connection,
+  configPath,
+  defaultPort,
+  findConnection,
+  findDataDir,
+  isRunning,
+  readConfig,
+  runningDir,
+} from "./discover.ts";
 export { NonRetryableError, WaggleApiError, WaggleConnectionError, WaggleTaskError } from "./error.ts";
 export { type Delegation, isTerminal, type ResultOptions, type TaskHandle } from "./handle.ts";
 export { parseSse, type SseMessage } from "./sse.ts";

@@ -178,6 +178,16 @@ test("tells the events of a task in order, up to the one that ends it", async ()
   expect(types.at(-1)).toBe("task.completed");
 });
 
+test("a delegation is a handle before it is awaited: it tells its events, and is cancelled", async () => {
+  const { requires } = await agentFor({ quick: () => "done" });
+  const types: string[] = [];
+  for await (const event of client.tasks.delegate({ type: "quick", requires })) types.push(event.type);
+  expect(types.at(-1)).toBe("task.completed");
+  const waiting = client.tasks.delegate({ type: "never", requires: [{ capability: "nobody" }] });
+  expect((await waiting.get()).status).toBe("queued");
+  expect(await waiting.cancel("changed my mind")).toMatchObject({ status: "cancelled" });
+});
+
 test("makes a child of the task in whose handler it is delegated", async () => {
   const { requires } = await agentFor({
     parent: async (_task, { delegate }) => {
@@ -188,6 +198,23 @@ test("makes a child of the task in whose handler it is delegated", async () => {
   });
   const handle = await client.tasks.delegate({ type: "parent", requires });
   expect(await handle.result()).toEqual({ childParent: handle.id, answer: "from the child" });
+});
+
+test("agents stop when their process is asked to end, and leave a program that listens itself to exit by itself", async () => {
+  const before = process.listenerCount("SIGTERM");
+  const own = () => {};
+  process.on("SIGTERM", own);
+  try {
+    const all = [await agentFor({}), await agentFor({}), await agentFor({}, { handleSignals: false })];
+    expect(process.listenerCount("SIGTERM")).toBe(before + 2);
+    process.emit("SIGTERM", "SIGTERM");
+    const [first, second, third] = all.map(({ agent }) => agent);
+    expect(await Promise.all([first?.stopped, second?.stopped])).toEqual(["stopped", "stopped"]);
+    expect(third?.state).toBe("running");
+    expect(process.listenerCount("SIGTERM")).toBe(before + 1);
+  } finally {
+    process.off("SIGTERM", own);
+  }
 });
 
 test("makes one task for the same idempotency key", async () => {

@@ -202,7 +202,7 @@ export const agentRoutes: readonly Route[] = [
     summary: "Connect by WebSocket, the fast path",
     description:
       "Subprotocol `waggle.v1`; the token as `Authorization: Bearer` or as a second subprotocol `bearer.<token>`. " +
-      "A message is one frame or a list of up to 1000 frames (`AgentFrame`, answered by `ServerFrame`), at most 1 MiB. " +
+      "A message is one frame or a list of frames (`AgentFrame`, answered by `ServerFrame`); the agent's have 1000 frames and 1 MiB at most. " +
       "The first frame is `hello`.",
     roles: agentOnly,
     params,

@@ -55,6 +55,8 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
     handlers: { "*": handler },
     concurrency: options.concurrency,
     graceSeconds: options.grace,
+    // This command listens itself, to tell what it does.
+    handleSignals: false,
     transport: options.transport,
     ...(options.url !== undefined && { url: options.url }),
     ...(options.key !== undefined && { key: options.key }),

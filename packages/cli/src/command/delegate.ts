@@ -1,6 +1,6 @@
-import { type CreateTask, isTerminal, type Task, type TaskHandle } from "@waggle/sdk";
+import { type CreateTask, isTerminal, type Task, type TaskHandle, WaggleConnectionError } from "@waggle/sdk";
 import { type CommonOptions, type Context, withClient } from "../context.ts";
-import { exit } from "../failure.ts";
+import { exit, Failure } from "../failure.ts";
 import { findAgent, findTask } from "../find.ts";
 import { duration, safe } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
@@ -136,6 +136,12 @@ async function follow({ io }: Context, handle: TaskHandle, timeoutSeconds?: numb
     // Its last event may be a moment behind.
     await Promise.race([telling, new Promise((done) => setTimeout(done, 300).unref())]);
     return task;
+  } catch (error) {
+    const over = timeoutSeconds !== undefined && io.now() - from >= timeoutSeconds * 1000;
+    // The server is there; it is the task that has not ended.
+    if (over && error instanceof WaggleConnectionError && error.code === "client.timeout")
+      throw new Failure(exit.failed, error.message, `follow it with: waggle logs -f ${handle.id}`);
+    throw error;
   } finally {
     over.abort();
     await telling;

@@ -1,7 +1,7 @@
-import { writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
-import { configPath, defaultPort, findConnection } from "@waggle/sdk";
+import { configPath, defaultPort, findConnection, isRunning, runningDir } from "@waggle/sdk";
 import { exit, Failure } from "../failure.ts";
 import { duration } from "../format.ts";
 import { type Io, painter } from "../io.ts";
@@ -40,6 +40,7 @@ export async function dev(io: Io, options: Options, version: string): Promise<nu
     throw startFailure(error, port, dataDir);
   }
   keepOutOfGit(dataDir);
+  const gone = noteRunning(server.url, dataDir);
   const took = duration(performance.now() - from);
   if (options.quiet) io.out(`${server.url}\n`);
   else {
@@ -73,6 +74,7 @@ Next, in another terminal:
     else stopped.addEventListener("abort", () => done(), { once: true });
   });
   if (!options.quiet) io.err("\nStopping: finishing what is in flight; again to exit at once\n");
+  gone();
   await server.stop();
   return exit.ok;
 }
@@ -83,6 +85,25 @@ function keepOutOfGit(dataDir: string): void {
     writeFileSync(join(dataDir, ".gitignore"), "*\n", { flag: "wx" });
   } catch {
     // There is one; or the folder has a reason not to take it, and the server runs all the same.
+  }
+}
+
+/**
+ * So that commands and the SDK find this server, and its key, from any folder. What servers that were killed have left goes.
+ * @returns ends it
+ */
+function noteRunning(url: string, dataDir: string): () => void {
+  try {
+    const dir = runningDir();
+    const file = join(dir, `${process.pid}.json`);
+    mkdirSync(dir, { recursive: true, mode: 0o700 });
+    for (const name of readdirSync(dir))
+      if (!isRunning(Number.parseInt(name, 10))) rmSync(join(dir, name), { force: true });
+    writeFileSync(file, JSON.stringify({ url, dataDir, startedAt: new Date().toISOString() }), { mode: 0o600 });
+    return () => rmSync(file, { force: true });
+  } catch {
+    // Without a home to write to it is found from its own folder alone.
+    return () => {};
   }
 }
 

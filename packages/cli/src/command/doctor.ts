@@ -1,6 +1,6 @@
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { type Agent, type Client, findConnection, isTerminal, type Task, WaggleApiError } from "@waggle/sdk";
+import { type Agent, type Client, findConnection, isRunning, isTerminal, type Task, WaggleApiError } from "@waggle/sdk";
 import { type CommonOptions, formatOf, withClient } from "../context.ts";
 import { exit, usage } from "../failure.ts";
 import { take } from "../find.ts";
@@ -155,7 +155,7 @@ function* dataFolder(dir: string | undefined): Generator<Check> {
   let stale = false;
   try {
     const { pid, url } = JSON.parse(readFileSync(join(dir, "server.json"), "utf8")) as { pid: number; url: string };
-    stale = !alive(pid);
+    stale = !isRunning(pid);
     state = stale ? `its server (process ${pid}) is gone` : `served by process ${pid} at ${url}`;
   } catch {
     // No server file: it was stopped in order.
@@ -174,15 +174,6 @@ function* dataFolder(dir: string | undefined): Generator<Check> {
       found: `${dir}: ${state}`,
       advice: "start it again: waggle dev",
     };
-}
-
-function alive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
 }
 
 const sameLine = (a: string, b: string) => a.split(".").slice(0, 2).join(".") === b.split(".").slice(0, 2).join(".");

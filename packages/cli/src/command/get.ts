@@ -5,7 +5,8 @@ import { exit, Failure, usage } from "../failure.ts";
 import { findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
 import { table } from "../format.ts";
 import type { Io } from "../io.ts";
-import { columnsOf, document, isDocument, rows, type TableOf } from "../print.ts";
+import { columnsOf, document, entry, isDocument, rows, type TableOf } from "../print.ts";
+import { untilInterrupted } from "../watch.ts";
 
 export interface Options extends CommonOptions {
   watch?: boolean;
@@ -55,19 +56,9 @@ export const get = (io: Io, word: string, id: string | undefined, options: Optio
       case "dead-letters":
         return list(context, columns.deadLetters(io.now), options, () => take(client.deadLetters.all(), options.limit));
       case "limits":
-        return list(
-          context,
-          columns.limits,
-          options,
-          async () => (await client.limits.list({ limit: Math.min(200, options.limit) })).items,
-        );
+        return list(context, columns.limits, options, () => take(client.limits.all(), options.limit));
       default:
-        return list(
-          context,
-          columns.keys(io.now),
-          options,
-          async () => (await client.keys.list({ limit: Math.min(200, options.limit) })).items,
-        );
+        return list(context, columns.keys(io.now), options, () => take(client.keys.all(), options.limit));
     }
   });
 
@@ -145,10 +136,8 @@ async function one({ io, client, format }: Context, what: string, id: string, op
       const found = await findKey(client, id);
       return show(
         async () => {
-          const key = (await client.keys.list({ limit: 200 })).items.find((entry) => entry.id === found);
-          if (!key)
-            throw new Failure(exit.notFound, `there is no key ${found}`, "`waggle get keys` lists what there is");
-          return key;
+          for await (const key of client.keys.all()) if (key.id === found) return key;
+          throw new Failure(exit.notFound, `there is no key ${found}`, "`waggle get keys` lists what there is");
         },
         columns.keys(io.now),
         (key) => key.id,
@@ -176,8 +165,6 @@ async function list<Row extends Agent | Task | { id?: string; key?: string }>(
   return exit.ok;
 }
 
-const watchEveryMs = 1000;
-
 /** Prints the list, then each row that is new or changed, until it is interrupted. */
 async function watch<Row>(
   { io, format }: Context,
@@ -186,9 +173,8 @@ async function watch<Row>(
   keyOf: (row: Row) => string,
 ): Promise<number> {
   const known = new Map<string, string>();
-  const stop = io.interrupted();
   const widths: number[] = [];
-  for (let first = true; !stop.aborted; first = false) {
+  await untilInterrupted(io, async (first) => {
     const items = await read();
     const changed = items.filter((item) => {
       const text = JSON.stringify(item, (name, value) =>
@@ -200,26 +186,10 @@ async function watch<Row>(
     });
     // Lists come newest first; told as it happens, the newest comes last.
     if (!first) changed.reverse();
-    if (format === "json") for (const item of changed) io.out(`${JSON.stringify(item)}\n`);
-    else if (format === "yaml")
-      for (const item of changed) {
-        io.out("---\n");
-        await document(io, format, item);
-      }
+    if (isDocument(format)) for (const item of changed) await entry(io, format, item);
     else if (first || changed.length > 0)
       io.out(table(changed, columnsOf(shape, format), io, { header: first, widths }));
-    await new Promise<void>((done) => {
-      const timer = setTimeout(done, watchEveryMs);
-      stop.addEventListener(
-        "abort",
-        () => {
-          clearTimeout(timer);
-          done();
-        },
-        { once: true },
-      );
-    });
-  }
+  });
   return exit.ok;
 }
 
@@ -235,16 +205,14 @@ async function events({ io, client, format }: Context, options: Options): Promis
     return exit.ok;
   }
   const widths: number[] = [];
-  if (format === "json") for (const item of items) io.out(`${JSON.stringify(item)}\n`);
-  else io.out(table(items, columnsOf(shape, format), io, { widths }));
+  const show = async (some: readonly Event[], header: boolean) => {
+    if (isDocument(format)) for (const event of some) await entry(io, format, event);
+    else io.out(table(some, columnsOf(shape, format), io, { header, widths }));
+  };
+  await show(items, true);
   const from = items.at(-1)?.sequence ?? options.after ?? (await lastSequence(client));
-  for await (const event of client.events.follow({ after: from, ...types, signal: io.interrupted() })) {
-    io.out(
-      format === "json"
-        ? `${JSON.stringify(event)}\n`
-        : table([event], columnsOf(shape, format), io, { header: false, widths }),
-    );
-  }
+  for await (const event of client.events.follow({ after: from, ...types, signal: io.interrupted() }))
+    await show([event], false);
   return exit.ok;
 }
 

@@ -4,6 +4,7 @@ import { exit } from "../failure.ts";
 import { findTask } from "../find.ts";
 import { safe } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
+import { entry, isDocument } from "../print.ts";
 import { newest } from "./get.ts";
 
 interface Options extends CommonOptions {
@@ -13,21 +14,22 @@ interface Options extends CommonOptions {
   json?: boolean;
 }
 
-export const logs = (io: Io, text: string | undefined, options: Options): Promise<number> =>
-  withClient(io, options, async ({ client }) => {
-    const print = (event: WaggleEvent) =>
-      io.out(options.json ? `${JSON.stringify(event)}\n` : line(io, event, text === undefined));
+export const logs = (io: Io, text: string | undefined, { json, ...given }: Options): Promise<number> => {
+  const options: Options = json ? { ...given, output: "json" } : given;
+  return withClient(io, options, async ({ client, format }) => {
+    const print = async (event: WaggleEvent) =>
+      isDocument(format) ? entry(io, format, event) : io.out(line(io, event, text === undefined));
     const wanted = filter(options.type);
     if (text === undefined) {
       const past = await newest(client, options.tail ?? 20, options.type);
-      for (const event of past) print(event);
+      for (const event of past) await print(event);
       if (!options.follow) {
         if (past.length === 0) io.err("Nothing has happened yet.\n");
         return exit.ok;
       }
       const after = past.at(-1)?.sequence ?? (await newest(client, 1)).at(-1)?.sequence ?? 0;
       const types = options.type === undefined ? {} : { types: options.type };
-      for await (const event of client.events.follow({ after, ...types, signal: io.interrupted() })) print(event);
+      for await (const event of client.events.follow({ after, ...types, signal: io.interrupted() })) await print(event);
       return exit.ok;
     }
     const id = await findTask(client, text);
@@ -35,17 +37,20 @@ export const logs = (io: Io, text: string | undefined, options: Options): Promis
     let after = 0;
     for (;;) {
       const page = await client.tasks.events(id, { after, limit: 200 });
-      past.push(...page.items.filter(wanted));
+      past.push(...page.items);
       if (page.items.length === 0 || page.nextAfter <= after) break;
       after = page.nextAfter;
     }
-    for (const event of past.slice(-(options.tail ?? past.length) || past.length)) print(event);
-    if (!options.follow) return exit.ok;
+    const shown = past.filter(wanted);
+    for (const event of shown.slice(-(options.tail ?? shown.length) || shown.length)) await print(event);
+    const last = past.at(-1);
+    // One that has ended may have been tried again since.
+    if (!options.follow || (last && ends(last))) return exit.ok;
     const task = client.tasks.handle(await client.tasks.get(id));
-    if (past.some((event) => ends(event))) return exit.ok;
-    for await (const event of task.events({ after, signal: io.interrupted() })) if (wanted(event)) print(event);
+    for await (const event of task.events({ after, signal: io.interrupted() })) if (wanted(event)) await print(event);
     return exit.ok;
   });
+};
 
 const ends = ({ type }: WaggleEvent) =>
   type.startsWith("task.") && isTerminal(type.slice("task.".length) as TaskStatus);

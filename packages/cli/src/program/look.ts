@@ -1,5 +1,5 @@
 import { usage } from "../failure.ts";
-import { type Declaring, examples, parsed, remote, shown } from "./declare.ts";
+import { type Declaring, examples, parsed, shown } from "./declare.ts";
 
 /** What there is, and why it is so. */
 export function declareLook({ io, parse, program, run, version }: Declaring): void {
@@ -55,13 +55,13 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
       ),
     );
 
-  remote(program.command("logs"))
+  shown(program.command("logs"))
     .description("Show what happened, to one task or to all")
     .argument("[task]", "a task's id, or the beginning or end of it")
     .option("-f, --follow", "keep following what happens")
     .option("-n, --tail <n>", "how many of the latest", parsed(parse.integer("tail", 0, 10_000)))
     .option("-t, --type <types>", "only these types, e.g. task.failed,agent.*")
-    .option("--json", "one JSON object per line")
+    .option("--json", "as -o json: one object per line")
     .addHelpText(
       "after",
       examples("waggle logs -f", "waggle logs -f tsk_01jx…", "waggle logs -n 100 --type 'task.failed,agent.*'"),
@@ -70,7 +70,8 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
 
   shown(program.command("status"))
     .description("Show the fleet and its work at a glance")
-    .addHelpText("after", examples("waggle status", "watch -n1 waggle status"))
+    .option("-w, --watch", "show it again every second")
+    .addHelpText("after", examples("waggle status", "waggle status --watch"))
     .action(run(async (options) => (await import("../command/status.ts")).status(io, options)));
 
   shown(program.command("doctor"))

@@ -7,7 +7,8 @@ import { Commands, Heartbeat } from "./schema.ts";
 
 /**
  * The WebSocket of an agent (`GET /v1/agents/{id}/connect`, subprotocol `waggle.v1`, token as Bearer or as
- * subprotocol `bearer.<token>`). A message is one frame or a list of up to 1000 frames, as JSON text, at most 1 MiB.
+ * subprotocol `bearer.<token>`). A message is one frame or a list of frames, as JSON text; the agent's have 1000 frames and
+ * 1 MiB at most.
  *
  * The first frame is `hello`; the server answers `welcome` and pushes `assign` from then on, up to the free slots.
  * Every other frame of the agent may carry `re`, a number of its choice: the server answers exactly one

@@ -158,6 +158,9 @@ async function unpack(scope: Scope, member: Member, max: number): Promise<Row[]>
   return tasks;
 }
 
+/** Agents that ask without end wait as long as they may. */
+const longSeconds = 10;
+
 /** `next` resolves true when there may be something, false when the time is up or the caller or the agent has gone. */
 function wait(scope: Scope, member: Member, seconds: number, signal: AbortSignal | undefined) {
   let wake: (more: boolean) => void = () => {};
@@ -172,8 +175,9 @@ function wait(scope: Scope, member: Member, seconds: number, signal: AbortSignal
     wake(false);
   };
   member.waiters.add(nudge);
-  // Up to a twentieth early: agents whom a stall brought together would else come together for ever.
-  const cancelTimer = scope.ports.clock.after(seconds * (1000 - Math.random() * 50), stop);
+  // Long ones up to a twentieth early: agents whom a stall brought together would else come together for ever.
+  const earlyMs = seconds < longSeconds ? 0 : Math.random() * 50 * seconds;
+  const cancelTimer = scope.ports.clock.after(seconds * 1000 - earlyMs, stop);
   const off = scope.ports.live.subscribe(agentChannel(scope.tenant, member.id), (message: { stop?: true }) => {
     if (message.stop) stop();
   });

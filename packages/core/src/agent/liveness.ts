@@ -35,7 +35,9 @@ export async function seen(scope: Scope, id: string): Promise<void> {
 export function heardLately(row: Row, now: number, shared: boolean): boolean {
   const leaseMs = row.leaseSeconds * 1000;
   if (isCalled(row)) return !row.probing && row.state !== "lost" && (row.lastSeenAt ?? 0) > now - leaseMs / 3;
-  return row.expiresAt !== undefined && row.expiresAt - now > (leaseMs * (shared ? 2 : 1)) / 3;
+  // One that has taken another's place has a lease before anybody has heard of it.
+  if (row.lastSeenAt === undefined || row.expiresAt === undefined) return false;
+  return row.expiresAt - now > (leaseMs * (shared ? 2 : 1)) / 3;
 }
 
 /** Keeps the agent and its leases alive; answers what it is to do. With `holding`, work it no longer has is given to others. */

@@ -14,6 +14,7 @@ import type { Scope } from "../scope.ts";
 import { bearerRow, hashOf, newSecret, tellRevoked } from "../secret.ts";
 import { whereIs } from "../task/change.ts";
 import { takeBack } from "../task/end.ts";
+import type { Row as TaskRow } from "../task/row.ts";
 import { conflict, exists, notFound, refuseStopped } from "./error.ts";
 import { stop } from "./leave.ts";
 import { type AgentMessage, tell } from "./message.ts";
@@ -197,7 +198,26 @@ async function add(scope: Scope, settings: Settings): Promise<Info | undefined> 
   return toInfo(row);
 }
 
-export const get = async (scope: Scope, id: string): Promise<Info> => toInfo(await read(scope, id));
+/**
+ * As callers see them. Each sign of life that is written costs a write, so where one process hears them all, most are only remembered;
+ * on a shared store what is shown is up to a third of a lease old.
+ */
+async function shown({ ports, tenant }: Scope, rows: readonly Row[]): Promise<Info[]> {
+  if (ports.shared) return rows.map(toInfo);
+  const { members } = await openKnown(ports, tenant);
+  return rows.map((row) => {
+    const info = toInfo(row);
+    const lastSeenAt = members.get(row.id)?.lastSeenAt ?? 0;
+    if (row.lastSeenAt === undefined || lastSeenAt <= row.lastSeenAt) return info;
+    info.lastSeenAt = new Date(lastSeenAt).toISOString();
+    if (row.expiresAt !== undefined)
+      info.leaseExpiresAt = new Date(Math.max(row.expiresAt, lastSeenAt + row.leaseSeconds * 1000)).toISOString();
+    return info;
+  });
+}
+
+export const get = async (scope: Scope, id: string): Promise<Info> =>
+  (await shown(scope, [await read(scope, id)]))[0] as Info;
 
 /** Rows looked at for one page of a filtered list. */
 const pageEffort = 2000;
@@ -216,23 +236,28 @@ export async function list(
     (query.type === undefined || row.type === query.type) &&
     (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
     (query.label === undefined || String(row.labels[query.label.slice(0, colon)]) === query.label.slice(colon + 1));
-  const items: Info[] = [];
+  const rows: Row[] = [];
+  const page = async (more: boolean) => ({
+    items: await shown(scope, rows),
+    ...(more && { nextCursor: encodeCursor("agents", last as string) }),
+  });
   for (let looked = 0; ; ) {
     const batch: Item[] = await newest(scope, partitions, query.limit + 1, last);
     for (const item of batch) {
-      if (items.length === query.limit) return { items, nextCursor: encodeCursor("agents", last as string) };
-      if (wanted(item as Row)) items.push(toInfo(item as Row));
+      if (rows.length === query.limit) return page(true);
+      if (wanted(item as Row)) rows.push(item as Row);
       last = item.sk;
     }
     looked += batch.length;
-    if (batch.length <= query.limit) return { items };
-    if (looked >= pageEffort) return { items, nextCursor: encodeCursor("agents", last as string) };
+    if (batch.length <= query.limit) return page(false);
+    if (looked >= pageEffort) return page(true);
   }
 }
 
 /**
- * Changes what the agent offers, or how work reaches it; work it holds goes on. What was assigned and not begun is given
- * back when it is reached in another way from now on.
+ * Changes what the agent offers, or how work reaches it; work it has begun goes on. What was assigned and not begun is given back when
+ * it is reached in another way from now on. One that asked for work and is called from now on gives back all it holds: whether
+ * the process that began it is alive nobody hears any more.
  * @throws `agent.stopped`, `request.invalid`, and `auth.forbidden` to an agent that would have others called
  */
 export async function update(scope: Scope, id: string, patch: Patch): Promise<Omit<Registered, "token">> {
@@ -259,25 +284,27 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
     };
   });
   if (row.delivery.type !== before.delivery.type)
-    await takeBack(scope, id, "released", deliveredReason, (task) => task.status !== "assigned");
+    await takeBack(
+      scope,
+      id,
+      "released",
+      deliveredReason,
+      isCalled(row) && !isCalled(before) ? hasSilence : ({ status }) => status !== "assigned",
+    );
   await serveAgent(scope, id);
   return { agent: toInfo(row), ...secret };
 }
 
 /**
- * An agent that asked for work is called from now on. What it was given before has no order and nobody delivers it: it is given back,
- * and if another registered under its name, so is what it had begun. For the outbox: whoever changed the agent does so, or died before.
+ * An agent that asked for work is called from now on. What it was given before is given back, as nobody delivers it or hears of it.
+ * For the outbox: whoever changed the agent does so, or died before.
  */
 export async function takeBackAsked(scope: Scope, old: Row, next: Row): Promise<void> {
-  const replaced = old.registeredAt !== next.registeredAt;
-  await takeBack(
-    scope,
-    next.id,
-    "released",
-    replaced ? replacedReason : deliveredReason,
-    ({ silenceSeconds, status }) => silenceSeconds !== undefined || (status !== "assigned" && !replaced),
-  );
+  const reason = old.registeredAt === next.registeredAt ? deliveredReason : replacedReason;
+  await takeBack(scope, next.id, "released", reason, hasSilence);
 }
+/** It was given to the agent as one that is called. */
+const hasSilence = ({ silenceSeconds }: TaskRow): boolean => silenceSeconds !== undefined;
 const replacedReason = "its agent was replaced";
 const deliveredReason = "it is delivered to in another way";
 

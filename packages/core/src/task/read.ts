@@ -118,7 +118,7 @@ export async function events(
   return EventLog.list(scope, { ...query, taskId: id });
 }
 
-/** Agents listed in an explanation; more are only counted. */
+/** Agents listed in an explanation, those that may serve the task first; more are only counted. */
 const explained = 50;
 
 /** Why it waits, or why this agent: in words and numbers. */
@@ -158,32 +158,28 @@ function candidatesOf(row: Row, { members }: Directory) {
   const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
   let eligible = 0;
   let free = 0;
-  const candidates: Record<string, unknown>[] = [];
+  const fitting: (Record<string, unknown> & { readonly score: number })[] = [];
+  const refused: Record<string, unknown>[] = [];
   for (const member of members.values()) {
     const why = refusal(need, member);
-    const slots = freeSlots(member);
-    if (why === undefined) {
-      eligible++;
-      if (slots >= row.slots) free++;
+    const who = { agentId: member.id, name: member.row.name, eligible: why === undefined };
+    if (why !== undefined) {
+      if (refused.length < explained) refused.push({ ...who, refusal: why });
+      continue;
     }
-    if (candidates.length >= explained) continue;
-    candidates.push({
-      agentId: member.id,
-      name: member.row.name,
-      eligible: why === undefined,
-      ...(why === undefined
-        ? {
-            score: Math.round(score[row.strategy](wish, member) * 1000) / 1000,
-            freeSlots: slots,
-            ...(slots < row.slots && { refusal: absent(member.row.state, member) }),
-          }
-        : { refusal: why }),
+    const slots = freeSlots(member);
+    eligible++;
+    if (slots >= row.slots) free++;
+    if (fitting.length >= explained) continue;
+    fitting.push({
+      ...who,
+      score: Math.round(score[row.strategy](wish, member) * 1000) / 1000,
+      freeSlots: slots,
+      ...(slots < row.slots && { refusal: absent(member.row.state, member) }),
     });
   }
-  candidates.sort(
-    (a, b) => Number(b.eligible) - Number(a.eligible) || ((b.score as number) ?? 0) - ((a.score as number) ?? 0),
-  );
-  return { eligible, free, candidates };
+  fitting.sort((a, b) => b.score - a.score);
+  return { eligible, free, candidates: [...fitting, ...refused].slice(0, explained) };
 }
 
 const limitsOf = (scope: Scope, row: Row) =>

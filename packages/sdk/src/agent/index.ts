@@ -4,6 +4,7 @@ import { WaggleConnectionError } from "../error.ts";
 import { httpTransport, maxWaits } from "../http.ts";
 import type { Agent, Capability, RegisterAgent } from "../types.ts";
 import type { AgentConnection } from "./connection.ts";
+import { stopOnSignal } from "./signals.ts";
 import { createWork, type Handler, type Log } from "./work.ts";
 
 export interface AgentOptions {
@@ -30,7 +31,10 @@ export interface AgentOptions {
   client?: Client;
   /** `auto`: a WebSocket, or long polls where none gets through. */
   transport?: "auto" | "socket" | "poll";
-  /** On SIGTERM and SIGINT: drain, finish, stop, exit 0. A second signal exits at once. */
+  /**
+   * On SIGTERM and SIGINT: drain, finish, stop, exit 0; a second signal exits at once. A program that listens to the signal
+   * itself is left to exit by itself. Default true.
+   */
   handleSignals?: boolean;
   /** How long `stop()` waits for what runs, before it gives it back. Default 30. */
   graceSeconds?: number;
@@ -98,6 +102,7 @@ export function createAgent(options: AgentOptions): RunningAgent {
   let connection: AgentConnection | undefined;
   let own: Client | undefined;
   let stopping: Promise<void> | undefined;
+  let offSignals = () => {};
   const waiters = new Set<() => void>();
   let stoppedWith: (reason: string) => void = () => {};
   const stopped = new Promise<string>((resolve) => {
@@ -131,8 +136,7 @@ export function createAgent(options: AgentOptions): RunningAgent {
     if (state === "stopped") return;
     state = "stopped";
     work.close();
-    process.off("SIGTERM", onSignal);
-    process.off("SIGINT", onSignal);
+    offSignals();
     own?.close();
     if (!options.client) client.close();
     stoppedWith(reason);
@@ -177,13 +181,6 @@ export function createAgent(options: AgentOptions): RunningAgent {
     return poll;
   };
 
-  let signals = 0;
-  const onSignal = () => {
-    if (++signals > 1) process.exit(1);
-    log.info("stopping: finishing what runs; again to exit at once");
-    agent.stop().finally(() => process.exit(0));
-  };
-
   const agent: RunningAgent = {
     name: options.name,
     client,
@@ -225,9 +222,11 @@ export function createAgent(options: AgentOptions): RunningAgent {
           client.close();
           throw new WaggleConnectionError("client.unreachable", "stopped while starting");
         }
-        if (options.handleSignals) {
-          process.on("SIGTERM", onSignal);
-          process.on("SIGINT", onSignal);
+        if (options.handleSignals ?? true) {
+          offSignals = stopOnSignal(() => {
+            log.info("asked to end: finishing what runs");
+            return agent.stop();
+          });
         }
         await connect(info, token);
         // `stop()` may have been called meanwhile.

@@ -36,6 +36,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ method: "GET", path: "/v1/limits", query, ...how }),
+    all: () => every((cursor) => limits.list({ limit: 200, ...(cursor && { cursor }) })),
   };
   const retention = {
     /** Seconds; 0 keeps for ever, what is left out stays as it is. */
@@ -65,6 +66,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<W.Key & { key: string }>({ method: "POST", path: "/v1/keys", body, creates: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Key>>({ method: "GET", path: "/v1/keys", query, ...how }),
+    all: () => every((cursor) => keys.list({ limit: 200, ...(cursor && { cursor }) })),
     revoke: (id: string, how: CallOptions = {}) =>
       call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, ...how }),
   };

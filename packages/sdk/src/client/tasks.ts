@@ -1,4 +1,12 @@
-import { type Delegation, type ResultOptions, resultOf, type TaskHandle, toHandle, untilEnded } from "../handle.ts";
+import {
+  type Delegation,
+  type ResultOptions,
+  resultOf,
+  type TaskHandle,
+  toDelegation,
+  toHandle,
+  untilEnded,
+} from "../handle.ts";
 import { newTaskId } from "../id.ts";
 import { submitter } from "../submit.ts";
 import type * as W from "../types.ts";
@@ -84,11 +92,7 @@ export function taskCalls({ call, every, follow }: Caller, options: ClientOption
      * const summary = await handle.result<{ text: string }>();
      */
     delegate(task: W.CreateTask, how: CreateOptions = {}): Delegation {
-      const coming = tasks.create(task, how).then(tasks.handle);
-      return Object.assign(coming, {
-        result: <T>(...args: Parameters<TaskHandle["result"]>) => coming.then((handle) => handle.result<T>(...args)),
-        ended: (...args: Parameters<TaskHandle["ended"]>) => coming.then((handle) => handle.ended(...args)),
-      });
+      return toDelegation(tasks.create(task, how).then(tasks.handle));
     },
     /**
      * Gives work to the fleet and waits for its result: one request, when the work is done within 20 s.
