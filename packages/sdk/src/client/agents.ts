@@ -21,11 +21,10 @@ export function agentCalls({ call, every }: Caller) {
         ...how,
       }),
     get: (id: string, how: CallOptions = {}) =>
-      call<{ agent: W.Agent }>({ method: "GET", path: `/v1/agents/${part(id)}`, ...how }).then(({ agent }) => agent),
+      call<{ agent: W.Agent }>({ path: `/v1/agents/${part(id)}`, ...how }).then(({ agent }) => agent),
     list: (query: W.AgentQuery = {}, how: CallOptions = {}) =>
-      call<W.Page<W.Agent>>({ method: "GET", path: "/v1/agents", query, ...how }),
-    all: (query: W.AgentQuery = {}) =>
-      every((cursor) => agents.list({ limit: 200, ...query, ...(cursor && { cursor }) })),
+      call<W.Page<W.Agent>>({ path: "/v1/agents", query, ...how }),
+    all: (query: W.AgentQuery = {}) => every(agents.list, query),
     update: (id: string, patch: W.PatchAgent, how: CallOptions = {}) =>
       call<{ agent: W.Agent }>({ method: "PATCH", path: `/v1/agents/${part(id)}`, body: patch, ...how }).then(
         ({ agent }) => agent,

@@ -7,7 +7,8 @@ import type { ClientOptions, CreateOptions, FollowOptions, Platform } from "./op
 
 type Query = Record<string, string | number | boolean | undefined>;
 export interface Call extends CreateOptions {
-  method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
+  /** Default GET. */
+  method?: "POST" | "PUT" | "PATCH" | "DELETE";
   path: string;
   query?: object | undefined;
   body?: object | undefined;
@@ -54,7 +55,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     if (body !== undefined) headers["content-type"] = "application/json";
     if (request.creates) headers["idempotency-key"] = request.idempotencyKey ?? newKey();
     const wire = {
-      method: request.method,
+      method: request.method ?? "GET",
       path: request.query ? request.path + toQuery(request.query as Query) : request.path,
       headers,
       body,
@@ -132,12 +133,16 @@ export function createCaller(options: ClientOptions, platform: Platform) {
   }
 
   /** Every item of a list, page after page. */
-  async function* every<Item>(page: (cursor?: string) => Promise<W.Page<Item>>): AsyncGenerator<Item, void, undefined> {
-    for (let cursor: string | undefined; ; ) {
-      const { items, nextCursor } = await page(cursor);
+  /** All that a list has, in pages as large as the server makes them. */
+  async function* every<Item, Query extends object>(
+    list: (query: Query) => Promise<W.Page<Item>>,
+    query?: Query,
+  ): AsyncGenerator<Item, void, undefined> {
+    for (let next = { limit: 200, ...query } as Query; ; ) {
+      const { items, nextCursor } = await list(next);
       yield* items;
       if (nextCursor === undefined) return;
-      cursor = nextCursor;
+      next = { ...next, cursor: nextCursor };
     }
   }
 

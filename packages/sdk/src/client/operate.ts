@@ -7,14 +7,14 @@ import type { CallOptions, CreateOptions, FollowOptions } from "./options.ts";
 export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
   const events = {
     list: (query: { after?: number; limit?: number; types?: string } = {}, how: CallOptions = {}) =>
-      call<{ items: W.WaggleEvent[]; nextAfter: number }>({ method: "GET", path: "/v1/events", query, ...how }),
+      call<{ items: W.WaggleEvent[]; nextAfter: number }>({ path: "/v1/events", query, ...how }),
     /** History from `after`, then live, without a gap; reconnects by itself until the signal aborts. */
     follow: (how: FollowOptions = {}): AsyncIterable<W.WaggleEvent> => follow("/v1/events", how),
   };
   const deadLetters = {
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
-      call<W.Page<W.Task>>({ method: "GET", path: "/v1/dead-letters", query, ...how }),
-    all: () => every((cursor) => deadLetters.list({ limit: 200, ...(cursor && { cursor }) })),
+      call<W.Page<W.Task>>({ path: "/v1/dead-letters", query, ...how }),
+    all: () => every(deadLetters.list),
     redrive: (body: W.Redrive, how: CallOptions = {}) =>
       call<{ redriven: number; skipped: { taskId: string; code: string }[] }>({
         method: "POST",
@@ -30,13 +30,13 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
         ({ limit }) => limit,
       ),
     get: (key: string, how: CallOptions = {}) =>
-      call<{ limit: W.Limit }>({ method: "GET", path: `/v1/limits/${part(key)}`, ...how }).then(({ limit }) => limit),
+      call<{ limit: W.Limit }>({ path: `/v1/limits/${part(key)}`, ...how }).then(({ limit }) => limit),
     /** What tasks ask holds again. */
     remove: (key: string, how: CallOptions = {}) =>
       call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
-      call<W.Page<W.Limit>>({ method: "GET", path: "/v1/limits", query, ...how }),
-    all: () => every((cursor) => limits.list({ limit: 200, ...(cursor && { cursor }) })),
+      call<W.Page<W.Limit>>({ path: "/v1/limits", query, ...how }),
+    all: () => every(limits.list),
   };
   const retention = {
     /** Seconds; 0 keeps for ever, what is left out stays as it is. */
@@ -45,9 +45,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
         ({ retention }) => retention,
       ),
     get: (how: CallOptions = {}) =>
-      call<{ retention: W.Retention }>({ method: "GET", path: "/v1/retention", ...how }).then(
-        ({ retention }) => retention,
-      ),
+      call<{ retention: W.Retention }>({ path: "/v1/retention", ...how }).then(({ retention }) => retention),
   };
   const quotas = {
     /** All of a tenant's quotas; what is left out is not limited. By an admin of the first tenant. */
@@ -56,25 +54,23 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
         ({ quota }) => quota,
       ),
     get: (tenant: string, how: CallOptions = {}) =>
-      call<{ quota: W.Quota }>({ method: "GET", path: `/v1/quotas/${part(tenant)}`, ...how }).then(
-        ({ quota }) => quota,
-      ),
+      call<{ quota: W.Quota }>({ path: `/v1/quotas/${part(tenant)}`, ...how }).then(({ quota }) => quota),
   };
   const keys = {
     /** @returns the key, which is shown this once */
     create: (body: W.CreateKey, how: CreateOptions = {}) =>
       call<W.Key & { key: string }>({ method: "POST", path: "/v1/keys", body, creates: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
-      call<W.Page<W.Key>>({ method: "GET", path: "/v1/keys", query, ...how }),
-    all: () => every((cursor) => keys.list({ limit: 200, ...(cursor && { cursor }) })),
+      call<W.Page<W.Key>>({ path: "/v1/keys", query, ...how }),
+    all: () => every(keys.list),
     revoke: (id: string, how: CallOptions = {}) =>
       call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, ...how }),
   };
   const status = {
-    get: (how: CallOptions = {}) => call<W.Status>({ method: "GET", path: "/v1/status", ...how }),
+    get: (how: CallOptions = {}) => call<W.Status>({ path: "/v1/status", ...how }),
     /** Reads the whole store, which may take minutes. Admins alone. */
     audit: (query: { tenant?: string } = {}, how: CallOptions = {}) =>
-      call<W.AuditReport>({ method: "GET", path: "/v1/audit", query, timeoutSeconds: 900, ...how }),
+      call<W.AuditReport>({ path: "/v1/audit", query, timeoutSeconds: 900, ...how }),
     /** Needs no key. An unhealthy server answers 503 with the same body, which is returned, not thrown. */
     async health(how: CallOptions = {}): Promise<W.Health> {
       const { transport, headers } = open();
@@ -91,7 +87,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
   /** Moving to another server; `waggle export` and `waggle import` do it by files. Admins alone. */
   const transfer = {
     export: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
-      call<W.ExportPage>({ method: "GET", path: "/v1/export", query, ...how }),
+      call<W.ExportPage>({ path: "/v1/export", query, ...how }),
     import: (body: W.ImportRecords, how: CallOptions = {}) =>
       call<W.ImportAnswer>({ method: "POST", path: "/v1/import", body, ...how }),
   };

@@ -58,15 +58,13 @@ export function taskCalls({ call, every, follow }: Caller, options: ClientOption
     /** With `waitSeconds` (≤ 20): answers when it has ended or the time is up. */
     get: (id: string, { waitSeconds, ...how }: CallOptions & { waitSeconds?: number } = {}) =>
       call<{ task: W.Task }>({
-        method: "GET",
         path: `/v1/tasks/${part(id)}`,
         ...(waitSeconds !== undefined && waitSeconds > 0 && { query: { waitSeconds }, waitSeconds }),
         ...how,
       }).then(({ task }) => task),
     list: (query: W.TaskQuery = {}, how: CallOptions = {}) =>
-      call<W.Page<W.Task>>({ method: "GET", path: "/v1/tasks", query, ...how }),
-    all: (query: W.TaskQuery = {}) =>
-      every((cursor) => tasks.list({ limit: 200, ...query, ...(cursor && { cursor }) })),
+      call<W.Page<W.Task>>({ path: "/v1/tasks", query, ...how }),
+    all: (query: W.TaskQuery = {}) => every(tasks.list, query),
     cancel: (id: string, { reason, ...how }: CallOptions & { reason?: string } = {}) =>
       taskCall<{ task: W.Task }>(id, "cancel", reason === undefined ? {} : { reason }, how).then(({ task }) => task),
     /** A failed, cancelled or expired task again, with fresh attempts. */
@@ -74,10 +72,9 @@ export function taskCalls({ call, every, follow }: Caller, options: ClientOption
       taskCall<{ task: W.Task }>(id, "retry", {}, how, true).then(({ task }) => task),
     /** Why it waits, or why this agent has it. */
     explain: (id: string, how: CallOptions = {}) =>
-      call<Record<string, unknown>>({ method: "GET", path: `/v1/tasks/${part(id)}/explain`, ...how }),
+      call<Record<string, unknown>>({ path: `/v1/tasks/${part(id)}/explain`, ...how }),
     events: (id: string, query: { after?: number; limit?: number } = {}, how: CallOptions = {}) =>
       call<{ items: W.WaggleEvent[]; nextAfter: number }>({
-        method: "GET",
         path: `/v1/tasks/${part(id)}/events`,
         query,
         ...how,
