@@ -10,6 +10,8 @@ export interface Context {
 
 /** Left of an invocation for its answer when calls to AWS give up. */
 const answerMs = 500;
+/** And, of a batch, for giving back what failed: else that would stay hidden for its visibility time, which is minutes. */
+const givingBackMs = 1_500;
 /** A message that failed comes again after this, doubled each time, at most. */
 const againSeconds = { first: 1, most: 120 } as const;
 
@@ -67,7 +69,9 @@ export function onQueue(name: QueueName, handler: QueueHandler) {
   return (event: { readonly Records: readonly SqsRecord[] }, context: Context) =>
     invocation(name, context, async (ports) => {
       const messages = fromSqs(event.Records);
-      const { failed } = await handle(ports)(messages);
+      const { failed } = await aws().invocation(context.getRemainingTimeInMillis() - answerMs - givingBackMs, () =>
+        handle(ports)(messages),
+      );
       const again = messages.filter(({ id }) => failed.includes(id));
       const given = await Promise.allSettled(
         again.map(({ receipt, receives }) =>
