@@ -1,4 +1,7 @@
 import { deliverHandler } from "@waggle/edge";
-import { onQueue } from "./support/lambda.ts";
+import { createOutbound } from "@waggle/outbound";
+import { callAgentsWith, onQueue } from "./support/lambda.ts";
+
+callAgentsWith(createOutbound);
 
 export const handler = onQueue("deliver", deliverHandler);

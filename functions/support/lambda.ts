@@ -1,7 +1,7 @@
-import { type Message, type Ports, type QueueName, withoutSecrets } from "@waggle/core";
+import { type Message, type Outbound, type Ports, type QueueName, withoutSecrets } from "@waggle/core";
 import type { BatchOutcome, OnError } from "@waggle/edge";
 import { type Aws, configFromEnv, createAws, fromSqs, type SqsRecord, toSqsResponse } from "@waggle/engine-aws";
-import { createOutbound, outboundFromEnv } from "@waggle/outbound";
+import { createChecker, type OutboundOptions, outboundFromEnv } from "@waggle/outbound";
 
 export interface Context {
   readonly awsRequestId: string;
@@ -15,11 +15,17 @@ const givingBackMs = 1_500;
 /** A message that failed comes again after this, doubled each time, at most. */
 const againSeconds = { first: 1, most: 120 } as const;
 
+let outbound: (options: OutboundOptions) => Outbound = createChecker;
+/** For the function that calls agents: the others carry nothing of what that needs. */
+export function callAgentsWith(make: typeof outbound): void {
+  outbound = make;
+}
+
 let made: Aws | undefined;
 /** The ports, made at the first call and kept while this process lives. */
 export const aws = (): Aws =>
   (made ??= createAws(configFromEnv(process.env), {
-    outbound: createOutbound(outboundFromEnv(process.env)),
+    outbound: outbound(outboundFromEnv(process.env)),
     onUnsent: (error) => report("connections", error),
   }));
 
