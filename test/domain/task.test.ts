@@ -616,6 +616,9 @@ describe("payloads", () => {
     const first = await run(agent);
     const details = text(64 * 1024);
     await Task.heartbeat(system.as(agent), task.id, { fence: first.fence, details });
+    // Enough of them, and nobody could end the task any more.
+    const more = { fence: first.fence, details: text(64 * 1024 + 1) };
+    expect(await code(Task.heartbeat(system.as(agent), task.id, more))).toBe("store.item_too_large");
     const error = { code: "bad", message: "é".repeat(16_000) };
     await Task.fail(system.as(agent), task.id, Task.Fail.parse({ fence: first.fence, error }));
     await system.quiet();
