@@ -322,7 +322,7 @@ export const logs = { retention: "1 week", level: "INFO" } as const;
 export const alarms = {
   /** Work on changes lags behind: views, timers and dependants are late by as much. */
   streamAgeSeconds: 120,
-  /** Calls refused for want of concurrency, in five minutes. */
+  /** Calls refused for want of concurrency, in five minutes, in the whole account. */
   throttles: 10,
   /** Calls that ended with an error, in five minutes. */
   errors: 5,
