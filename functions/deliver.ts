@@ -4,4 +4,7 @@ import { callAgentsWith, onQueue } from "./support/lambda.ts";
 
 callAgentsWith(createOutbound);
 
-export const handler = onQueue("deliver", deliverHandler);
+/** An agent whose call died with its process is called again within this. */
+const hiddenSeconds = 45;
+
+export const handler = onQueue("deliver", deliverHandler, hiddenSeconds);

@@ -69,22 +69,53 @@ export function kept<T>(make: (ports: Ports) => T): (ports: Ports) => T {
   };
 }
 
-/** A handler of a queue as a Lambda function: what failed comes again soon, not only when its visibility time is over. */
-export function onQueue(name: QueueName, handler: QueueHandler) {
+/**
+ * A handler of a queue as a Lambda function: what failed comes again soon, not only when its visibility time is over.
+ * @param hiddenSeconds messages are hidden for so long at a time while they are worked on. Those of a process that dies come again then,
+ *   and not after the queue's visibility time, which has to be a multiple of the function's; a request a batch, and more for a long one
+ */
+export function onQueue(name: QueueName, handler: QueueHandler, hiddenSeconds?: number) {
   const handle = kept((ports) => handler(ports, report));
   return (event: { readonly Records: readonly SqsRecord[] }, context: Context) =>
     invocation(name, context, async (ports) => {
       const messages = fromSqs(event.Records);
-      const { failed } = await aws().invocation(context.getRemainingTimeInMillis() - answerMs - givingBackMs, () =>
-        handle(ports)(messages),
-      );
+      const later = (some: readonly Message[], seconds: number): Promise<void> =>
+        ports.queues[name]
+          .retry(
+            some.map(({ receipt }) => receipt),
+            seconds,
+          )
+          .catch((error) => report(name, error));
+      const stopHiding =
+        hiddenSeconds === undefined ? undefined : keepDoing(() => later(messages, hiddenSeconds), hiddenSeconds / 3);
+      const { failed } = await aws()
+        .invocation(context.getRemainingTimeInMillis() - answerMs - givingBackMs, () => handle(ports)(messages))
+        .finally(stopHiding);
       const again = messages.filter(({ id }) => failed.includes(id));
-      const given = await Promise.allSettled(
-        again.map(({ receipt, receives }) =>
-          ports.queues[name].retry(receipt, Math.min(againSeconds.first * 2 ** (receives - 1), againSeconds.most)),
+      const delays = new Set(again.map(againAfter));
+      await Promise.all(
+        [...delays].map((seconds) =>
+          later(
+            again.filter((each) => againAfter(each) === seconds),
+            seconds,
+          ),
         ),
       );
-      for (const each of given) if (each.status === "rejected") report(name, each.reason);
       return toSqsResponse({ failed });
     });
+}
+
+const againAfter = ({ receives }: Message): number =>
+  Math.min(againSeconds.first * 2 ** (receives - 1), againSeconds.most);
+
+/** @returns ends it, once what is under way is done */
+function keepDoing(run: () => Promise<void>, everySeconds: number): () => Promise<void> {
+  let last = run();
+  const timer = setInterval(() => {
+    last = run();
+  }, everySeconds * 1000);
+  return () => {
+    clearInterval(timer);
+    return last;
+  };
 }
