@@ -44,7 +44,7 @@ export const report: OnError = (component, error) => {
   });
 };
 
-/** Runs one call within its deadline. What is thrown is reported, then thrown on, so that AWS calls again. */
+/** Runs one call within its deadline. What is thrown is reported, then thrown on, so that AWS calls again: cut, too, as Lambda logs it as it is. */
 export async function invocation<T>(
   component: string,
   context: Context,
@@ -54,7 +54,7 @@ export async function invocation<T>(
     return await aws().invocation(context.getRemainingTimeInMillis() - answerMs, () => run(aws().ports));
   } catch (error) {
     report(component, error);
-    throw error;
+    throw new Error(withoutSecrets(String(error)));
   }
 }
 

@@ -2,7 +2,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { deliverHandler, dispatchHandler } from "@waggle/edge";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
-import { onQueue } from "../../functions/support/lambda.ts";
+import { invocation, onQueue } from "../../functions/support/lambda.ts";
 
 /** What SQS was asked, in order: the call, and for each message how long it is to be hidden. */
 let asked: unknown[] = [];
@@ -73,4 +73,12 @@ test("what is worked on is hidden for a little at a time, so that it comes again
   // At once, and each third of that time, as long as it takes; SQS counts whole seconds.
   expect(hidden.length).toBeGreaterThanOrEqual(3);
   expect(asked.slice(hidden.length)).toHaveLength(2);
+});
+
+test("what a function ends with is cut as its log is, since Lambda logs that by itself", async () => {
+  const secret = `wga_${"x".repeat(27)}`;
+  const failing = invocation("outbox", context(2_600), async () => {
+    throw new TypeError(`no row for ${secret}`);
+  });
+  await expect(failing).rejects.toThrow(/^TypeError: no row for wga_…$/);
 });
