@@ -289,7 +289,7 @@ export const functions = {
     reserved: 50,
     may: {
       ...matches,
-      read: [...matches.read, "lists", "dependants", "events", "subscriptions", "projections"],
+      read: [...matches.read, "lists", "dependants", "events", "counters", "subscriptions", "projections"],
       write: [...matching, "dependants", "lists", "events", "counters", "projections", "timers"],
       blobs: ["read", "remove"],
       send: ["dispatch", "timers", "deliver"],
