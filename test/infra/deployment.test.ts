@@ -429,12 +429,19 @@ group("what functions weigh", () => {
     await promisify(execFile)(process.execPath, ["--input-type=module", "-e", load], { cwd: root });
   });
 
+  const called = async (...args: string[]) => {
+    const command = ["ts.mjs", "test/infra/call.ts", ...args];
+    const { stdout } = await promisify(execFile)(process.execPath, command, { cwd: root, maxBuffer: 2 ** 22 });
+    return JSON.parse(stdout) as { statusCode: number; text: string };
+  };
+
+  test("what is no web request is refused by the API, and does not end its function with an error", async () => {
+    const { statusCode, text } = await called("/v1/tasks", "TRACE");
+    expect([statusCode, JSON.parse(text).code]).toEqual([400, "request.invalid"]);
+  });
+
   test("the API's bundle answers a function URL's call, its text of OpenAPI included", async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, ["ts.mjs", "test/infra/call.ts", "/openapi.json"], {
-      cwd: root,
-      maxBuffer: 2 ** 22,
-    });
-    const { statusCode, text } = JSON.parse(stdout) as { statusCode: number; text: string };
+    const { statusCode, text } = await called("/openapi.json");
     expect(statusCode).toBe(200);
     expect(Object.keys(JSON.parse(text).paths)).toContain("/v1/tasks");
   });
