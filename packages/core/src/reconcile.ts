@@ -41,14 +41,16 @@ export interface Reconciled {
 }
 
 const graceMs = {
-  queued: 30_000,
+  /** Its message comes within a second as a rule; with the minute between two runs an orphan waits 65 s at most. Looking too early costs a read. */
+  queued: 5_000,
+  unmet: 30_000,
   undelivered: 30_000,
   due: 5_000,
   /** After that its dependencies are looked at now and then only: a task may wait for days, and the read of each would be paid each minute. */
-  unmet: 3_600_000,
+  unmetNow: 3_600_000,
 } as const;
 /** Read for one tenant in one run; the next run goes on from there. */
-const limits = { queued: 200, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
+const limits = { queued: 200, newest: 50, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
 /** A status that no task has, by the count, is looked at now and then only: most tenants are at rest, and it is eight reads. */
 const thoroughMinutes = 30;
 const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
@@ -164,8 +166,15 @@ async function tasks(
         ...(after !== undefined && { after }),
       });
       if (page.last !== undefined) next[name] = page.last;
-      for (let i = 0; i < page.items.length; i += 100) {
-        const keys = page.items.slice(i, i + 100).map(({ sk }) => taskKey(scope.tenant, sk));
+      const ids = new Set(page.items.map(({ sk }) => sk));
+      // Where more wait than one run reads, the newest are not to be found only when it is their turn: they are who has been orphaned just now.
+      if (status === "queued" && (after ?? page.last) !== undefined) {
+        const newest = await store.query({ pk: partitions[shard] as string, limit: limits.newest, reverse: true });
+        for (const { sk } of newest.items) ids.add(sk);
+      }
+      const all = [...ids];
+      for (let i = 0; i < all.length; i += 100) {
+        const keys = all.slice(i, i + 100).map((id) => taskKey(scope.tenant, id));
         for (const item of (await store.batchGet(keys)) as (Task | undefined)[]) {
           if (item === undefined) continue;
           await attempt(async () => {
@@ -179,8 +188,8 @@ async function tasks(
               counts.orphaned++;
             } else if (
               item.unmet &&
-              waitsSince(item) < now - graceMs.queued &&
-              (thorough || waitsSince(item) > now - graceMs.unmet)
+              waitsSince(item) < now - graceMs.unmet &&
+              (thorough || waitsSince(item) > now - graceMs.unmetNow)
             ) {
               if (await catchUp(scope, item)) counts.unmet++;
             } else if (item.agentId !== undefined && held.has(item.status) && !directory.members.has(item.agentId)) {

@@ -188,7 +188,7 @@ export const taskRoutes: readonly Route[] = [
     id: "heartbeatTask",
     tag: "Tasks",
     summary: "Report progress of an attempt",
-    description: "`details` come back to the next attempt, should there be one.",
+    description: "`details`, 64 KiB at most, come back to the next attempt, should there be one.",
     roles: agentOnly,
     params,
     body: Task.Heartbeat,
