@@ -18,7 +18,8 @@ export default $config({
     };
   },
   async run() {
-    if ($cli.command === "deploy" || $cli.command === "diff") {
+    // To remove a stage SST may ask what it is made of, in a checkout that never deployed.
+    if (["deploy", "diff", "remove"].includes($cli.command)) {
       const { execFileSync } = await import("node:child_process");
       execFileSync(process.execPath, ["functions/build.mjs"], { stdio: "inherit" });
     }
@@ -30,7 +31,8 @@ export default $config({
     await import("./infra/triggers.ts");
     await import("./infra/alarms.ts");
     return {
-      url: functions.api.url,
+      // Without its slash at the end: paths are put behind it.
+      url: functions.api.url.apply((url) => url.replace(/\/$/, "")),
       table: table.name,
       socketUrl: socket.url,
       bus: bus.name,

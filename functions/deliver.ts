@@ -1,4 +1,10 @@
 import { deliverHandler } from "@waggle/edge";
-import { onQueue } from "./support/lambda.ts";
+import { createOutbound } from "@waggle/outbound";
+import { callAgentsWith, onQueue } from "./support/lambda.ts";
 
-export const handler = onQueue("deliver", deliverHandler);
+callAgentsWith(createOutbound);
+
+/** An agent whose call died with its process is called again within this. */
+const hiddenSeconds = 45;
+
+export const handler = onQueue("deliver", deliverHandler, hiddenSeconds);

@@ -16,7 +16,7 @@ const { accountId } = aws.getCallerIdentityOutput();
 const { partition } = aws.getPartitionOutput();
 
 /** Rows whose keys begin so, and none else: DynamoDB checks every key of a call, in transactions too. */
-function rowStatements({ read = [], write = [], remove = [] }: Access): Statement[] {
+function rowStatements({ read = [], write = [], remove = [], batch = [] }: Access): Statement[] {
   const keysOf = new Map<string, Set<string>>();
   const allow = (action: string, group: Rows) => {
     const keys = keysOf.get(action) ?? new Set();
@@ -26,6 +26,7 @@ function rowStatements({ read = [], write = [], remove = [] }: Access): Statemen
   for (const group of read) for (const action of rows[group].read) allow(action, group);
   for (const group of write) for (const action of rows[group].write) allow(action, group);
   for (const group of remove) allow("DeleteItem", group);
+  for (const group of batch) allow("BatchWriteItem", group);
   // Actions on the same rows go together: a role's policies may have 10,240 characters in all.
   const actionsOn = new Map<string, string[]>();
   for (const [action, keys] of keysOf) {

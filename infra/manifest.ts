@@ -19,7 +19,7 @@ export const rows = {
   tasks: {
     keys: ["*#T#*"],
     read: ["GetItem", "BatchGetItem", "Query"],
-    write: ["PutItem", "UpdateItem", "BatchWriteItem"],
+    write: ["PutItem", "UpdateItem"],
   },
   agents: {
     keys: ["*#A#*", "*#N#*", "*#O"],
@@ -66,10 +66,17 @@ export const rows = {
 } as const satisfies Readonly<Record<string, RowGroup>>;
 export type Rows = keyof typeof rows;
 
-/** Rows that giving a task to an agent, or ending one, reads and writes; a connection found gone is forgotten. */
-const matching = ["tasks", "agents", "waiting", "limits", "shares", "connections"] as const;
-/** That, for who does nothing else. How long a task that ends is kept, the tenant's policy says. Whoever ends the last task of an agent that is to go voids its token. */
-const matches = { read: [...matching, "policies"], write: matching, remove: ["bearers"] } as const;
+/** Rows that giving a task to an agent, or ending one, reads and writes. */
+const matching = ["tasks", "agents", "waiting", "limits", "shares"] as const;
+/**
+ * That, for who does nothing else. How long a task that ends is kept, the tenant's policy says. A connection found gone is forgotten; whoever
+ * ends the last task of an agent that is to go voids its token.
+ */
+const matches = {
+  read: [...matching, "connections", "policies"],
+  write: matching,
+  remove: ["bearers", "connections"],
+} as const;
 
 export interface QueueEntry {
   /** How long a message is hidden from others: at least six times its function's timeout, as Lambda asks for. */
@@ -114,6 +121,8 @@ export interface Access {
   readonly write?: readonly Rows[];
   /** Deletes such rows, by their keys, and makes none. */
   readonly remove?: readonly Rows[];
+  /** Writes such rows many at once. DynamoDB's right to that is one to delete them, too, so that few have it of rows that are not derived from others. */
+  readonly batch?: readonly Rows[];
   readonly blobs?: readonly ("read" | "write" | "remove")[];
   readonly send?: readonly QueueName[];
   /** Counts the messages of a queue and of its dead letters. */
@@ -191,6 +200,8 @@ export const functions = {
         "health",
       ],
       write: [...matching, "dependants", "idempotency", "keys", "bearers", "tenants", "subscriptions", "policies"],
+      remove: ["connections"],
+      batch: ["tasks"],
       blobs: ["read", "write", "remove"],
       send: ["dispatch", "timers"],
       depth: ["dispatch"],
@@ -207,6 +218,7 @@ export const functions = {
     may: {
       ...matches,
       read: [...matches.read, "bearers"],
+      write: [...matching, "connections"],
       blobs: ["read", "write"],
       send: ["dispatch", "timers"],
       push: true,
@@ -219,7 +231,7 @@ export const functions = {
     memoryMiB: 512,
     timeoutSeconds: 30,
     reserved: 50,
-    may: { ...matches, read: matching, blobs: ["read"], send: ["dispatch", "timers"], push: true },
+    may: { ...matches, read: [...matching, "connections"], blobs: ["read"], send: ["dispatch", "timers"], push: true },
     knows: ["socketEndpoint"],
   },
   timers: {
@@ -277,7 +289,7 @@ export const functions = {
     reserved: 50,
     may: {
       ...matches,
-      read: [...matches.read, "lists", "dependants", "events", "subscriptions", "projections"],
+      read: [...matches.read, "lists", "dependants", "events", "counters", "subscriptions", "projections"],
       write: [...matching, "dependants", "lists", "events", "counters", "projections", "timers"],
       blobs: ["read", "remove"],
       send: ["dispatch", "timers", "deliver"],
@@ -322,7 +334,7 @@ export const logs = { retention: "1 week", level: "INFO" } as const;
 export const alarms = {
   /** Work on changes lags behind: views, timers and dependants are late by as much. */
   streamAgeSeconds: 120,
-  /** Calls refused for want of concurrency, in five minutes. */
+  /** Calls refused for want of concurrency, in five minutes, in the whole account. */
   throttles: 10,
   /** Calls that ended with an error, in five minutes. */
   errors: 5,

@@ -95,9 +95,10 @@ export async function deploy(kind: RigKind, answer: unknown) {
     counted.lambdaGbSeconds += ((functions[name].memoryMiB / 1024) * ms) / 1000;
   };
   let numbered = 0;
+  let hides = 0;
   const total = (): Units => {
     const { writeUnits, readUnits, storeCalls, queueRequests, busEvents } = rig.meter();
-    return { ...counted, writeUnits, readUnits, storeCalls, queueRequests, busEvents };
+    return { ...counted, writeUnits, readUnits, storeCalls, queueRequests: queueRequests + hides, busEvents };
   };
   const { key } = await Key.create(systemScope(portsOf(), "cost", "cost"), { role: "admin" });
 
@@ -156,6 +157,8 @@ export async function deploy(kind: RigKind, answer: unknown) {
         if (messages.length === 0) return;
         const { messageMs, agentAnswerMs } = assumed;
         ran(name, name === "deliver" ? agentAnswerMs + messageMs : messageMs * messages.length);
+        // `functions/deliver.ts` says that it is still at work.
+        if (name === "deliver") hides++;
         const { failed } = await handlers[name](messages);
         if (failed.length > 0) throw new Error(`${name}: ${errors.join()}`);
         await queue.ack(messages.map(({ receipt }) => receipt));

@@ -1,4 +1,4 @@
-import type { Ports } from "@waggle/core";
+import { type Ports, requestErrors, toProblem } from "@waggle/core";
 import { type Context, invocation } from "./lambda.ts";
 
 /** A request to a function URL: https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html */
@@ -37,6 +37,24 @@ function requestOf(event: UrlEvent, signal: AbortSignal): Request {
   });
 }
 
+/** What no web request can be made of, such as TRACE or a header beyond Latin-1, is the caller's mistake and no error of the function, which raises an alarm. */
+async function answerTo(
+  event: UrlEvent,
+  signal: AbortSignal,
+  requestId: string,
+  app: App,
+  ports: Ports,
+): Promise<Response> {
+  let request: Request;
+  try {
+    request = requestOf(event, signal);
+  } catch (error) {
+    const { status, text } = toProblem(requestErrors.invalid(String(error)), requestId);
+    return new Response(text, { status, headers: { "content-type": "application/problem+json" } });
+  }
+  return await app(request, event.requestContext.http.sourceIp, ports);
+}
+
 /** An app of web requests as the handler of a function URL, its answers streamed. */
 export const streamed = (component: string, app: App) =>
   awslambda.streamifyResponse((event: UrlEvent, out: NodeJS.WritableStream, context: Context) =>
@@ -50,7 +68,7 @@ export const streamed = (component: string, app: App) =>
       };
       out.on("close", leave).on("error", leave);
       try {
-        const answer = await app(requestOf(event, ending.signal), event.requestContext.http.sourceIp, ports);
+        const answer = await answerTo(event, ending.signal, context.awsRequestId, app, ports);
         const head = { statusCode: answer.status, headers: Object.fromEntries(answer.headers) };
         const body = awslambda.HttpResponseStream.from(out, head);
         // The head leaves with the first write, be it of nothing.

@@ -169,3 +169,16 @@ test("a handler that dies after it wrote what may be repeated counts the batch o
   await apply(batch);
   expect((await store.get(sums("t")))?.n).toBe(1);
 });
+
+test("a batch that comes to more than a row or a call takes is applied in parts, each change once", async () => {
+  const large = async (changes: readonly Change[]): Promise<Derived> => {
+    const { once, again } = await derive(changes);
+    const text = "x".repeat(30_000 * changes.length);
+    const position = changes[0]?.position as string;
+    return { once: [...once, { put: { pk: "a#large", sk: position, kind: "large", text } }], again };
+  };
+  const records = Array.from({ length: 20 }, (_, n) => record("a#T#0", `r${n}`, n + 1));
+  await projection(store, large)(records);
+  expect(await seen("a")).toEqual(records.map(nameOf));
+  expect((await store.get(sums("a")))?.n).toBe(20);
+});

@@ -103,7 +103,7 @@ for (const { name, open, lacks, real, receiptsStay } of enginesOf("queue")) {
     test("takes a message back, to be seen again after a delay", async ({ world, expect }) => {
       await world.queue.send([{ body: "a" }]);
       const [first] = await receive(world);
-      await world.queue.retry(first!.receipt, time(10, 3));
+      await world.queue.retry([first!.receipt], time(10, 3));
       await world.advance(time(8, 1));
       expect(await receive(world)).toEqual([]);
       await world.advance(time(3, 3));
@@ -118,7 +118,7 @@ for (const { name, open, lacks, real, receiptsStay } of enginesOf("queue")) {
       for (let n = 1; n <= 5; n++) {
         const [message] = await receive(world);
         expect(message).toMatchObject({ body: "bad", receives: n });
-        await world.queue.retry(message!.receipt, 0);
+        await world.queue.retry([message!.receipt], 0);
       }
       expect(await receive(world)).toEqual([]);
       expect(await world.queue.deadLetters.list({ limit: 10 })).toMatchObject([{ body: "bad", receives: 5 }]);
@@ -138,7 +138,7 @@ for (const { name, open, lacks, real, receiptsStay } of enginesOf("queue")) {
       await world.queue.send([{ body: "delayed", delaySeconds: time(100, 5) }]);
       for (const message of await receive(world)) {
         if (message.body === "acked") await world.queue.ack([message.receipt]);
-        else await world.queue.retry(message.receipt, 0);
+        else await world.queue.retry([message.receipt], 0);
       }
       await world.reopen();
       const found = await receive(world);

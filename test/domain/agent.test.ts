@@ -41,6 +41,16 @@ describe("registration", () => {
     await system.agent("a");
     expect(await code(system.agent("a"))).toBe("agent.exists");
   });
+  test("leaves room in an agent's row for what it is given: metadata beyond 64 KiB is refused, and named", async () => {
+    const metadata = (bytes: number) => `"${"é".repeat((bytes - 2) / 2)}"` as never;
+    const refused = { code: "store.item_too_large", extra: { errors: [{ path: "metadata" }] } };
+    await expect(system.agent("a", { metadata: metadata(64 * 1024 + 2) })).rejects.toMatchObject(refused);
+    const id = await system.agent("a", { metadata: metadata(64 * 1024), maxConcurrency: 1000 });
+    const { admin } = system;
+    await expect(Agent.update(admin, id, { metadata: metadata(390 * 1024) })).rejects.toMatchObject(refused);
+    const task = await system.task("x");
+    expect((await system.lease(id)).task.id).toBe(task.id);
+  });
   test("with onConflict replace keeps the id, gives a new token and fences what the old one held", async () => {
     const id = await system.agent("a");
     const task = await system.task("x");

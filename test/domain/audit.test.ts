@@ -238,7 +238,7 @@ test("a task that is gone, and a message that failed for good, are found", async
   await queues.intake.send([{ body: "x" }]);
   for (let receives = 0; receives < 5; receives++) {
     const [message] = await queues.intake.receive({ max: 1 });
-    await queues.intake.retry(message?.receipt as string, 0);
+    await queues.intake.retry([message?.receipt as string], 0);
   }
   await system.quiet();
   expect((await findings()).map(({ code }) => code).sort()).toEqual(["queue.dead", "task.lost"]);

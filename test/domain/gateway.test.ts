@@ -166,17 +166,20 @@ describe("an agent behind the gateway", () => {
     },
   );
 
-  test("gets a task that is too large for a message without its input, and is told so", async () => {
-    const { token } = await register("a");
-    await open("one", token);
-    await say("one", { op: "hello" });
-    const input = JSON.stringify("x".repeat(200_000)) as JsonText;
-    const id = await submit({ input });
-    const { text } = fleet.sent.at(-1) as { text: string };
-    expect(text.length).toBeLessThan(128 * 1024);
-    expect(JSON.parse(text).assignments[0]).toMatchObject({ inputOmitted: true, task: { id } });
-    expect((await get(id)).input).toBe(input);
-  });
+  test.each([["input"], ["metadata"]])(
+    "gets a task that is too large for a message, be it by its %s, without it, and is told so",
+    async (field) => {
+      const { token } = await register("a");
+      await open("one", token);
+      await say("one", { op: "hello" });
+      const large = JSON.stringify("é".repeat(70_000)) as JsonText;
+      const id = await submit({ [field]: large });
+      const { text } = fleet.sent.at(-1) as { text: string };
+      expect(Buffer.byteLength(text)).toBeLessThan(128 * 1024);
+      expect(JSON.parse(text).assignments[0]).toMatchObject({ inputOmitted: true, task: { id } });
+      expect(await get(id)).toMatchObject({ [field]: large });
+    },
+  );
 
   test.each([["cheapest"], ["sticky"]])(
     "is chosen by the strategy %s though it came free in another process",

@@ -54,6 +54,29 @@ test("a minute later a task whose message was lost is found, and given to whoeve
   expect((await get(id)).status).toBe("assigned");
 });
 
+test("one that was just orphaned is found by the next run, however many are before it in the list that is read", async () => {
+  await agent("one");
+  const id = await task({ delaySeconds: 3600 });
+  const set = { status: "queued", queuedAt: fleet.clock.now() };
+  const { store } = fleet.engine.ports;
+  await store.write({ update: await rowOf("task", id), kind: "task", set });
+  await fleet.quiet();
+  const lists = Array.from({ length: 8 }, (_, shard) => `acme#X#status#${shard}#queued`);
+  const rows = await store.batchGet(lists.map((pk) => ({ pk, sk: id })));
+  const pk = rows.find((row) => row !== undefined)?.pk as string;
+  // Of tasks that are older: more than two runs read.
+  const older = Array.from({ length: 500 }, (_, n) => ({
+    pk,
+    sk: `tsk_${String(n).padStart(22, "0")}`,
+    kind: "index",
+  }));
+  await store.batchWrite(older.map((put) => ({ put })));
+  await fleet.pass(6, 6);
+  expect(await minute()).toMatchObject({ orphaned: 1 });
+  expect((await get(id)).status).toBe("assigned");
+  await store.batchWrite(older.map((row) => ({ delete: row })));
+});
+
 test("a task that waits beside a free agent is given to it", async () => {
   const id = await task();
   await fleet.quiet();

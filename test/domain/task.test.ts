@@ -1,4 +1,4 @@
-import { Agent, createId, EventLog, type JsonText, Task } from "@waggle/core";
+import { Agent, createId, EventLog, type JsonText, Status, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -617,6 +617,24 @@ describe("payloads", () => {
     await Task.complete(system.as(agent), task.id, { fence: assignment.fence, result: input });
     expect(await system.get(task.id)).toMatchObject({ input, result: input, status: "completed" });
   });
+  test("of any names leave lists and counters alone, of that tenant and of all others", async () => {
+    const name = (task: number, n: number) => `${task}-${n}-${"é".repeat(120)}`;
+    const odd = Array.from({ length: 30 }, (_, task) =>
+      Array.from({ length: 64 }, (_, n) => ({ capability: name(task, n) })),
+    );
+    const ids: string[] = [];
+    for (const requires of odd) ids.push((await system.task("odd", { requires })).id);
+    await system.quiet();
+    const listed = await Task.list(system.admin, { limit: 50, type: "odd" });
+    expect(listed.items.map(({ id }) => id).sort()).toEqual(ids.sort());
+    expect((await Status.read(system.admin)).tasks.byStatus.queued).toBe(30);
+    for (const id of ids) await Task.cancel(system.admin, id, {});
+    await system.task("x");
+    await system.quiet();
+    const { tasks, queues } = await Status.read(system.admin);
+    expect(tasks.byStatus).toMatchObject({ queued: 1, cancelled: 30 });
+    expect(queues).toMatchObject([{ capability: "work", waiting: 1 }]);
+  });
   test("leave room for what becomes of the task, or are refused when it is submitted", async () => {
     const text = (bytes: number) => JSON.stringify("x".repeat(bytes - 2)) as JsonText;
     const large = { input: text(64 * 1024), metadata: text(130 * 1024) };
@@ -626,6 +644,9 @@ describe("payloads", () => {
     const first = await run(agent);
     const details = text(64 * 1024);
     await Task.heartbeat(system.as(agent), task.id, { fence: first.fence, details });
+    // Enough of them, and nobody could end the task any more.
+    const more = { fence: first.fence, details: text(64 * 1024 + 1) };
+    expect(await code(Task.heartbeat(system.as(agent), task.id, more))).toBe("store.item_too_large");
     const error = { code: "bad", message: "é".repeat(16_000) };
     await Task.fail(system.as(agent), task.id, Task.Fail.parse({ fence: first.fence, error }));
     await system.quiet();

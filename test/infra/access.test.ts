@@ -98,6 +98,19 @@ test.each(names)("%s may do all that it does", (name) => {
   expect(denied).toEqual([]);
 });
 
+test("tasks are deleted by nobody, for which the right to write many at once would do: the API alone has it, to take batches", () => {
+  const deleting = names.filter((name) =>
+    statements
+      .get(name)
+      ?.some(
+        ({ actions, conditions = [] }) =>
+          actions.some((action) => /:(DeleteItem|BatchWriteItem)$/.test(action)) &&
+          conditions.some(({ values }) => values.includes("*#T#*")),
+      ),
+  );
+  expect(deleting).toEqual(["api"]);
+});
+
 test("what nobody was given is refused: another's rows, another bucket, an agent without the stage's tag", () => {
   const [one, ...more] = statements.get("deliver") as [Statement, ...Statement[]];
   const refused = (call: Call) => ![one, ...more].some((each) => allows(each, call, stage));
@@ -117,7 +130,7 @@ const idle: Partial<Record<FunctionName, { readonly what: readonly string[]; rea
       "read connections",
       "read lists",
       "read shares",
-      "write connections",
+      "remove connections",
       "s3:GetObject",
       "s3:ListBucket",
       "execute-api:ManageConnections",
@@ -129,10 +142,10 @@ const idle: Partial<Record<FunctionName, { readonly what: readonly string[]; rea
 };
 const isIdle = (name: FunctionName, what: string): boolean => idle[name]?.what.includes(what) === true;
 
-const levels = ["read", "write", "remove"] as const;
+const levels = ["read", "write", "remove", "batch"] as const;
 type Level = (typeof levels)[number];
 const actionsOf = (group: Rows, level: Level): readonly string[] =>
-  level === "remove" ? ["DeleteItem"] : rows[group][level];
+  level === "remove" ? ["DeleteItem"] : level === "batch" ? ["BatchWriteItem"] : rows[group][level];
 
 const usedOn = (name: FunctionName, group: Rows): Set<string> =>
   new Set(
@@ -188,8 +201,8 @@ test("who reads and writes which rows is in the table that people read", async (
     "What each function does to the rows of each group, as seen while `scenarios.ts` plays, and what it may do all the same. Made by",
     "`npx vitest run test/infra -u`; a change of it shows in review.",
     "",
-    "| function | reads | writes | deletes | may too |",
-    "|---|---|---|---|---|",
+    "| function | reads | writes | deletes | writes many at once | may too |",
+    "|---|---|---|---|---|---|",
   ];
   for (const name of names) {
     const may: Access = functions[name].may;

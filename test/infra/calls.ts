@@ -72,7 +72,6 @@ function asked(command: string, input: Input): Call[] {
     case "ChangeMessageVisibilityBatchCommand":
       return [{ action: "sqs:ChangeMessageVisibility", resource: queueArn(input.QueueUrl) }];
     case "ReceiveMessageCommand":
-    case "ChangeMessageVisibilityCommand":
     case "GetQueueAttributesCommand":
       return [{ action: `sqs:${command.replace("Command", "")}`, resource: queueArn(input.QueueUrl) }];
     case "PutEventsCommand":

@@ -151,7 +151,8 @@ export async function openCloud(
   const onQueue = (name: QueueName) => async (messages: readonly Message[]) => {
     const { ports, queue } = made[name];
     const { failed } = await queue(messages);
-    for (const { id, receipt } of messages) if (failed.includes(id)) await ports.queues[name].retry(receipt, 1);
+    const again = messages.filter(({ id }) => failed.includes(id)).map(({ receipt }) => receipt);
+    if (again.length > 0) await ports.queues[name].retry(again, 1);
     return { failed };
   };
   const changes: Change[] = [];

@@ -171,6 +171,18 @@ group("nothing is lost", () => {
     });
   });
 
+  test("calls that fail raise an alarm for each function, refused ones for all that share the account's quota", () => {
+    const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm").map(({ inputs }) => inputs);
+    const { metricQueries = [] } = watched.find(({ name }) => name === "waggle-trial-errors") as Inputs;
+    const failing = metricQueries.flatMap(({ metric }) => metric?.dimensions.FunctionName ?? []);
+    expect(failing.sort()).toEqual(entries.map(([name]) => `waggle-trial-${name}`).sort());
+    // More CloudWatch does not add up in one alarm.
+    expect(failing.length).toBeLessThanOrEqual(10);
+    const throttles = watched.find(({ metricName }) => metricName === "Throttles");
+    expect(throttles).toMatchObject({ namespace: "AWS/Lambda", statistic: "Sum" });
+    expect(throttles?.dimensions).toBeUndefined();
+  });
+
   test("every dead letter raises an alarm", () => {
     const watched = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm")
       .filter(({ inputs }) => inputs.metricName === "ApproximateNumberOfMessagesVisible")
@@ -225,6 +237,23 @@ test("a stage whose name promises safeguards it would not have, or is too long, 
     expect(() => app({ stage }), stage).toThrow(/stage/);
   for (const stage of ["production", "trial", "product", "alive"])
     expect(app({ stage })).toMatchObject({ name: "waggle" });
+});
+
+test("the address a deployment prints takes a path behind it, as docs/deploy.md puts one there", () => {
+  expect(trial.outputs.url).toMatch(/^https:\/\/[^/]+\.on\.aws$/);
+});
+
+test("what docs/deploy.md says a small fleet costs adds up, to $5 at most, with as many metrics as the alarms have", () => {
+  const text = readFileSync(join(root, "docs/deploy.md"), "utf8");
+  const [, table = ""] = text.split(/## What it costs|## How it is tested/);
+  const amounts = [...table.matchAll(/\| \**(\d+\.\d\d)\** \|$/gm)].map(([, amount]) => Number(amount));
+  const total = amounts.pop() as number;
+  expect(amounts.length).toBeGreaterThan(10);
+  expect(amounts.reduce((sum, amount) => sum + amount, 0)).toBeCloseTo(total, 5);
+  expect(total).toBeLessThanOrEqual(5);
+  const found = ofType(trial, "aws:cloudwatch/metricAlarm:MetricAlarm");
+  const metrics = found.flatMap(({ inputs }) => inputs.metricQueries?.filter(({ metric }) => metric) ?? [{}]);
+  expect(table).toContain(`| ${metrics.length} metrics in ${found.length} alarms |`);
 });
 
 test("what docs/deploy.md tells EventBridge is JSON, and makes messages that the intake takes", () => {
@@ -400,12 +429,19 @@ group("what functions weigh", () => {
     await promisify(execFile)(process.execPath, ["--input-type=module", "-e", load], { cwd: root });
   });
 
+  const called = async (...args: string[]) => {
+    const command = ["ts.mjs", "test/infra/call.ts", ...args];
+    const { stdout } = await promisify(execFile)(process.execPath, command, { cwd: root, maxBuffer: 2 ** 22 });
+    return JSON.parse(stdout) as { statusCode: number; text: string };
+  };
+
+  test("what is no web request is refused by the API, and does not end its function with an error", async () => {
+    const { statusCode, text } = await called("/v1/tasks", "TRACE");
+    expect([statusCode, JSON.parse(text).code]).toEqual([400, "request.invalid"]);
+  });
+
   test("the API's bundle answers a function URL's call, its text of OpenAPI included", async () => {
-    const { stdout } = await promisify(execFile)(process.execPath, ["ts.mjs", "test/infra/call.ts", "/openapi.json"], {
-      cwd: root,
-      maxBuffer: 2 ** 22,
-    });
-    const { statusCode, text } = JSON.parse(stdout) as { statusCode: number; text: string };
+    const { statusCode, text } = await called("/openapi.json");
     expect(statusCode).toBe(200);
     expect(Object.keys(JSON.parse(text).paths)).toContain("/v1/tasks");
   });

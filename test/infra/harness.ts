@@ -23,7 +23,8 @@ export interface Inputs {
   readonly scalingConfig: { readonly maximumConcurrency: number };
   readonly filterCriteria: { readonly filters: readonly { readonly pattern: string }[] };
   readonly target: { readonly deadLetterConfig: unknown };
-  readonly dimensions: { readonly QueueName: string };
+  readonly dimensions: { readonly QueueName: string; readonly FunctionName: string };
+  readonly metricQueries?: readonly { readonly metric?: Pick<Inputs, "dimensions"> }[];
   readonly tags?: Readonly<Record<string, string>>;
   readonly [other: string]: unknown;
 }

@@ -73,7 +73,7 @@ async function pulls({ cloud, call, submit, register, lease, end, remove }: Tool
   const got = await lease(agent, 3);
   const mine = got.find((each) => each.task.id === first) as Assigned;
   await end("start", mine, agent);
-  await end("heartbeat", mine, agent, { progress: { percent: 5 }, details: large });
+  await end("heartbeat", mine, agent, { progress: { percent: 5 }, details: { page: 1 } });
   const child = await call("POST", "/v1/tasks", { ...plain, parentId: first }, { key: agent.token });
   await end("complete", mine, agent, { result: large, take: 1 });
   for (const each of await lease(agent, 2)) await end("complete", each, agent);
@@ -134,7 +134,7 @@ async function connects({ cloud, call, submit, register, remove, open, say, give
       await say(
         "c1",
         { op: "start", taskId: task.id, fence },
-        { op: "progress", taskId: task.id, fence, details: large },
+        { op: "progress", taskId: task.id, fence, details: { page: 1 } },
         { op: "complete", taskId: task.id, fence, result: large },
       );
     await say("c1", { op: "heartbeat" });

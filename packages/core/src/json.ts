@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import * as z from "zod";
-import { requestErrors } from "./error.ts";
+import { requestErrors, storeErrors } from "./error.ts";
 
 /**
  * The exact text of one JSON value, as the caller wrote it. Payloads (`input`, `result`, `metadata`, `details`) are
@@ -22,6 +22,16 @@ export const jsonLimits = {
 /** Too large to lie in its task's row: it is kept as a blob. A character is at most three bytes, so most texts need no count. */
 export const isLarge = (text: JsonText): boolean =>
   text.length * 3 > jsonLimits.inlineBytes && new TextEncoder().encode(text).length > jsonLimits.inlineBytes;
+
+/**
+ * Of a payload that stays in its row, which has to have room for what comes: one that is full can be changed no more.
+ * @throws `store.item_too_large`
+ */
+export function checkInline(path: string, text: JsonText | undefined): void {
+  if (text === undefined || !isLarge(text)) return;
+  const message = `${path} has at most 64 KiB`;
+  throw storeErrors.itemTooLarge(message, { errors: [{ path, message }] });
+}
 
 /** Tells payloads apart, in the names of blobs. */
 export const digestOf = (text: JsonText): string => createHash("sha256").update(text).digest("hex").slice(0, 32);

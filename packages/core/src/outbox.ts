@@ -1,6 +1,7 @@
 import { emptied } from "./agent/leave.ts";
 import { takeBackAsked } from "./agent/manage.ts";
 import type * as AgentRow from "./agent/row.ts";
+import { countedBy } from "./counters.ts";
 import { hasRoom, orderOf } from "./delivery/order.ts";
 import { isCalled } from "./delivery/schema.ts";
 import { requestErrors } from "./error.ts";
@@ -25,7 +26,6 @@ import {
 } from "./port/index.ts";
 import { clear, expiry } from "./retention/retention.ts";
 import {
-  counterKey,
   eventHeadKey,
   eventPartition,
   eventRowsPerPartition,
@@ -245,8 +245,8 @@ export async function project(ports: Ports, changes: readonly Change[]): Promise
   const once: (Put | Update)[] = [];
   const again: (Put | Delete)[] = [];
   for (const [tenant, batch] of tenants) {
-    const add = Object.fromEntries([...batch.counts].filter(([, by]) => by !== 0));
-    if (Object.keys(add).length > 0) once.push({ update: counterKey(tenant), kind: "counters", add });
+    const counted = await countedBy(ports, tenant, batch.counts);
+    if (counted) once.push(counted);
     if (batch.events.length > 0) await append(ports, tenant, batch, once, again);
     again.push(...batch.lists.values());
   }

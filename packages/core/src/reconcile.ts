@@ -42,14 +42,16 @@ export interface Reconciled {
 }
 
 const graceMs = {
-  queued: 30_000,
+  /** Its message comes within a second as a rule; with the minute between two runs an orphan waits 65 s at most. Looking too early costs a read. */
+  queued: 5_000,
+  unmet: 30_000,
   undelivered: 30_000,
   due: 5_000,
   /** After that its dependencies are looked at now and then only: a task may wait for days, and the read of each would be paid each minute. */
-  unmet: 3_600_000,
+  unmetNow: 3_600_000,
 } as const;
 /** Read for one tenant in one run; the next run goes on from there. */
-const limits = { queued: 200, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
+const limits = { queued: 200, newest: 50, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
 /** A status that no task has, by the count, is looked at now and then only: most tenants are at rest, and it is eight reads. */
 const thoroughMinutes = 30;
 const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
@@ -167,7 +169,13 @@ async function tasks(run: Run): Promise<void> {
         ...(after !== undefined && { after }),
       });
       if (page.last !== undefined) next[name] = page.last;
-      const keys = page.items.map(({ sk }) => taskKey(scope.tenant, sk));
+      const ids = new Set(page.items.map(({ sk }) => sk));
+      // Where more wait than one run reads, the newest are not to be found only when it is their turn: they are who has been orphaned just now.
+      if (status === "queued" && (after ?? page.last) !== undefined) {
+        const newest = await store.query({ pk: partitions[shard] as string, limit: limits.newest, reverse: true });
+        for (const { sk } of newest.items) ids.add(sk);
+      }
+      const keys = [...ids].map((id) => taskKey(scope.tenant, id));
       for (const task of (await getAll(store, keys)) as (Task | undefined)[])
         if (task) await attempt(() => ofTask(run, task, thorough, gates));
     }
@@ -192,8 +200,8 @@ async function ofTask(
     counts.orphaned++;
   } else if (
     task.unmet &&
-    waitsSince(task) < now - graceMs.queued &&
-    (thorough || waitsSince(task) > now - graceMs.unmet)
+    waitsSince(task) < now - graceMs.unmet &&
+    (thorough || waitsSince(task) > now - graceMs.unmetNow)
   ) {
     if (await catchUp(scope, task)) counts.unmet++;
   } else if (task.agentId !== undefined && held.has(task.status) && !directory.members.has(task.agentId)) {

@@ -140,3 +140,48 @@ test("an invocation that fails ends with its last call: nothing goes on when its
   server.closeAllConnections();
   server.close();
 });
+
+test("a batch of new rows whose reply is lost leaves alone what others have made of them meanwhile", async () => {
+  type Row = Record<string, { readonly S: string }>;
+  const rows = new Map<string, Row>();
+  const idOf = (row: Row) => row.sk?.S as string;
+  const calls: string[] = [];
+  const server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (chunk) => (body += chunk));
+    request.on("end", () => {
+      const call = String(request.headers["x-amz-target"]).split(".").at(-1) as string;
+      calls.push(call);
+      const { Item, ConditionExpression = "", RequestItems } = JSON.parse(body);
+      if (call === "BatchWriteItem") {
+        for (const { PutRequest } of RequestItems.t) rows.set(idOf(PutRequest.Item), PutRequest.Item);
+        // Somebody was given the first and has done it, and whoever wrote it has not heard that it is there.
+        rows.set("a", { ...rows.get("a"), status: { S: "completed" } } as Row);
+        rows.delete("c");
+        return request.socket.destroy();
+      }
+      if (ConditionExpression.includes("attribute_not_exists") && rows.has(idOf(Item))) {
+        response.statusCode = 400;
+        return response.end('{"__type":"ConditionalCheckFailedException"}');
+      }
+      rows.set(idOf(Item), Item);
+      response.end("{}");
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  process.env.AWS_ACCESS_KEY_ID ??= "test";
+  process.env.AWS_SECRET_ACCESS_KEY ??= "test";
+  const storeEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const aws = createAws({ ...configFromEnv(env), storeEndpoint }, { retry: { baseMs: 1 } });
+  const puts = ["a", "b", "c"].map((sk) => ({ put: { pk: "p", sk, kind: "task", status: "queued" } }));
+  await aws.ports.store.batchWrite(puts.map(({ put }) => ({ put, if: { exists: false } })));
+  expect([...rows].map(([sk, { status }]) => [sk, status?.S]).sort()).toEqual([
+    ["a", "completed"],
+    ["b", "queued"],
+    ["c", "queued"],
+  ]);
+  expect(calls.sort()).toEqual(["BatchWriteItem", "PutItem", "PutItem", "PutItem"]);
+  await aws.close();
+  server.closeAllConnections();
+  server.close();
+});

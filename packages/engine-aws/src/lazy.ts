@@ -15,7 +15,7 @@ export function lazyQueue(parts: QueueParts): Queue {
     send: async (messages) => (await queue()).send(messages),
     receive: async (options) => (await queue()).receive(options),
     ack: async (receipts) => (await queue()).ack(receipts),
-    retry: async (receipt, delaySeconds) => (await queue()).retry(receipt, delaySeconds),
+    retry: async (receipts, delaySeconds) => (await queue()).retry(receipts, delaySeconds),
     deadLetters: {
       list: async (options) => (await queue()).deadLetters.list(options),
       redrive: async (options) => (await queue()).deadLetters.redrive(options),

@@ -22,7 +22,10 @@ export function poll(
         failures = 0;
         if (messages.length === 0) continue;
         if (stopped) {
-          await Promise.all(messages.map((each) => queue.retry(each.receipt, 0)));
+          await queue.retry(
+            messages.map((each) => each.receipt),
+            0,
+          );
           return;
         }
         const failed = await handler(messages).then(

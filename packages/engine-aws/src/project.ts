@@ -2,6 +2,7 @@ import {
   type Change,
   type Derived,
   type Item,
+  isError,
   itemBytes,
   type RowKey,
   type Store,
@@ -70,13 +71,14 @@ async function applyGroup(
     // Nothing is noted of what nothing comes of, however often and in whatever batches it comes.
     if (once.length + again.length === 0 && (await idle(derive, fresh))) return;
     const bytes = once.reduce((sum, write) => sum + ("put" in write ? itemBytes(write.put) : 0), 0);
-    if (once.length > onceLimit || bytes > onceBytes) {
-      if (fresh.length === 1) {
-        throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes of ${bytes} bytes`);
-      }
+    const halves = async () => {
       const middle = fresh.length >> 1;
       await applyGroup(store, name, group, derive, fresh.slice(0, middle));
-      return await applyGroup(store, name, group, derive, fresh.slice(middle));
+      await applyGroup(store, name, group, derive, fresh.slice(middle));
+    };
+    if (once.length > onceLimit || bytes > onceBytes) {
+      if (fresh.length > 1) return await halves();
+      throw storeErrors.transactionTooLarge(`one change makes ${once.length} writes of ${bytes} bytes`);
     }
     if (again.length > 0) await store.batchWrite(again);
     const highest: Record<string, string> = { ...positions };
@@ -92,7 +94,13 @@ async function applyGroup(
       },
       { put: appliedRow(key, fresh) },
     ];
-    if ((await store.transact([...noted, ...once])).ok) return;
+    try {
+      if ((await store.transact([...noted, ...once])).ok) return;
+    } catch (error) {
+      // An update that counts by hundreds of names is too long a text for DynamoDB.
+      if (isError(error, storeErrors.itemTooLarge) && fresh.length > 1) return await halves();
+      throw error;
+    }
     // Another shard's batch of the same group was quicker: what is derived may depend on what it wrote.
     await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * 2 ** Math.min(tried, 5)));
   }

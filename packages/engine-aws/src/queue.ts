@@ -1,6 +1,5 @@
 import {
   ChangeMessageVisibilityBatchCommand,
-  ChangeMessageVisibilityCommand,
   DeleteMessageBatchCommand,
   GetQueueAttributesCommand,
   ReceiveMessageCommand,
@@ -137,6 +136,13 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
       }),
     );
 
+  const hide = (queueUrl: string, receipts: readonly string[], VisibilityTimeout: number) =>
+    inTens(receipts, async (entries, signal) => {
+      const Entries = entries.map((each) => ({ ...each, VisibilityTimeout }));
+      const command = new ChangeMessageVisibilityBatchCommand({ QueueUrl: queueUrl, Entries });
+      return (await clients.sqs()).send(command, { abortSignal: signal });
+    });
+
   const attributes = async (queueUrl: string) => {
     counts.queueRequests++;
     const command = new GetQueueAttributesCommand({ QueueUrl: queueUrl, AttributeNames: ["All"] });
@@ -179,20 +185,9 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
       check();
       await remove(url, receipts);
     },
-    async retry(receipt, delaySeconds) {
+    async retry(receipts, delaySeconds) {
       check();
-      counts.queueRequests++;
-      const command = new ChangeMessageVisibilityCommand({
-        QueueUrl: url,
-        ReceiptHandle: receipt,
-        VisibilityTimeout: Math.ceil(delaySeconds),
-      });
-      await caller
-        .call("queue", async ({ signal }) => (await clients.sqs()).send(command, { abortSignal: signal }))
-        .catch((error: unknown) => {
-          // A void receipt: the message is somebody else's by now.
-          if (!/ReceiptHandle|MessageNotInflight|InvalidParameterValue/.test((error as Error).name)) throw error;
-        });
+      await hide(url, receipts, Math.ceil(delaySeconds));
     },
     deadLetters: {
       async list({ limit }) {
@@ -203,13 +198,10 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
           found.push(...messages.map((each) => ({ ...toMessage(each), receives })));
         }
         // All are looked at before the first is given back: SQS gives any, and so would give the same again.
-        await inTens(
+        await hide(
+          deadLetters,
           found.map((each) => each.receipt),
-          async (entries, signal) => {
-            const Entries = entries.map((each) => ({ ...each, VisibilityTimeout: 0 }));
-            const command = new ChangeMessageVisibilityBatchCommand({ QueueUrl: deadLetters, Entries });
-            return (await clients.sqs()).send(command, { abortSignal: signal });
-          },
+          0,
         );
         return found;
       },

@@ -189,20 +189,25 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
 
     /**
      * The same for calls that take a part of what they are given.
-     * @param attempt answers what was left, to be given again
+     * @param attempt answers what was left, to be given again; `unsure`: an earlier try of it may have taken effect
      */
     async callRest<T>(
       service: Service,
       all: readonly T[],
-      attempt: (rest: readonly T[], signal: AbortSignal) => Promise<{ rest: readonly T[]; cause?: unknown }>,
+      attempt: (
+        rest: readonly T[],
+        signal: AbortSignal,
+        unsure: boolean,
+      ) => Promise<{ rest: readonly T[]; cause?: unknown }>,
     ): Promise<void> {
       const run = begin(service, policy.attemptMs);
+      let unsure = false;
       for (let rest = all; rest.length > 0; ) {
         const signal = run.signal();
         let failure: unknown;
         let verdict: Verdict = "throttled";
         try {
-          const after = await attempt(rest, signal);
+          const after = await attempt(rest, signal, unsure);
           if (after.rest.length < rest.length) run.progress();
           rest = after.rest;
           failure = after.cause ?? new Error(`${rest.length} entries were not taken`);
@@ -210,6 +215,7 @@ export function createCaller(policy: RetryPolicy, check: () => void) {
           if (isError(error)) throw error;
           failure = error;
           verdict = judge(error);
+          unsure ||= verdict === "unsure";
         }
         if (rest.length > 0) await run.backOff(failure, verdict);
       }

@@ -59,6 +59,9 @@ const parallelBatches = 8;
 const keyOf = (write: Write): RowKey =>
   "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
 const attributeKey = ({ pk, sk }: RowKey): Attributes => ({ pk: { S: pk }, sk: { S: sk } });
+const isFresh = (write: Put | Delete): write is Put => "put" in write && write.if !== undefined;
+const batchRequest = (write: Put | Delete): WriteRequest =>
+  "put" in write ? { PutRequest: { Item: toRow(write.put) } } : { DeleteRequest: { Key: attributeKey(write.delete) } };
 const refusalFrom = ({ code, winner }: Refusal): Refusal => (winner === undefined ? { code } : { code, winner });
 const idOf = ({ pk, sk }: RowKey): string => `${pk}\0${sk}`;
 const byBytes = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b));
@@ -294,24 +297,27 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function batch(writes: readonly (Put | Delete)[]): Promise<void> {
-    const last = new Map<string, WriteRequest>();
+    const last = new Map<string, Put | Delete>();
     for (const write of writes) {
       const key = keyOf(write);
       checkKey(key);
       if ("put" in write) checkSize(write.put);
       // One call takes a row once: of two writes the later one counts.
-      last.set(
-        idOf(key),
-        "put" in write ? { PutRequest: { Item: toRow(write.put) } } : { DeleteRequest: { Key: attributeKey(key) } },
-      );
+      last.set(idOf(key), write);
     }
-    const requests = [...last.values()];
-    const calls = Array.from({ length: Math.ceil(requests.length / batchWrites) }, (_, i) =>
-      requests.slice(i * batchWrites, (i + 1) * batchWrites),
+    const all = [...last.values()];
+    const calls = Array.from({ length: Math.ceil(all.length / batchWrites) }, (_, i) =>
+      all.slice(i * batchWrites, (i + 1) * batchWrites),
     );
     const lane = async () => {
       for (let own = calls.shift(); own !== undefined; own = calls.shift()) {
-        await caller.callRest("store", own, async (rest, signal) => {
+        const fresh = own.filter(isFresh);
+        await caller.callRest("store", own.map(batchRequest), async (rest, signal, unsure) => {
+          // They may be there, and others have gone on from them: a batch knows no conditions, and would go over it.
+          if (unsure && fresh.length === own.length) {
+            await Promise.all(fresh.map(put));
+            return { rest: [] };
+          }
           const command = new BatchWriteItemCommand({ ...reported, RequestItems: { [table]: [...rest] } });
           const { UnprocessedItems, ConsumedCapacity } = await clients.dynamo().send(command, { abortSignal: signal });
           const left = UnprocessedItems?.[table] ?? [];

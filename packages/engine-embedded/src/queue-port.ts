@@ -87,12 +87,13 @@ export function createQueue(queue: QueueState, { journal: journalOf, clock, coun
         if (held !== undefined) ack(queue, held);
       }
     },
-    async retry(receipt, delaySeconds) {
+    async retry(receipts, delaySeconds) {
       journalOf().check();
-      counts.queueRequests++;
-      const held = delivered(queue, receipt);
-      if (held === undefined) return;
-      retry(queue, held, delaySeconds);
+      counts.queueRequests += Math.ceil(receipts.length / 10);
+      for (const receipt of receipts) {
+        const held = delivered(queue, receipt);
+        if (held !== undefined) retry(queue, held, delaySeconds);
+      }
       deliver(queue);
     },
     deadLetters: {

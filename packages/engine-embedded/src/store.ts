@@ -187,7 +187,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       const each = prepared[i] as Prepared;
       meterWrite(each, 1);
       // A row named twice: the second write starts from what the first one left.
-      apply(i > 0 && each.entry === undefined ? prepare(writes[i] as Write) : each);
+      const now = i > 0 && each.entry === undefined ? prepare(writes[i] as Write) : each;
+      if (now.holds) apply(now);
     }
   }
 

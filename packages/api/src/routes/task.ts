@@ -187,7 +187,7 @@ export const taskRoutes: readonly Route[] = [
     id: "heartbeatTask",
     tag: "Tasks",
     summary: "Report progress of an attempt",
-    description: "`details` are handed to the next attempt, if there is one.",
+    description: "`details`, 64 KiB at most, are handed to the next attempt, if there is one.",
     roles: agentOnly,
     params,
     body: Task.Heartbeat,

@@ -95,7 +95,7 @@ const bytesOf = (text: string) => new TextEncoder().encode(text).length;
 
 /**
  * What an agent is told, as the text of messages that each fit through API Gateway. A task too large for one comes without
- * its input and says so by `inputOmitted`: the agent gets it by `GET /v1/tasks/{id}`.
+ * its input, and whatever else of it may be large, and says so by `inputOmitted`: the agent gets the task by `GET /v1/tasks/{id}`.
  */
 export function frames(message: AgentMessage): string[] {
   if (!("assign" in message)) return [JSON.stringify({ op: "command", ...message })];
@@ -106,8 +106,8 @@ export function frames(message: AgentMessage): string[] {
   for (const assignment of message.assign) {
     let text = assignmentJson(assignment);
     if (bytesOf(text) > gatewayBytes - 64) {
-      const { input: _, ...task } = assignment.task;
-      text = assignmentJson({ ...assignment, task, inputOmitted: true });
+      const { input: _, metadata: __, details: ___, ...task } = assignment.task;
+      text = assignmentJson({ ...assignment, task: { ...task, labels: [] }, inputOmitted: true });
     }
     const size = bytesOf(text) + 1;
     if (group.length > 0 && bytes + size > gatewayBytes - 64) {

@@ -3,6 +3,7 @@ import { type Delivery, isCalled } from "../delivery/schema.ts";
 import { newWebhookSecret, seal } from "../delivery/secret.ts";
 import { requestErrors } from "../error.ts";
 import { createId } from "../id.ts";
+import { checkInline } from "../json.ts";
 import { type Directory, openFor, openKnown, setConnection } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import { offersMore, offerWrite, yieldTo } from "../match/shared.ts";
@@ -87,9 +88,10 @@ export interface Registered {
 /**
  * Makes an agent and its token, which is shown here and never again, as is the secret of a webhook.
  * With `onConflict: "replace"` a taken name keeps its id: the old token is void, and what it held is given to others.
- * @throws `agent.exists`, `request.invalid`
+ * @throws `agent.exists`, `request.invalid`, `store.item_too_large`
  */
 export async function register(scope: Scope, input: Register): Promise<Registered> {
+  checkInline("metadata", input.metadata);
   const { settings: delivery, ...secret } = await prepare(scope, input.delivery);
   for (let attempt = 0; attempt < tries; attempt++) {
     const token = newSecret("wga");
@@ -258,9 +260,10 @@ export async function list(
  * Changes what the agent offers, or how work reaches it; work it has begun goes on. What was assigned and not begun is given back when
  * it is reached in another way from now on. One that asked for work and is called from now on gives back all it holds: whether
  * the process that began it is alive nobody hears any more.
- * @throws `agent.stopped`, `request.invalid`, and `auth.forbidden` to an agent that would have others called
+ * @throws `agent.stopped`, `request.invalid`, `store.item_too_large`, and `auth.forbidden` to an agent that would have others called
  */
 export async function update(scope: Scope, id: string, patch: Patch): Promise<Omit<Registered, "token">> {
+  checkInline("metadata", patch.metadata);
   const { delivery: wanted, ...offer } = patch;
   if (wanted && scope.actor.role === "agent")
     throw requestErrors.forbidden("how work is delivered to an agent is for operators to change");

@@ -1,4 +1,5 @@
 import type { Row as AgentRow } from "../agent/row.ts";
+import { mayLack } from "../counters.ts";
 import type { Row as Gate } from "../match/gate.ts";
 import { getAll } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
@@ -180,7 +181,7 @@ const isSum = (name: string, begins: number): boolean =>
 
 const readCounters = each((pass, { tenant, counts, mark, begins }, row) => {
   for (const name of new Set([...Object.keys(row), ...counts.keys()])) {
-    if (!isSum(name, begins)) continue;
+    if (!isSum(name, begins) || mayLack(row, name)) continue;
     const says = (row[name] as number | undefined) ?? 0;
     const is = counts.get(name) ?? 0;
     if (says !== is) report(pass, "count.wrong", row, tenant, `counts ${says} ${name}; there are ${is}`, [row, mark]);

@@ -109,7 +109,9 @@ export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<rea
       return { member, tasks: [] };
     }),
   );
-  await scope.ports.store.batchWrite(stored.flatMap(({ tasks }) => tasks.map((put) => ({ put }))));
+  await scope.ports.store.batchWrite(
+    stored.flatMap(({ tasks }) => tasks.map((put) => ({ put, if: { exists: false } }))),
+  );
   for (const { member, tasks } of stored) await push(scope, member, tasks);
   return left;
 }

@@ -32,8 +32,8 @@ export interface Queue {
   receive(options: { max: number; waitSeconds?: number; visibilitySeconds?: number }): Promise<readonly Message[]>;
   /** Done with these; a void receipt is ignored. */
   ack(receipts: readonly string[]): Promise<void>;
-  /** Gives a message back, to be seen again after the delay. */
-  retry(receipt: string, delaySeconds: number): Promise<void>;
+  /** Gives messages back, to be seen again after the delay: soon, or as long as they are still worked on. A void receipt is ignored. */
+  retry(receipts: readonly string[], delaySeconds: number): Promise<void>;
   readonly deadLetters: {
     list(options: { limit: number }): Promise<readonly Message[]>;
     /** Moves up to `limit` dead letters back into the queue, received 0 times; says how many. */

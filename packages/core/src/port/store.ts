@@ -137,7 +137,11 @@ export interface Store {
   write(write: Write): Promise<WriteResult>;
   /** All or none, 1–100 writes, each to a row of its own. One by itself is a plain write, at half the price. */
   transact(writes: readonly Write[]): Promise<TransactResult>;
-  /** Unconditional puts and deletes, any number, in no order, not atomic: for rows that are derived from others. */
+  /**
+   * Puts and deletes, any number, in no order, not atomic: for rows that are derived from others, without a condition; and for
+   * new ones under keys of their own, `if: {exists: false}`. On AWS that is looked at only when a reply was lost and the call comes
+   * again: others may have gone on from what the first had written.
+   */
   batchWrite(writes: readonly (Put | Delete)[]): Promise<void>;
   /**
    * Resolves when rows made by projections (`ChangeFeed.project`) show every write decided so far. On AWS, where they

@@ -257,7 +257,7 @@ async function storeEach(
   const { store } = scope.ports;
   const write = (some: readonly Row[]): Promise<void> => {
     if (store.generation() !== begun) throw takenBack();
-    return store.batchWrite(some.map((row) => ({ put: row })));
+    return store.batchWrite(some.map((row) => ({ put: row, if: { exists: false } })));
   };
   await write(rows.filter((row) => row.status !== "queued"));
   const queued = rows.filter((row) => row.status === "queued");

@@ -1,7 +1,7 @@
 import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
-import { digestOf, isLarge, type JsonText } from "../json.ts";
+import { checkInline, digestOf, isLarge, type JsonText } from "../json.ts";
 import { readTask, toAssignment } from "../match/assignment.ts";
 import { fractionOf } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
@@ -52,12 +52,16 @@ export async function start(scope: Scope, id: string, input: z.output<typeof sch
   return toInfo(row);
 }
 
-/** A sign of life of one attempt, with what it has to say; answers what the agent is to do. */
+/**
+ * A sign of life of one attempt, with what it has to say; answers what the agent is to do.
+ * @throws `store.item_too_large` for details of more than 64 KiB
+ */
 export async function heartbeat(
   scope: Scope,
   id: string,
   input: z.output<typeof schema.Heartbeat>,
 ): Promise<Agent.Commands> {
+  checkInline("details", input.details);
   await change(scope, id, (row, now) => {
     mine(scope, row, input.fence);
     const changes: Decision["changes"] = {};

@@ -255,7 +255,7 @@ export const Assignment = z.object({
   task: Info,
   fence: z.number(),
   expiresAt: time,
-  /** The input is too large for a message of this connection: get the task to have it. */
+  /** The task is too large for a message of this connection: get it to have its input, metadata, details and labels. */
   inputOmitted: z.boolean().optional(),
 });
 export type Assignment = z.output<typeof Assignment>;

@@ -16,7 +16,7 @@ export interface TaskContext {
   /** What the previous attempt last saved with `progress(…, details)`. */
   readonly details: unknown;
   readonly log: Log;
-  /** Tells how far it is; `details` are kept for the next attempt. Calls of one turn are sent as one, the newest wins. */
+  /** Tells how far it is; `details` are kept for the next attempt, at most 64 KiB. Calls of one turn are sent as one, the newest wins. */
   progress(progress?: Progress, details?: unknown): void;
   /** A sign of life of this attempt, for tasks with `timeouts.heartbeatSeconds`. */
   heartbeat(): void;
