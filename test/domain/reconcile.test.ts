@@ -408,6 +408,7 @@ test("a called agent that is lost, and whose timer was lost too, is tried anew; 
   await Task.start(scope, accepted, { fence: (await get(accepted)).fence });
   // As if it were called, and no timer had come of its loss.
   const { store } = fleet.engine.ports;
+  await store.write({ update: await rowOf("task", accepted), kind: "task", set: { silenceSeconds: 60 } });
   const delivery = { type: "queue", queueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/work" };
   const set = { delivery, state: "lost", probeAt: fleet.clock.now() - 10_000 };
   await store.write({ update: key, kind: "agent", set, remove: ["expiresAt"] });
