@@ -60,12 +60,32 @@ test("what a caller made anew under the id of a task that was deleted keeps its 
   // Gone, and there again, before anybody looks.
   const ended = await store.get(key);
   await batchWrite([{ delete: key }]);
+  system.clock.advance(1000);
+  // The new input is put while what is gone is cleared up, and the new task is stored after that.
+  const { blobs } = system.ports;
+  const own = { ...blobs };
+  let isPut = () => {};
+  const put = new Promise<void>((resolve) => (isPut = resolve));
+  let isCleared = () => {};
+  const cleared = new Promise<void>((resolve) => (isCleared = resolve));
+  Object.assign(blobs, {
+    async put(...kept: Parameters<typeof blobs.put>) {
+      await own.put(...kept);
+      isPut();
+      await cleared;
+    },
+    async delete(gone: string) {
+      await put;
+      await own.delete(gone);
+      isCleared();
+    },
+  });
   const again = Task.create(system.admin, Task.Create.parse({ id, type: "greet", input }));
   expect((await again).task.id).toBe(first.id);
   await system.quiet();
   expect(ended?.inputBlob).toBeDefined();
   // The log tells of both as of one.
-  system.damaged.add("event.order");
+  system.damaged.add("event.order").add("event.unlisted");
   expect(await system.get(id)).toMatchObject({ status: "queued", input });
 });
 

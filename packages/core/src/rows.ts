@@ -16,6 +16,16 @@ export const taskKey = (tenant: string, id: string): RowKey => ({
   sk: id,
 });
 
+/**
+ * Where a large payload of a task is kept as a blob. Named by the task's time, too: an id that its caller chose may come again after its
+ * task was deleted, and what that one left be cleared up when the new payload is there already.
+ */
+export const payloadKey = (
+  tenant: string,
+  { id, createdAt }: { id: string; createdAt: number },
+  name: string,
+): string => `${tenant}/${id}/${createdAt.toString(36)}-${name}`;
+
 export const agentPartition = (tenant: string, shard: number) => `${tenant}#A#${shard}`;
 export const agentKey = (tenant: string, id: string): RowKey => ({
   pk: agentPartition(tenant, shardOf(id, agentShards)),

@@ -5,7 +5,7 @@ import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/directory.ts";
 import { laneOf } from "../match/requirement.ts";
 import { itemBytes, storeLimits } from "../port/index.ts";
-import { taskKey } from "../rows.ts";
+import { payloadKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { defaultCancelGraceSeconds, defaultRetry, limits } from "./defaults.ts";
 import { dependencyNotFound, parentNotFound, tooDeep } from "./error.ts";
@@ -69,8 +69,8 @@ export async function build(
   };
   if (blob) {
     // An id the caller chose may come again with another input, which must not take the place of the first.
-    const part = input.id === undefined ? "input" : `input-${digestOf(input.input as JsonText)}`;
-    row.inputBlob = `${scope.tenant}/${id}/${part}`;
+    const name = input.id === undefined ? "input" : `input-${digestOf(input.input as JsonText)}`;
+    row.inputBlob = payloadKey(scope.tenant, { id, createdAt: stored?.createdAt ?? now }, name);
     row.inputBytes = payloadBytes(input.input);
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;

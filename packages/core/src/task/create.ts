@@ -66,6 +66,7 @@ export async function create(
         room?.taken();
         return { task: infoOf(row, input), replayed: false };
       }
+      await dropInput(scope, row);
       const taken = await madeBefore(scope, input, at);
       if (taken) return taken;
       // The same key was used meanwhile: what it made is the answer.
@@ -73,6 +74,12 @@ export async function create(
       room?.release();
     }
   }
+}
+
+/** Another call stored the task first, with an input of its own. */
+async function dropInput(scope: Scope, { id, inputBlob }: Row): Promise<void> {
+  const stored = inputBlob === undefined ? undefined : await readTask(scope, id);
+  if (stored && stored.inputBlob !== inputBlob) await scope.ports.blobs.delete(inputBlob as string);
 }
 
 /** The task that has the id the caller chose, as it stands, if it was asked for in the same words. */

@@ -4,6 +4,7 @@ import type * as Agent from "../agent/schema.ts";
 import { checkInline, digestOf, isLarge, type JsonText } from "../json.ts";
 import { readTask, toAssignment } from "../match/assignment.ts";
 import { fractionOf } from "../port/index.ts";
+import { payloadKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Changed, change, completeUnread, type Decision, failed, goOn, released } from "./change.ts";
 import { leaseLost, missing } from "./error.ts";
@@ -115,7 +116,7 @@ async function keepLarge(
   if (result === undefined || !isLarge(result)) return undefined;
   const row = await readTask(scope, id);
   if (!row) throw missing(id);
-  const key = `${scope.tenant}/${id}/result-${fence}-${digestOf(result)}`;
+  const key = payloadKey(scope.tenant, row, `result-${fence}-${digestOf(result)}`);
   if (recorded(scope, row, fence)) return row.resultBlob === key ? key : undefined;
   mine(scope, row, fence);
   await scope.ports.blobs.put(key, new TextEncoder().encode(result));

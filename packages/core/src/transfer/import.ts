@@ -3,7 +3,7 @@ import { deadlineOf as agentDeadlineOf } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { WaggleError } from "../error.ts";
 import { requestErrors } from "../error.ts";
-import { isLarge, type JsonText } from "../json.ts";
+import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { readBlob, readTask } from "../match/assignment.ts";
 import { openKnown } from "../match/directory.ts";
 import { serveAgent, serveGate } from "../match/dispatch.ts";
@@ -13,7 +13,7 @@ import { offerWrite } from "../match/shared.ts";
 import type { Item, RowKey, Write } from "../port/index.ts";
 import { tryParse } from "../problem.ts";
 import { keptUntil } from "../retention/retention.ts";
-import { agentKey, agentNameKey, gateKey, gateListKey, keyListPartition, taskKey } from "../rows.ts";
+import { agentKey, agentNameKey, gateKey, gateListKey, keyListPartition, payloadKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { bearerRow } from "../secret.ts";
 import { released } from "../task/change.ts";
@@ -302,7 +302,7 @@ async function taskRow(
   for (const field of ["input", "result"] as const) {
     const text = payloads[field];
     if (text === undefined || !isLarge(text)) continue;
-    const key = blobKey(scope, record.id, field, text);
+    const key = payloadKey(scope.tenant, record, `${field}-${digestOf(text)}`);
     const bytes = new TextEncoder().encode(text);
     await scope.ports.blobs.put(key, bytes);
     delete row[field];
@@ -335,9 +335,6 @@ async function taskRow(
     { at: now, reason: note as string },
   ).next;
 }
-
-const blobKey = (scope: Scope, id: string, field: "input" | "result", text: JsonText): string =>
-  `${scope.tenant}/${id}/${field}-${sha256(text).slice(0, 32)}`;
 
 async function compareTasks(scope: Scope, record: TaskRecord, now: TaskRow): Promise<Result> {
   const other = askedFields.find((name) => canonical(record[name]) !== canonical(now[name]));
