@@ -1,5 +1,6 @@
 import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.ts";
 import { code, diesAfter, mode, openSystem, type System } from "../support/system.ts";
 
 let system: System;
@@ -507,9 +508,18 @@ describe("waiting tasks are taken", () => {
       return tasks;
     });
     await system.quiet();
-    await system.pass(1.99);
+    // Where several processes share the store, the clock in hand ends waits below 250 ms at once.
+    const almost = system.ports.shared ? 1.75 : 1.99;
+    await system.pass(almost);
     expect(over).toBe(false);
-    await system.pass(0.02);
+    await system.pass(2.01 - almost);
+    const passed = async () => {
+      await system.pass(1);
+      return over;
+    };
+    // Where the store is asked over the network, the wait begins some time after the call.
+    if (system.ports.shared) await eventually("the wait is over", passed);
+    expect(over).toBe(true);
     expect(await waiting).toEqual([]);
   });
 
@@ -729,7 +739,9 @@ describe("a connection", () => {
     await Task.start(system.as(id), begun.id, { fence: 1 });
     await first.disconnect();
     const second = await connect(id, { name: "two" });
-    expect(second.tasks().sort()).toEqual([begun.id, fresh.id].sort());
+    // A push may come twice where several processes push.
+    const pushed = system.ports.shared ? [...new Set(second.tasks())] : second.tasks();
+    expect(pushed.sort()).toEqual([begun.id, fresh.id].sort());
     expect(await system.get(begun.id)).toMatchObject({ attempt: 2, fence: 2 });
     expect(await system.get(fresh.id)).toMatchObject({ attempt: 1, fence: 1 });
   });
@@ -872,7 +884,7 @@ describe("a server that was away", () => {
 });
 
 describe("signatures people make up as they go", () => {
-  test("do not hide the tasks that wait under them, however many there are", async () => {
+  test("do not hide the tasks that wait under them, however many there are", { timeout: 600_000 }, async () => {
     const many = 5000;
     for (let i = 0; i < many; i += 100) {
       const tasks = Array.from({ length: 100 }, (_, j) => ({ type: "x", requires: [{ capability: `c${i + j}` }] }));

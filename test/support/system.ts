@@ -182,7 +182,7 @@ async function systemOn(base: Base, clock: ReturnType<typeof manualClock>): Prom
       for (let left = seconds; left > 1e-9; ) {
         const idle = base.real ? Math.floor((clock.next() - clock.now()) / 1000 / stepSeconds) : 0;
         const step = Math.min(left, Math.max(1, idle) * stepSeconds);
-        clock.advance(step * 1000);
+        clock.advance(Math.round(step * 1000));
         left -= step;
         await system.quiet();
       }
