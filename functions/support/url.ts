@@ -1,4 +1,4 @@
-import { type Ports, requestErrors, toProblem } from "@waggle/core";
+import { type Ports, problemType, requestErrors, toProblem } from "@waggle/core";
 import { type Context, invocation } from "./lambda.ts";
 
 /** A request to a function URL: https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html */
@@ -50,7 +50,7 @@ async function answerTo(
     request = requestOf(event, signal);
   } catch (error) {
     const { status, text } = toProblem(requestErrors.invalid(String(error)), requestId);
-    return new Response(text, { status, headers: { "content-type": "application/problem+json" } });
+    return new Response(text, { status, headers: { "content-type": problemType } });
   }
   return await app(request, event.requestContext.http.sourceIp, ports);
 }

@@ -1,6 +1,5 @@
 import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { eventually } from "../support/eventually.ts";
 import { code, diesAfter, mode, openSystem, type System } from "../support/system.ts";
 
 let system: System;
@@ -513,12 +512,6 @@ describe("waiting tasks are taken", () => {
     await system.pass(almost);
     expect(over).toBe(false);
     await system.pass(2.01 - almost);
-    const passed = async () => {
-      await system.pass(1);
-      return over;
-    };
-    // Where the store is asked over the network, the wait begins some time after the call.
-    if (system.ports.shared) await eventually("the wait is over", passed);
     expect(over).toBe(true);
     expect(await waiting).toEqual([]);
   });

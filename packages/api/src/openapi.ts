@@ -8,6 +8,7 @@ import {
   jsonLimits,
   Key,
   Limit,
+  problemType,
   requestErrors,
   ServerFrame,
   storeErrors,
@@ -170,7 +171,7 @@ function operation(route: Route, names: ReadonlyMap<z.ZodType, string>): Json {
       description: kinds.map(({ code, title }) => `\`${code}\`: ${title}`).join("  \n"),
       headers: { ...answerHeaders, ...(status === 429 || status === 503 ? retryHeader : {}) },
       content: {
-        "application/problem+json": {
+        [problemType]: {
           schema: {
             allOf: [{ $ref: ref("Problem") }],
             properties: { code: { enum: kinds.map(({ code }) => code) } },

@@ -8,7 +8,7 @@ import { requestErrors } from "./error.ts";
 import type { Entry } from "./event/log.ts";
 import { eventChannel } from "./event/log.ts";
 import { subscribed } from "./event/subscription.ts";
-import { cacheOf, open } from "./match/directory.ts";
+import { openKnown } from "./match/directory.ts";
 import { serveAgent, serveCalled, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
 import { policyOf } from "./policy.ts";
@@ -135,10 +135,7 @@ function followAgent(ports: Ports, { todo, freed }: Work, old: AgentRow.Row | un
   if (next.state === "stopped" && old?.state !== "stopped") todo.removed.set(name, () => failBound(scope, id));
   if (old && !isCalled(old) && isCalled(next)) todo.asked.set(next, () => takeBackAsked(scope, old, next));
   if (!isEmpty(next)) todo.emptied.delete(name);
-  else
-    todo.emptied.set(name, async () =>
-      emptied(scope, ports.shared ? cacheOf(ports, tenant) : await open(ports, tenant), id),
-    );
+  else todo.emptied.set(name, async () => emptied(scope, await openKnown(ports, tenant), id));
   if (ports.shared) noteFreed(freed, old, next);
 }
 

@@ -5,6 +5,7 @@ import {
   isError,
   Key,
   type Ports,
+  problemType,
   requestErrors,
   type Scope,
   toProblem,
@@ -51,7 +52,7 @@ export function socketHandler(ports: Ports, onError: OnError = toLog): (event: S
     } catch (thrown) {
       if (!isError(thrown)) onError("socket", thrown);
       const { status, text } = toProblem(thrown, requestId);
-      return { statusCode: status, headers: { "content-type": "application/problem+json" }, body: text };
+      return { statusCode: status, headers: { "content-type": problemType }, body: text };
     }
   };
 }
