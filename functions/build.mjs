@@ -131,6 +131,8 @@ async function buildFunctions(out = join(root, "dist/functions")) {
       chunkNames: "rare/[name]-[hash]",
       plugins: [slim(openApi)],
     });
+    // What is said here is of something that will not run as it was written.
+    if (own.warnings.length + more.warnings.length > 0) throw new Error(`${name} was built with warnings: see above`);
     const { startBytes, allBytes } = sizes(own.metafile, entry);
     found[name] = { startBytes, allBytes: allBytes + sizes(more.metafile, "").allBytes };
   }

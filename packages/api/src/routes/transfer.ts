@@ -1,7 +1,6 @@
 import { TransferRequest, toProblem } from "@waggle/core";
 import { ExportAnswer, ImportAnswer } from "../answers.ts";
 import { admins, json, type Route, route } from "../route.ts";
-import { declared } from "./common.ts";
 
 export const transferRoutes: readonly Route[] = [
   route({
@@ -34,7 +33,7 @@ export const transferRoutes: readonly Route[] = [
     roles: admins,
     body: TransferRequest.Import,
     responses: { 200: { description: "What became of each record, in order", schema: ImportAnswer } },
-    errors: [declared("transfer.newer_format")],
+    errors: [TransferRequest.newerFormat],
     async handler({ scope, body }) {
       const { Transfer } = await import("@waggle/core/transfer");
       const results = await Transfer.take(scope, body);

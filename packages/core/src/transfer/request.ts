@@ -1,5 +1,6 @@
 import * as z from "zod";
-import "./error.ts";
+
+export { newerFormat } from "./error.ts";
 
 /*
  * What the API has to know of a transfer before there is one. The rest is loaded by whoever moves something
