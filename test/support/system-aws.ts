@@ -165,7 +165,8 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
             const depths = await Promise.all(Object.values(queues).map((each) => each.depth()));
             return depths.every(({ waiting, inFlight }) => waiting + inFlight === 0);
           },
-          { seconds: 60, everyMs: 15 },
+          // Thousands of messages take a while; whoever waits for ever is stopped by the time its test has.
+          { seconds: 300, everyMs: 15 },
         );
         await through(reached.keys());
         await through(views);

@@ -62,10 +62,14 @@ export interface Base {
 
 type OpenBase = (options: { clock: ReturnType<typeof manualClock>; outbound?: Outbound | undefined }) => Promise<Base>;
 
-/** How systems are opened; `shared`: as if other processes wrote to the same store; `brief`: what takes long there is left out. */
-export const mode: { shared: boolean; brief: boolean; open: OpenBase } = {
+/**
+ * How systems are opened; `shared`: as if other processes wrote to the same store; `brief`: what takes long there is left out;
+ * `repeats`: messages come more than once, and with them the calls they order.
+ */
+export const mode: { shared: boolean; brief: boolean; repeats: boolean; open: OpenBase } = {
   shared: false,
   brief: false,
+  repeats: false,
   open: openEmbeddedBase,
 };
 

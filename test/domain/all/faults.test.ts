@@ -1,10 +1,12 @@
 import { createFaults } from "../../contract/faults.ts";
+import { mode } from "../../support/system.ts";
 import { onAws } from "../../support/system-aws.ts";
 
 /** Plays the same faults again as far as calls come in the same order. */
 const seed = Number(process.env.WAGGLE_FAULT_SEED ?? 1);
 const rates = { throttle: 4, failure: 4, lostReply: 5, conflict: 4, partial: 25, reorder: 50, duplicate: 20 };
 
+mode.repeats = true;
 await onAws({
   suites: [
     () => import("../task.test.ts"),
