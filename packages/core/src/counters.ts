@@ -22,8 +22,8 @@ export const family = (counts: Record<string, number>, prefix: string): Record<s
     ),
   );
 
-/** By names that callers choose: capabilities that tasks ask for, roles of agents. */
-const isNamed = (name: string): boolean => name.startsWith("depth.") || name.startsWith("roles.");
+/** By names that callers choose: the capabilities that tasks ask for. */
+const isNamed = (name: string): boolean => name.startsWith("depth.");
 /** What the row may come to by such names: some hundreds of them. It is written with every batch of changes. */
 const rowBytes = 16 * 1024;
 const numberBytes = 8;

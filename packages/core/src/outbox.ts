@@ -409,10 +409,6 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     if (old) add(batch, `agents.${old.state}`, -1);
     if (next) add(batch, `agents.${next.state}`, 1);
   }
-  if (old?.role !== next?.role || old?.state !== next?.state) {
-    if (old && old.state !== "stopped") add(batch, `roles.${old.role ?? ""}`, -1);
-    if (next && next.state !== "stopped") add(batch, `roles.${next.role ?? ""}`, 1);
-  }
   if (!next) return;
   if (old && old.rev === next.rev) return;
   const say = (type: string, data: Record<string, unknown>) =>

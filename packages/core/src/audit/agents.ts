@@ -36,7 +36,6 @@ export async function readAgents(pass: Pass, books: Books): Promise<void> {
 function addUp(books: Books, row: Row, shared = false): void {
   books.mark = (books.mark + hash(`${row.id} ${row.rev}`)) >>> 0;
   count(books.counts, `agents.${row.state}`);
-  if (row.state !== "stopped") count(books.counts, `roles.${row.role ?? ""}`);
   if (shared && row.state !== "stopped") count(books.counts, "slots.all", row.maxConcurrency);
   books.leads.add(agentNameKey(books.tenant, row.name).pk);
   books.leads.add(indexKey(books.tenant, "agent", row.id, row.id).pk);
