@@ -443,6 +443,16 @@ describe("waiting tasks are taken", () => {
     for (let i = 0; i < 3; i++) order.push((await system.lease(a)).task.id);
     expect(order).toEqual([ids[1], ids[2], ids[0]]);
   });
+  test("by an agent that asks, however many before them were cancelled or expired meanwhile", async () => {
+    const a = await system.agent("a");
+    const tasks = [];
+    for (let i = 0; i < 30; i++)
+      tasks.push(await system.task("x", i % 2 === 0 ? {} : { timeouts: { queueSeconds: 5 } }));
+    const last = await system.task("last");
+    for (const [i, { id }] of tasks.entries()) if (i % 2 === 0) await Task.cancel(system.admin, id, {});
+    await system.pass(6);
+    expect((await system.lease(a)).task.id).toBe(last.id);
+  });
   test("in the answer of complete, when the agent asks for more", async () => {
     const a = await system.agent("a");
     await system.task("x");
@@ -703,6 +713,14 @@ describe("limits", () => {
     await system.task("free");
     expect((await system.lease(a)).task.type).toBe("first");
     expect((await system.lease(a)).task.type).toBe("free");
+  });
+  test("do not hold up a task behind them when an agent with room comes, however many wait for them", async () => {
+    for (let i = 0; i < 20; i++) await system.task("limited", { concurrency: [{ key: "k", limit: 1 }] });
+    const free = await system.task("free");
+    const a = await connect(await system.agent("a", { maxConcurrency: 2 }));
+    await system.pass(5);
+    expect(a.tasks()).toContain(free.id);
+    expect(await running()).toHaveLength(2);
   });
 });
 

@@ -606,6 +606,17 @@ describe("lists", () => {
   });
 });
 
+describe("the status", () => {
+  test("tells the age of the oldest task that waits, not of one that was cancelled before", async () => {
+    const { id } = await system.task("x");
+    await system.pass(30);
+    await system.task("x");
+    await Task.cancel(system.admin, id, {});
+    await system.quiet();
+    expect((await Status.read(system.admin)).queues).toEqual([{ capability: "work", waiting: 1, oldestSeconds: 0 }]);
+  });
+});
+
 describe("payloads", () => {
   test("above 64 KiB come back whole", async () => {
     const agent = await system.agent("a");

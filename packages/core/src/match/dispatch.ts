@@ -322,30 +322,42 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
   await queues.timers.send([{ body: { gates: [[scope.tenant, key]] } }]);
 }
 
+/** Tasks passed by one call: many may have ended, or have to go to a limit that is full. They must not hide those behind them. */
+const passedAtOnce = 500;
+
+/** So many were passed that the rest is looked at apart: all else would have to wait. */
+const goOnApart = ({ ports, tenant }: Scope, { id }: Member): Promise<void> =>
+  ports.queues.dispatch.send([{ body: { tenant, agentId: id } }]);
+
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
 export async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
-  for (let served = 0; served < 100; served++) {
-    const head = await peek(scope.ports, scope.tenant, lane);
-    if (head === null || directory.candidates(lane.need).found.length === 0) return;
+  for (let passed = 0, refused = 0; refused < tries; ) {
+    if ((await peek(scope.ports, scope.tenant, lane)) === null) return;
+    const [free] = directory.candidates(lane.need).found;
+    if (!free) return;
+    if (passed === passedAtOnce) return goOnApart(scope, free);
     const next = await takeHead(scope, directory, lane);
-    if (next) await push(scope, next.member, [next.task]);
+    if (next === "gone") passed++;
+    else if (next === "refused") refused++;
+    else await push(scope, next.member, [next.task]);
   }
 }
 
-/** Assigns the first task of a lane: to `only`, or to the best of those free. undefined: look again. */
+/** Assigns the first task of a lane, as `takeTask` does: to `only`, or to the best of those free. */
 async function takeHead(
   scope: Scope,
   directory: Directory,
   lane: Lane,
   only?: Member,
-): Promise<{ task: Row; member: Member } | undefined> {
+): Promise<Awaited<ReturnType<typeof takeTask>>> {
   const head = claim(lane);
-  if (head === undefined) return undefined;
+  // Others took all that was known of it: there may be more.
+  if (head === undefined) return "gone";
   let stays = true;
   try {
     const took = await takeTask(scope, directory, lane, head, only);
     stays = took === "refused";
-    return typeof took === "object" ? took : undefined;
+    return took;
   } finally {
     if (stays) giveBack(lane, head);
     else settle(lane, head);
@@ -395,7 +407,7 @@ async function takeTask(
 export async function take(scope: Scope, directory: Directory, member: Member, max: number): Promise<Row[]> {
   if (scope.ports.shared) return takeShared(scope, directory, member, max);
   const got: Row[] = [];
-  for (let attempt = 0; got.length < max && attempt < max + tries; attempt++) {
+  for (let passed = 0, refused = 0; got.length < max && refused < tries; ) {
     if (member.row.state !== "active" || member.used >= member.maxConcurrency) break;
     let best: Lane | undefined;
     let bestHead = "";
@@ -407,8 +419,14 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
       }
     }
     if (!best || best.need.slots > member.maxConcurrency - member.used) break;
+    if (passed === passedAtOnce) {
+      await goOnApart(scope, member);
+      break;
+    }
     const next = await takeHead(scope, directory, best, member);
-    if (next) got.push(next.task);
+    if (next === "gone") passed++;
+    else if (next === "refused") refused++;
+    else got.push(next.task);
   }
   return got;
 }

@@ -6,6 +6,7 @@ import { readTask, unpark } from "../match/assignment.ts";
 import { cacheOf, type Directory, type Member, openFor, openKnown } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
+import { left } from "../match/lane.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
@@ -91,6 +92,7 @@ export async function change(
     const apart = scope.ports.shared && freed && writes.length === 2;
     const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
+    if (unparked) await noteLeft(scope, before);
     if (freed && revokes) await revoke(scope, before);
     const agent = apart ? await giveSlotsBack(scope, before, writes[1] as Update) : undefined;
     if (agent) return { row: next, before, agent };
@@ -131,6 +133,13 @@ export async function completeUnread(
   const agent = await giveSlotsBack(scope, row, slotsBack(scope, row, "completed", now));
   if (!agent) await afterFreed(scope, row, "completed", now);
   return { done: { row, before: row, ...(agent && { agent }) } };
+}
+
+/** It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. */
+async function noteLeft({ ports, tenant }: Scope, { lane, gate, parked }: Row): Promise<void> {
+  if (ports.shared || gate !== undefined) return;
+  const known = (await openKnown(ports, tenant)).lanes.get(lane);
+  if (known) left(known, parked as string);
 }
 
 /** The write that gives an agent back the slots of a task that it held. */
