@@ -77,6 +77,16 @@ describe("registration", () => {
   });
 });
 
+describe("a list of agents", () => {
+  test("by a label has those with that label alone, whatever its value is called", async () => {
+    const id = await system.agent("a", { labels: { zone: "undefined" } });
+    await system.agent("b");
+    const by = async (label: string) => (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
+    expect(await by("zone:undefined")).toEqual([id]);
+    expect(await by(`toString:${Object.prototype.toString}`)).toEqual([]);
+  });
+});
+
 describe("liveness", () => {
   test("an agent not heard of for its lease is lost and its work goes to another", async () => {
     const [a, b] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b", { leaseSeconds: 3600 })];

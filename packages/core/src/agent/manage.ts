@@ -221,6 +221,9 @@ async function shown({ ports, tenant }: Scope, rows: readonly Row[]): Promise<In
 export const get = async (scope: Scope, id: string): Promise<Info> =>
   (await shown(scope, [await read(scope, id)]))[0] as Info;
 
+const labelText = ({ labels }: Row, key: string): string | undefined =>
+  Object.hasOwn(labels, key) ? String(labels[key]) : undefined;
+
 /** Rows looked at for one page of a filtered list. */
 const pageEffort = 2000;
 
@@ -237,7 +240,7 @@ export async function list(
     (query.role === undefined || row.role === query.role) &&
     (query.type === undefined || row.type === query.type) &&
     (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
-    (query.label === undefined || String(row.labels[query.label.slice(0, colon)]) === query.label.slice(colon + 1));
+    (query.label === undefined || labelText(row, query.label.slice(0, colon)) === query.label.slice(colon + 1));
   const rows: Row[] = [];
   const page = async (more: boolean) => ({
     items: await shown(scope, rows),
