@@ -299,6 +299,15 @@ describe("leaving", () => {
     expect((await Agent.get(system.admin, a)).status).toBe("stopped");
     expect(await system.agent("a")).not.toBe(a);
   });
+  test("removed gracefully and paused before its work is done, it stops when that is done", async () => {
+    const a = await system.agent("a");
+    await system.task("x");
+    const held = await system.lease(a);
+    await Agent.remove(system.admin, a, { mode: "graceful", graceSeconds: 60 });
+    expect((await Agent.pause(system.admin, a)).status).toBe("draining");
+    await done(a, held);
+    expect((await Agent.get(system.admin, a)).status).toBe("stopped");
+  });
   test("removed gracefully, it is stopped when the grace is over, and its work goes on elsewhere", async () => {
     const a = await system.agent("a");
     const task = await system.task("x");
@@ -473,6 +482,18 @@ describe("waiting tasks are taken", () => {
     const next = answer.assignments![0]!;
     expect(await Task.complete(system.as(a), second.id, { fence: next.fence })).not.toHaveProperty("assignments");
   });
+  test("by a call that waits beside a complete that asked for less than came free", async () => {
+    const a = await system.agent("a", { maxConcurrency: 2 });
+    const big = await system.task("big", { slots: 2 });
+    const { fence } = await system.lease(a);
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 });
+    const [first, second] = [await system.task("x"), await system.task("x")];
+    const { assignments } = await Task.complete(system.as(a), big.id, { fence, take: 1 });
+    await system.pass(1);
+    expect((await system.get(second.id)).status).toBe("assigned");
+    const given = [...(assignments ?? []), ...(await waiting)].map(({ task }) => task.id);
+    expect(given.sort()).toEqual([first.id, second.id].sort());
+  });
   test("by a long poll the moment they come", async () => {
     const a = await system.agent("a");
     const waiting = Agent.lease(system.as(a), a, { max: 3, waitSeconds: 20 });
@@ -632,6 +653,13 @@ describe("limits", () => {
     expect(a.tasks()).toHaveLength(1);
     await system.pass(6);
     expect(a.tasks()).toHaveLength(2);
+  });
+  test("of rate stand in the way of no outcome, however much a call says it used", async () => {
+    const a = await system.agent("a");
+    const task = await system.task("x", { rate: { key: "calls", limit: 0.001, perSeconds: 86_400 } });
+    const { fence } = await system.lease(a);
+    await Task.complete(system.as(a), task.id, { fence, usage: { units: 9e125 } });
+    expect(await system.get(task.id)).toMatchObject({ status: "completed", usage: { units: 9e125 } });
   });
   test("are not leaked by cancel, timeout, release or loss of the agent", async () => {
     const a = await system.agent("a", { maxConcurrency: 20, leaseSeconds: 30 });
@@ -905,6 +933,25 @@ describe("a server that was away", () => {
 });
 
 describe("signatures people make up as they go", () => {
+  // Where processes share the store, what waits under one is looked up there.
+  const forgotten = test.skipIf(mode.shared);
+  forgotten("are not forgotten in the moment a task comes to wait there", { timeout: 600_000 }, async () => {
+    for (const name of ["a", "b", "c", "d"]) await connect(await system.agent(name, { maxConcurrency: 1000 }));
+    let signatures = 0;
+    const next = () => ({ type: "x", labels: [{ key: "n", op: "ne", value: signatures++ }] });
+    while (signatures < 4000)
+      await Task.createBatch(system.admin, { tasks: Array.from({ length: 100 }, next), atomic: false });
+    // As many as are remembered at once. Each of these is a step further than the one after it when the next one comes.
+    const coming: Promise<unknown>[] = [];
+    for (let i = 0; i < 97; i++) {
+      coming.push(Task.create(system.admin, Task.Create.parse(next())));
+      await Promise.resolve();
+    }
+    await Promise.all(coming);
+    await system.quiet();
+    const late = await system.agent("late", { maxConcurrency: 1000 });
+    expect(await Agent.lease(system.as(late), late, { max: 100, waitSeconds: 0 })).toHaveLength(97);
+  });
   test("do not hide the tasks that wait under them, however many there are", { timeout: 600_000 }, async () => {
     const many = 5000;
     for (let i = 0; i < many; i += 100) {

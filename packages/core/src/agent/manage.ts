@@ -328,11 +328,11 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
   return toInfo(row);
 }
 
-/** No new work until `resume`; what runs goes on. */
+/** No new work until `resume`; what runs goes on. One that is being removed gets none anyway, and goes on to its end. */
 export async function pause(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     refuseStopped(row);
-    return row.state === "paused" ? undefined : { state: "paused" };
+    return row.state === "paused" || row.stopAt !== undefined ? undefined : { state: "paused" };
   });
   await settle(scope, id, { pause: true });
   return toInfo(row);

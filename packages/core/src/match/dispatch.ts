@@ -265,7 +265,8 @@ export async function parkInLane(
     return undefined;
   }
   if (shared) scope.ports.live.publish(Shared.parkedChannel(scope.tenant), {});
-  else arrived(lane, key);
+  // Empty ones may have been dropped since it was looked up: agents know of those alone that the directory has.
+  else arrived(directory.lane(lane.id, lane.need), key);
   return key;
 }
 

@@ -160,6 +160,9 @@ export async function enter(
   return { writes };
 }
 
+/** A correction for whatever a caller says was used must leave a time that a row can hold: 30,000 years. */
+const longestMs = 1e15;
+
 /** Gives the places back. `units`: what the call really used of the rate, which corrects what it took in advance. */
 export async function leave(
   ports: Ports,
@@ -178,7 +181,8 @@ export async function leave(
       const taken = Math.min(ask.weight, rate.limit);
       const behind = Math.max(0, now - (row?.tat ?? now));
       // Time that has passed unused since is not given back: correcting from `now` would be a double credit.
-      correction = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+      const used = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+      correction = Math.min(longestMs, used);
     }
     writes.push({
       update: key,

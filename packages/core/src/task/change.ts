@@ -3,7 +3,7 @@ import { tell } from "../agent/message.ts";
 import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { readTask, unpark } from "../match/assignment.ts";
-import { cacheOf, type Directory, type Member, openFor, openKnown } from "../match/directory.ts";
+import { cacheOf, type Directory, freeSlots, type Member, openFor, openKnown } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { left } from "../match/lane.ts";
@@ -208,7 +208,11 @@ export async function goOn(
     await serveAgent(scope, before.agentId);
     return undefined;
   }
-  return member && { directory, member, tasks: await take(scope, directory, member, max) };
+  if (!member) return undefined;
+  const tasks = await take(scope, directory, member, max);
+  // It may have asked for less here than it has room for, and wait for more elsewhere.
+  if (!scope.ports.shared && freeSlots(member) > 0) await serveAgent(scope, before.agentId);
+  return { directory, member, tasks };
 }
 
 /** What follows from an attempt that failed: another one after the back-off, or the end. */
