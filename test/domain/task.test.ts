@@ -572,6 +572,19 @@ describe("an idempotency key", () => {
     expect(second.results).toEqual(first.results);
     expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
   });
+  test("makes no task of a batch's entry that was refused at first, though what it lacked came since", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const tasks = [{ type: "a" }, { type: "b", ref: "b", dependsOn: [id] }, { type: "c", dependsOn: ["ref:b"] }];
+    const send = async () => {
+      const options = { idempotency: { key: "k3", hash: "h" } };
+      const { results } = await Task.createBatch(system.admin, { tasks, atomic: false }, options);
+      return results.map((result) => ("task" in result ? result.task.type : result.problem.code));
+    };
+    expect(await send()).toEqual(["a", "task.dependency_not_found", "task.batch_refused"]);
+    await Task.create(system.admin, Task.Create.parse({ type: "late", id }));
+    expect(await send()).toEqual(["a", "task.batch_refused", "task.batch_refused"]);
+    expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
+  });
 });
 
 describe("lists", () => {

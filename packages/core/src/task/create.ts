@@ -23,6 +23,7 @@ export interface CreateOptions {
 
 /** What makes the same request make the same tasks again. */
 export interface Seed {
+  /** Of a batch: empty for an entry that was refused. */
   readonly ids: readonly string[];
   readonly at: number;
 }
