@@ -752,6 +752,17 @@ describe("limits", () => {
     expect((await system.lease(a)).task.type).toBe("first");
     expect((await system.lease(a)).task.type).toBe("free");
   });
+  test.skipIf(mode.brief)("let in as many as there is room for, however many agents come free at once", async () => {
+    const concurrency = [{ key: "k", limit: 60 }];
+    const ids = await Promise.all(Array.from({ length: 40 }, (_, i) => system.agent(`a${i}`)));
+    const agents = await Promise.all(ids.map((id) => connect(id)));
+    for (let i = 0; i < 80; i++) await system.task("x", { concurrency });
+    expect(await running()).toHaveLength(40);
+    const first = agents.map((agent) => [agent.agent.id, agent.assignments()[0]!] as const);
+    await Promise.all(first.map(([id, { task, fence }]) => Task.complete(system.as(id), task.id, { fence })));
+    await system.pass(20);
+    expect(await running()).toHaveLength(40);
+  });
   test("do not hold up a task behind them when an agent with room comes, however many wait for them", async () => {
     for (let i = 0; i < 20; i++) await system.task("limited", { concurrency: [{ key: "k", limit: 1 }] });
     const free = await system.task("free");

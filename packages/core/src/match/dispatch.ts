@@ -326,17 +326,20 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
 /** Tasks passed by one call: many may have ended, or have to go to a limit that is full. They must not hide those behind them. */
 const passedAtOnce = 500;
 
-/** So many were passed that the rest is looked at apart: all else would have to wait. */
-const goOnApart = ({ ports, tenant }: Scope, { id }: Member): Promise<void> =>
-  ports.queues.dispatch.send([{ body: { tenant, agentId: id } }]);
+/** An agent that has room is looked for work for again, apart from this call. */
+const goOnApart = ({ ports, tenant }: Scope, { id }: Member, delaySeconds = 0): Promise<void> =>
+  ports.queues.dispatch.send([{ body: { tenant, agentId: id }, delaySeconds }]);
+/** Others were quicker each time. There may be more than they took. */
+const retrySeconds = 1;
 
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
 export async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
-  for (let passed = 0, refused = 0; refused < tries; ) {
+  for (let passed = 0, refused = 0; ; ) {
     if ((await peek(scope.ports, scope.tenant, lane)) === null) return;
     const [free] = directory.candidates(lane.need).found;
     if (!free) return;
     if (passed === passedAtOnce) return goOnApart(scope, free);
+    if (refused === tries) return goOnApart(scope, free, retrySeconds);
     const next = await takeHead(scope, directory, lane);
     if (next === "gone") passed++;
     else if (next === "refused") refused++;
@@ -408,7 +411,7 @@ async function takeTask(
 export async function take(scope: Scope, directory: Directory, member: Member, max: number): Promise<Row[]> {
   if (scope.ports.shared) return takeShared(scope, directory, member, max);
   const got: Row[] = [];
-  for (let passed = 0, refused = 0; got.length < max && refused < tries; ) {
+  for (let passed = 0, refused = 0; got.length < max; ) {
     if (member.row.state !== "active" || member.used >= member.maxConcurrency) break;
     let best: Lane | undefined;
     let bestHead = "";
@@ -420,8 +423,8 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
       }
     }
     if (!best || best.need.slots > member.maxConcurrency - member.used) break;
-    if (passed === passedAtOnce) {
-      await goOnApart(scope, member);
+    if (passed === passedAtOnce || refused === tries) {
+      await goOnApart(scope, member, refused === tries ? retrySeconds : 0);
       break;
     }
     const next = await takeHead(scope, directory, best, member);
@@ -579,9 +582,7 @@ async function takeShared(
       heads.set(best, await Shared.headsOf(scope, best));
     }
   }
-  // Others were quicker each time. There may be more than they took.
-  if (got.length < max)
-    await scope.ports.queues.dispatch.send([{ body: { tenant: scope.tenant, agentId: member.id }, delaySeconds: 1 }]);
+  if (got.length < max) await goOnApart(scope, member, retrySeconds);
   return got;
 }
 
