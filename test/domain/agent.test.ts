@@ -81,7 +81,8 @@ describe("a list of agents", () => {
   test("by a label has those with that label alone, whatever its value is called", async () => {
     const id = await system.agent("a", { labels: { zone: "undefined" } });
     await system.agent("b");
-    const by = async (label: string) => (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
+    const by = async (label: string) =>
+      (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
     expect(await by("zone:undefined")).toEqual([id]);
     expect(await by(`toString:${Object.prototype.toString}`)).toEqual([]);
   });

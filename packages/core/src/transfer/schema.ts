@@ -251,7 +251,11 @@ export const Header = z.strictObject({
 export type Header = z.output<typeof Header>;
 /** `sha256` is of all bytes of the file before this line, `counts` of all records there. */
 const sums = { counts: Counts, sha256: digest };
-export const Checkpoint = z.strictObject({ kind: z.literal("checkpoint"), cursor: z.string().max(cursorCharacters), ...sums });
+export const Checkpoint = z.strictObject({
+  kind: z.literal("checkpoint"),
+  cursor: z.string().max(cursorCharacters),
+  ...sums,
+});
 export const End = z.strictObject({ kind: z.literal("end"), ...sums });
 
 export const ExportPage = z.object({
