@@ -88,6 +88,16 @@ describe("a list of agents", () => {
   });
 });
 
+describe("what an agent offers", () => {
+  test("is told of when it changes, its role as well", async () => {
+    const id = await system.agent("a", { role: "writer" });
+    await Agent.update(system.admin, id, { role: "reviewer" });
+    await Agent.update(system.admin, id, { maxConcurrency: 2 });
+    await system.quiet();
+    expect(await types()).toEqual(["agent.registered", "agent.updated", "agent.updated"]);
+  });
+});
+
 describe("liveness", () => {
   test("an agent not heard of for its lease is lost and its work goes to another", async () => {
     const [a, b] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b", { leaseSeconds: 3600 })];
