@@ -642,6 +642,32 @@ describe("limits", () => {
     await system.pass(15);
     expect(a.tasks()).toHaveLength(6);
   });
+  test("of rate let no more through though others come and end between the look and the step", async () => {
+    const id = await system.agent("a", { maxConcurrency: 9 });
+    await connect(id);
+    const concurrency = [{ key: "k", limit: 9 }];
+    const ending = await system.task("ending", { concurrency });
+    await Limit.put(system.admin, "k", { rate: { limit: 1, perSeconds: 1000 } });
+    const create = async () => (await Task.create(system.admin, Task.Create.parse({ type: "x", concurrency }))).task.id;
+    const { batchGet } = system.ports.store;
+    let crossed = "";
+    let crossing = false;
+    const slow: typeof batchGet = async (keys) => {
+      const rows = await batchGet(keys);
+      if (crossing || !keys.some(({ pk }) => pk.includes("#G#k"))) return rows;
+      crossing = true;
+      crossed = await create();
+      while ((await system.get(crossed)).status !== "assigned") await new Promise((next) => setImmediate(next));
+      await Task.complete(system.as(id), ending.id, { fence: 1 });
+      return rows;
+    };
+    Object.assign(system.ports.store, { batchGet: slow });
+    const late = await create();
+    await system.quiet();
+    Object.assign(system.ports.store, { batchGet });
+    expect((await system.get(crossed)).status).toBe("assigned");
+    expect((await system.get(late)).waiting?.reason).toBe("rate k: 1 per 1000 s are used up");
+  });
   test("of rate set one timer, however many tasks wait", async () => {
     await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
     const before = (await system.ports.queues.timers.depth()).delayed;

@@ -1,5 +1,5 @@
 import { createMemory } from "../memory.ts";
-import type { Item, Ports, RowKey, Write } from "../port/index.ts";
+import type { Condition, Item, Ports, RowKey, Write } from "../port/index.ts";
 import { gateKey } from "../rows.ts";
 import type * as Task from "../task/row.ts";
 
@@ -147,13 +147,7 @@ export async function enter(
         add: { running: 1, ...(ask.key === task.gate && { waiting: -1 }) },
         ...(tat !== undefined && { set: { tat } }),
         // The row as read: its count and its time decide together.
-        if: {
-          ...(row.running === undefined ? { missing: ["running"] } : {}),
-          equals: {
-            ...(row.running !== undefined && { running }),
-            ...(tat !== undefined && row.tat !== undefined && { tat: row.tat }),
-          },
-        },
+        if: asRead(row, tat === undefined ? ["running"] : ["running", "tat"]),
       });
     }
   }
@@ -162,6 +156,14 @@ export async function enter(
 
 /** A correction for whatever a caller says was used must leave a time that a row can hold: 30,000 years. */
 const longestMs = 1e15;
+
+function asRead(row: Row, names: readonly ("running" | "tat")[]): Condition {
+  const there = names.filter((name) => row[name] !== undefined);
+  return {
+    missing: names.filter((name) => row[name] === undefined),
+    equals: Object.fromEntries(there.map((name) => [name, row[name] as number])),
+  };
+}
 
 /** Gives the places back. `units`: what the call really used of the rate, which corrects what it took in advance. */
 export async function leave(
