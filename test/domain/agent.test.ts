@@ -493,6 +493,18 @@ describe("waiting tasks are taken", () => {
     const next = answer.assignments![0]!;
     expect(await Task.complete(system.as(a), second.id, { fence: next.fence })).not.toHaveProperty("assignments");
   });
+  // Where processes share the store the reconciler sees to it.
+  test.skipIf(mode.shared)("by an agent that keeps a slot free for a larger one, once that is cancelled", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 2 }));
+    for (let i = 0; i < 2; i++) await system.task("x");
+    const big = await system.task("big", { slots: 2, priority: 9 });
+    const small = await system.task("small");
+    await done(a.agent.id, a.assignments()[0]!);
+    expect((await system.get(small.id)).status).toBe("queued");
+    await Task.cancel(system.admin, big.id, {});
+    await system.quiet();
+    expect((await system.get(small.id)).status).toBe("assigned");
+  });
   test("by a call that waits beside a complete that asked for less than came free", async () => {
     const a = await system.agent("a", { maxConcurrency: 2 });
     const big = await system.task("big", { slots: 2 });

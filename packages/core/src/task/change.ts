@@ -135,11 +135,18 @@ export async function completeUnread(
   return { done: { row, before: row, ...(agent && { agent }) } };
 }
 
-/** It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. */
-async function noteLeft({ ports, tenant }: Scope, { lane, gate, parked }: Row): Promise<void> {
-  if (ports.shared || gate !== undefined) return;
-  const known = (await openKnown(ports, tenant)).lanes.get(lane);
-  if (known) left(known, parked as string);
+/**
+ * It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. Where it needed several slots,
+ * agents may have kept some free for it. On a shared store the reconciler sees to those.
+ */
+async function noteLeft(scope: Scope, { lane, gate, parked }: Row): Promise<void> {
+  if (scope.ports.shared || gate !== undefined) return;
+  const directory = await openKnown(scope.ports, scope.tenant);
+  const known = directory.lanes.get(lane);
+  if (!known) return;
+  left(known, parked as string);
+  if (known.need.slots === 1) return;
+  for (const { id } of directory.candidates({ ...known.need, slots: 1 }).found) await serveAgent(scope, id);
 }
 
 /** The write that gives an agent back the slots of a task that it held. */
