@@ -553,6 +553,19 @@ describe("an idempotency key", () => {
     expect(await code(Task.create(system.as(own), child()))).toBe("task.parent_not_found");
     expect(await code(Task.create(system.as(own), Task.Create.parse({ type: "orphan" })))).toBe("auth.forbidden");
   });
+  test("is an id of its own as well, of a task with a large input that was tried again by hand", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const input = JSON.stringify("x".repeat(80_000)) as JsonText;
+    const asked = Task.Create.parse({ type: "x", id, input, timeouts: { totalSeconds: 600 } });
+    await Task.create(system.admin, asked);
+    await Task.cancel(system.admin, id, {});
+    system.clock.advance(5000);
+    await Task.retry(system.admin, id);
+    await system.quiet();
+    expect(await Task.create(system.admin, asked)).toMatchObject({ replayed: true, task: { id, input } });
+    const other = { ...asked, input: JSON.stringify("y".repeat(80_000)) as JsonText };
+    expect(await code(Task.create(system.admin, other))).toBe("idempotency.mismatch");
+  });
   test("makes one task of many requests at once, whatever their size", async () => {
     for (const size of [10, 80_000]) {
       const input = Task.Create.parse({ type: "a", input: JSON.stringify("x".repeat(size)) });
