@@ -566,6 +566,27 @@ describe("an idempotency key", () => {
     const other = { ...asked, input: JSON.stringify("y".repeat(80_000)) as JsonText };
     expect(await code(Task.create(system.admin, other))).toBe("idempotency.mismatch");
   });
+  test("is an id of its own as well, in whatever order the store keeps what was asked", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const timeouts = { queueSeconds: 60, totalSeconds: 600, heartbeatSeconds: 5 };
+    const asked = Task.Create.parse({ type: "x", id, timeouts, retry: { maxAttempts: 2 } });
+    await Task.create(system.admin, asked);
+    await system.quiet();
+    const turned = (value: unknown): unknown => {
+      if (Array.isArray(value) || typeof value !== "object" || value === null) return value;
+      return Object.fromEntries(
+        Object.entries(value)
+          .reverse()
+          .map(([name, part]) => [name, turned(part)]),
+      );
+    };
+    const { get } = system.ports.store;
+    Object.assign(system.ports.store, { get: async (key: Parameters<typeof get>[0]) => turned(await get(key)) });
+    expect(await Task.create(system.admin, asked)).toMatchObject({ task: { id }, replayed: true });
+    const other = { ...asked, retry: { ...asked.retry, maxAttempts: 3 } };
+    expect(await code(Task.create(system.admin, other))).toBe("idempotency.mismatch");
+    Object.assign(system.ports.store, { get });
+  });
   test("makes one task of many requests at once, whatever their size", async () => {
     for (const size of [10, 80_000]) {
       const input = Task.Create.parse({ type: "a", input: JSON.stringify("x".repeat(size)) });
