@@ -524,6 +524,17 @@ describe("waiting tasks are taken", () => {
     const task = await system.task("x");
     expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
   });
+  test("by a long poll the moment they come, however many slots they need, and no more than it asked for", async () => {
+    const a = await system.agent("a", { maxConcurrency: 4 });
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 });
+    await system.quiet();
+    const big = await system.task("big", { slots: 3 });
+    const small = await system.task("small");
+    await system.pass(1);
+    expect((await system.get(big.id)).status).toBe("assigned");
+    expect((await system.get(small.id)).status).toBe("queued");
+    expect((await waiting).map(({ task }) => task.id)).toEqual([big.id]);
+  });
   test("by an agent that polls, each once and none lost, however its calls and the tasks cross", async () => {
     const a = await system.agent("a", { maxConcurrency: 7 });
     const got: string[] = [];

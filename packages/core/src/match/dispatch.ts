@@ -10,7 +10,7 @@ import { type Choice, pick, pickShared } from "./choice.ts";
 import {
   cacheOf,
   type Directory,
-  freeSlots,
+  freeTasks,
   idOfParked,
   type Member,
   open,
@@ -481,11 +481,11 @@ export async function serveAgent(
   try {
     while (member.again) {
       member.again = false;
-      const free = freeSlots(member);
-      if (free <= 0) continue;
+      const most = freeTasks(member);
+      if (most <= 0) continue;
       const tasks = scope.ports.shared
-        ? await takeShared(scope, directory, member, free, member.row.connectionId)
-        : await take(scope, directory, member, free);
+        ? await takeShared(scope, directory, member, most, member.row.connectionId)
+        : await take(scope, directory, member, most);
       await push(scope, member, tasks);
     }
   } finally {
