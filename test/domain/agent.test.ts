@@ -78,6 +78,27 @@ describe("registration", () => {
   });
 });
 
+describe("a list of agents", () => {
+  test("by a label has those with that label alone, whatever its value is called", async () => {
+    const id = await system.agent("a", { labels: { zone: "undefined" } });
+    await system.agent("b");
+    const by = async (label: string) =>
+      (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
+    expect(await by("zone:undefined")).toEqual([id]);
+    expect(await by(`toString:${Object.prototype.toString}`)).toEqual([]);
+  });
+});
+
+describe("what an agent offers", () => {
+  test("is told of when it changes, its role as well", async () => {
+    const id = await system.agent("a", { role: "writer" });
+    await Agent.update(system.admin, id, { role: "reviewer" });
+    await Agent.update(system.admin, id, { maxConcurrency: 2 });
+    await system.quiet();
+    expect(await types()).toEqual(["agent.registered", "agent.updated", "agent.updated"]);
+  });
+});
+
 describe("liveness", () => {
   test("an agent not heard of for its lease is lost and its work goes to another", async () => {
     const [a, b] = [await system.agent("a", { leaseSeconds: 10 }), await system.agent("b", { leaseSeconds: 3600 })];
@@ -290,6 +311,15 @@ describe("leaving", () => {
     expect((await Agent.get(system.admin, a)).status).toBe("stopped");
     expect(await system.agent("a")).not.toBe(a);
   });
+  test("removed gracefully and paused before its work is done, it stops when that is done", async () => {
+    const a = await system.agent("a");
+    await system.task("x");
+    const held = await system.lease(a);
+    await Agent.remove(system.admin, a, { mode: "graceful", graceSeconds: 60 });
+    expect((await Agent.pause(system.admin, a)).status).toBe("draining");
+    await done(a, held);
+    expect((await Agent.get(system.admin, a)).status).toBe("stopped");
+  });
   test("removed gracefully, it is stopped when the grace is over, and its work goes on elsewhere", async () => {
     const a = await system.agent("a");
     const task = await system.task("x");
@@ -444,6 +474,16 @@ describe("waiting tasks are taken", () => {
     for (let i = 0; i < 3; i++) order.push((await system.lease(a)).task.id);
     expect(order).toEqual([ids[1], ids[2], ids[0]]);
   });
+  test("by an agent that asks, however many before them were cancelled or expired meanwhile", async () => {
+    const a = await system.agent("a");
+    const tasks = [];
+    for (let i = 0; i < 30; i++)
+      tasks.push(await system.task("x", i % 2 === 0 ? {} : { timeouts: { queueSeconds: 5 } }));
+    const last = await system.task("last");
+    for (const [i, { id }] of tasks.entries()) if (i % 2 === 0) await Task.cancel(system.admin, id, {});
+    await system.pass(6);
+    expect((await system.lease(a)).task.id).toBe(last.id);
+  });
   test("in the answer of complete, when the agent asks for more", async () => {
     const a = await system.agent("a");
     await system.task("x");
@@ -454,12 +494,47 @@ describe("waiting tasks are taken", () => {
     const next = answer.assignments![0]!;
     expect(await Task.complete(system.as(a), second.id, { fence: next.fence })).not.toHaveProperty("assignments");
   });
+  // Where processes share the store the reconciler sees to it.
+  test.skipIf(mode.shared)("by an agent that keeps a slot free for a larger one, once that is cancelled", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 2 }));
+    for (let i = 0; i < 2; i++) await system.task("x");
+    const big = await system.task("big", { slots: 2, priority: 9 });
+    const small = await system.task("small");
+    await done(a.agent.id, a.assignments()[0]!);
+    expect((await system.get(small.id)).status).toBe("queued");
+    await Task.cancel(system.admin, big.id, {});
+    await system.quiet();
+    expect((await system.get(small.id)).status).toBe("assigned");
+  });
+  test("by a call that waits beside a complete that asked for less than came free", async () => {
+    const a = await system.agent("a", { maxConcurrency: 2 });
+    const big = await system.task("big", { slots: 2 });
+    const { fence } = await system.lease(a);
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 });
+    const [first, second] = [await system.task("x"), await system.task("x")];
+    const { assignments } = await Task.complete(system.as(a), big.id, { fence, take: 1 });
+    await system.pass(1);
+    expect((await system.get(second.id)).status).toBe("assigned");
+    const given = [...(assignments ?? []), ...(await waiting)].map(({ task }) => task.id);
+    expect(given.sort()).toEqual([first.id, second.id].sort());
+  });
   test("by a long poll the moment they come", async () => {
     const a = await system.agent("a");
     const waiting = Agent.lease(system.as(a), a, { max: 3, waitSeconds: 20 });
     await system.quiet();
     const task = await system.task("x");
     expect((await waiting).map((assignment) => assignment.task.id)).toEqual([task.id]);
+  });
+  test("by a long poll the moment they come, however many slots they need, and no more than it asked for", async () => {
+    const a = await system.agent("a", { maxConcurrency: 4 });
+    const waiting = Agent.lease(system.as(a), a, { max: 1, waitSeconds: 20 });
+    await system.quiet();
+    const big = await system.task("big", { slots: 3 });
+    const small = await system.task("small");
+    await system.pass(1);
+    expect((await system.get(big.id)).status).toBe("assigned");
+    expect((await system.get(small.id)).status).toBe("queued");
+    expect((await waiting).map(({ task }) => task.id)).toEqual([big.id]);
   });
   test("by an agent that polls, each once and none lost, however its calls and the tasks cross", async () => {
     const a = await system.agent("a", { maxConcurrency: 7 });
@@ -599,6 +674,32 @@ describe("limits", () => {
     await system.pass(15);
     expect(a.tasks()).toHaveLength(6);
   });
+  test("of rate let no more through though others come and end between the look and the step", async () => {
+    const id = await system.agent("a", { maxConcurrency: 9 });
+    await connect(id);
+    const concurrency = [{ key: "k", limit: 9 }];
+    const ending = await system.task("ending", { concurrency });
+    await Limit.put(system.admin, "k", { rate: { limit: 1, perSeconds: 1000 } });
+    const create = async () => (await Task.create(system.admin, Task.Create.parse({ type: "x", concurrency }))).task.id;
+    const { batchGet } = system.ports.store;
+    let crossed = "";
+    let crossing = false;
+    const slow: typeof batchGet = async (keys) => {
+      const rows = await batchGet(keys);
+      if (crossing || !keys.some(({ pk }) => pk.includes("#G#k"))) return rows;
+      crossing = true;
+      crossed = await create();
+      while ((await system.get(crossed)).status !== "assigned") await new Promise((next) => setImmediate(next));
+      await Task.complete(system.as(id), ending.id, { fence: 1 });
+      return rows;
+    };
+    Object.assign(system.ports.store, { batchGet: slow });
+    const late = await create();
+    await system.quiet();
+    Object.assign(system.ports.store, { batchGet });
+    expect((await system.get(crossed)).status).toBe("assigned");
+    expect((await system.get(late)).waiting?.reason).toBe("rate k: 1 per 1000 s are used up");
+  });
   test("of rate set one timer, however many tasks wait", async () => {
     await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
     const before = (await system.ports.queues.timers.depth()).delayed;
@@ -621,6 +722,13 @@ describe("limits", () => {
     expect(a.tasks()).toHaveLength(1);
     await system.pass(6);
     expect(a.tasks()).toHaveLength(2);
+  });
+  test("of rate stand in the way of no outcome, however much a call says it used", async () => {
+    const a = await system.agent("a");
+    const task = await system.task("x", { rate: { key: "calls", limit: 0.001, perSeconds: 86_400 } });
+    const { fence } = await system.lease(a);
+    await Task.complete(system.as(a), task.id, { fence, usage: { units: 9e125 } });
+    expect(await system.get(task.id)).toMatchObject({ status: "completed", usage: { units: 9e125 } });
   });
   test("are not leaked by cancel, timeout, release or loss of the agent", async () => {
     const a = await system.agent("a", { maxConcurrency: 20, leaseSeconds: 30 });
@@ -712,6 +820,25 @@ describe("limits", () => {
     await system.task("free");
     expect((await system.lease(a)).task.type).toBe("first");
     expect((await system.lease(a)).task.type).toBe("free");
+  });
+  test.skipIf(mode.brief)("let in as many as there is room for, however many agents come free at once", async () => {
+    const concurrency = [{ key: "k", limit: 60 }];
+    const ids = await Promise.all(Array.from({ length: 40 }, (_, i) => system.agent(`a${i}`)));
+    const agents = await Promise.all(ids.map((id) => connect(id)));
+    for (let i = 0; i < 80; i++) await system.task("x", { concurrency });
+    expect(await running()).toHaveLength(40);
+    const first = agents.map((agent) => [agent.agent.id, agent.assignments()[0]!] as const);
+    await Promise.all(first.map(([id, { task, fence }]) => Task.complete(system.as(id), task.id, { fence })));
+    await system.pass(20);
+    expect(await running()).toHaveLength(40);
+  });
+  test("do not hold up a task behind them when an agent with room comes, however many wait for them", async () => {
+    for (let i = 0; i < 20; i++) await system.task("limited", { concurrency: [{ key: "k", limit: 1 }] });
+    const free = await system.task("free");
+    const a = await connect(await system.agent("a", { maxConcurrency: 2 }));
+    await system.pass(5);
+    expect(a.tasks()).toContain(free.id);
+    expect(await running()).toHaveLength(2);
   });
 });
 
@@ -886,6 +1013,25 @@ describe("a server that was away", () => {
 });
 
 describe("signatures people make up as they go", () => {
+  // Where processes share the store, what waits under one is looked up there.
+  const forgotten = test.skipIf(mode.shared);
+  forgotten("are not forgotten in the moment a task comes to wait there", { timeout: 600_000 }, async () => {
+    for (const name of ["a", "b", "c", "d"]) await connect(await system.agent(name, { maxConcurrency: 1000 }));
+    let signatures = 0;
+    const next = () => ({ type: "x", labels: [{ key: "n", op: "ne", value: signatures++ }] });
+    while (signatures < 4000)
+      await Task.createBatch(system.admin, { tasks: Array.from({ length: 100 }, next), atomic: false });
+    // As many as are remembered at once. Each of these is a step further than the one after it when the next one comes.
+    const coming: Promise<unknown>[] = [];
+    for (let i = 0; i < 97; i++) {
+      coming.push(Task.create(system.admin, Task.Create.parse(next())));
+      await Promise.resolve();
+    }
+    await Promise.all(coming);
+    await system.quiet();
+    const late = await system.agent("late", { maxConcurrency: 1000 });
+    expect(await Agent.lease(system.as(late), late, { max: 100, waitSeconds: 0 })).toHaveLength(97);
+  });
   test("do not hide the tasks that wait under them, however many there are", { timeout: 600_000 }, async () => {
     const many = 5000;
     for (let i = 0; i < many; i += 100) {

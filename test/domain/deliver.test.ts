@@ -331,6 +331,22 @@ describe("an agent that cannot be reached", () => {
     expect(await agentTypes()).toEqual(["agent.registered", "agent.lost", "agent.back"]);
   });
 
+  test("is tried with the next task that comes, however many slots that needs", async () => {
+    outside.answer("down");
+    const id = await called("hook", { maxConcurrency: 12 });
+    const tasks = [];
+    for (let n = 0; n < 12; n++) tasks.push(await system.task("x"));
+    await system.pass(14);
+    expect((await Agent.get(system.admin, id)).status).toBe("lost");
+    for (const { id } of tasks) await Task.cancel(system.admin, id, {});
+    await system.pass(15);
+    outside.answer(ok({ result: 1 }));
+    const next = await system.task("x", { slots: 2 });
+    await system.pass(1);
+    expect((await outcome(next.id)).status).toBe("completed");
+    expect((await Agent.get(system.admin, id)).status).toBe("ready");
+  });
+
   test("is back at once when it makes a call of its own, or an operator resumes it", async () => {
     const id = await called("hook", { maxConcurrency: 12 });
     for (const wake of [() => Agent.seen(system.as(id), id), () => Agent.resume(system.admin, id)]) {

@@ -553,6 +553,40 @@ describe("an idempotency key", () => {
     expect(await code(Task.create(system.as(own), child()))).toBe("task.parent_not_found");
     expect(await code(Task.create(system.as(own), Task.Create.parse({ type: "orphan" })))).toBe("auth.forbidden");
   });
+  test("is an id of its own as well, of a task with a large input that was tried again by hand", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const input = JSON.stringify("x".repeat(80_000)) as JsonText;
+    const asked = Task.Create.parse({ type: "x", id, input, timeouts: { totalSeconds: 600 } });
+    await Task.create(system.admin, asked);
+    await Task.cancel(system.admin, id, {});
+    system.clock.advance(5000);
+    await Task.retry(system.admin, id);
+    await system.quiet();
+    expect(await Task.create(system.admin, asked)).toMatchObject({ replayed: true, task: { id, input } });
+    const other = { ...asked, input: JSON.stringify("y".repeat(80_000)) as JsonText };
+    expect(await code(Task.create(system.admin, other))).toBe("idempotency.mismatch");
+  });
+  test("is an id of its own as well, in whatever order the store keeps what was asked", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const timeouts = { queueSeconds: 60, totalSeconds: 600, heartbeatSeconds: 5 };
+    const asked = Task.Create.parse({ type: "x", id, timeouts, retry: { maxAttempts: 2 } });
+    await Task.create(system.admin, asked);
+    await system.quiet();
+    const turned = (value: unknown): unknown => {
+      if (Array.isArray(value) || typeof value !== "object" || value === null) return value;
+      return Object.fromEntries(
+        Object.entries(value)
+          .reverse()
+          .map(([name, part]) => [name, turned(part)]),
+      );
+    };
+    const { get } = system.ports.store;
+    Object.assign(system.ports.store, { get: async (key: Parameters<typeof get>[0]) => turned(await get(key)) });
+    expect(await Task.create(system.admin, asked)).toMatchObject({ task: { id }, replayed: true });
+    const other = { ...asked, retry: { ...asked.retry, maxAttempts: 3 } };
+    expect(await code(Task.create(system.admin, other))).toBe("idempotency.mismatch");
+    Object.assign(system.ports.store, { get });
+  });
   test("makes one task of many requests at once, whatever their size", async () => {
     for (const size of [10, 80_000]) {
       const input = Task.Create.parse({ type: "a", input: JSON.stringify("x".repeat(size)) });
@@ -570,6 +604,19 @@ describe("an idempotency key", () => {
     const second = await Task.createBatch(system.admin, { tasks, atomic: false }, options);
     expect(second.replayed).toBe(true);
     expect(second.results).toEqual(first.results);
+    expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
+  });
+  test("makes no task of a batch's entry that was refused at first, though what it lacked came since", async () => {
+    const id = createId("tsk", system.clock.now(), system.ports.random);
+    const tasks = [{ type: "a" }, { type: "b", ref: "b", dependsOn: [id] }, { type: "c", dependsOn: ["ref:b"] }];
+    const send = async () => {
+      const options = { idempotency: { key: "k3", hash: "h" } };
+      const { results } = await Task.createBatch(system.admin, { tasks, atomic: false }, options);
+      return results.map((result) => ("task" in result ? result.task.type : result.problem.code));
+    };
+    expect(await send()).toEqual(["a", "task.dependency_not_found", "task.batch_refused"]);
+    await Task.create(system.admin, Task.Create.parse({ type: "late", id }));
+    expect(await send()).toEqual(["a", "task.batch_refused", "task.batch_refused"]);
     expect((await Task.list(system.admin, { limit: 10 })).items).toHaveLength(2);
   });
 });
@@ -603,6 +650,17 @@ describe("lists", () => {
   test("show a tenant nothing of another's", async () => {
     await system.task("x");
     expect((await Task.list(system.tenant("other"), { limit: 10 })).items).toEqual([]);
+  });
+});
+
+describe("the status", () => {
+  test("tells the age of the oldest task that waits, not of one that was cancelled before", async () => {
+    const { id } = await system.task("x");
+    await system.pass(30);
+    await system.task("x");
+    await Task.cancel(system.admin, id, {});
+    await system.quiet();
+    expect((await Status.read(system.admin)).queues).toEqual([{ capability: "work", waiting: 1, oldestSeconds: 0 }]);
   });
 });
 

@@ -28,6 +28,7 @@ const wrong: readonly [string, string, unknown, string][] = [
   ["a delay and a time", "/v1/tasks", task({ delaySeconds: 1, notBefore: "2030-01-01T00:00:00Z" }), "notBefore"],
   ["a negative delay", "/v1/tasks", task({ delaySeconds: -1 }), "delaySeconds"],
   ["a time that is none", "/v1/tasks", task({ notBefore: "tomorrow" }), "notBefore"],
+  ["a time no answer can tell", "/v1/tasks", task({ notBefore: "9999-12-31T23:59:59-01:00" }), "notBefore"],
   ["a timeout of 0", "/v1/tasks", task({ timeouts: { runSeconds: 0 } }), "timeouts.runSeconds"],
   ["no attempt at all", "/v1/tasks", task({ retry: { maxAttempts: 0 } }), "retry.maxAttempts"],
   ["an unknown strategy", "/v1/tasks", task({ strategy: "best" }), "strategy"],

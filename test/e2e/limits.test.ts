@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openServer, remote, type TestServer } from "../support/api.ts";
+import { type Answer, openServer, remote, type TestServer } from "../support/api.ts";
 import { eventually } from "../support/eventually.ts";
 
 let server: TestServer;
@@ -107,6 +107,23 @@ test("a key with a slash or a space in it is a key like any other", async () => 
   const path = `/v1/limits/${encodeURIComponent("team a/repo")}`;
   expect((await api.call("PUT", path, { concurrency: 7 })).status).toBe(200);
   expect((await api.get<LimitAnswer>(path)).body.limit).toMatchObject({ key: "team a/repo", concurrency: 7 });
+});
+
+test("limits are listed and exported page by page, however long and in whatever writing their keys are", async () => {
+  const api = await server.tenant();
+  const keys = ["a", "蜂".repeat(256), "蜜".repeat(256)];
+  for (const key of keys)
+    expect((await api.call("PUT", `/v1/limits/${encodeURIComponent(key)}`, { concurrency: 1 })).status).toBe(200);
+  for (const list of ["limits", "export"]) {
+    let seen = 0;
+    for (let cursor: string | undefined = ""; cursor !== undefined; seen++) {
+      const from: string = cursor && `&cursor=${encodeURIComponent(cursor)}`;
+      const page: Answer<{ nextCursor?: string }> = await api.get(`/v1/${list}?limit=1${from}`);
+      expect(page.status, page.text).toBe(200);
+      cursor = page.body.nextCursor;
+    }
+    expect(seen).toBeGreaterThanOrEqual(keys.length);
+  }
 });
 
 test("a rate allows a burst of its limit, then spreads the rest", async () => {

@@ -17,6 +17,7 @@ export { Limit } from "./limit/index.ts";
 export { forget, wasAway } from "./match/directory.ts";
 export { dispatch } from "./match/dispatch.ts";
 export { outboxKinds, project, readDispatch, relay, tenantOf } from "./outbox.ts";
+export { cursorCharacters } from "./page.ts";
 export { compilePattern, matches } from "./pattern.ts";
 export * from "./port/index.ts";
 export { type Problem, parse, problemType, toProblem } from "./problem.ts";

@@ -36,6 +36,14 @@ export function checkInline(path: string, text: JsonText | undefined): void {
 /** Tells payloads apart, in the names of blobs. */
 export const digestOf = (text: JsonText): string => createHash("sha256").update(text).digest("hex").slice(0, 32);
 
+/** Equal for what is equal: stores may keep the members of a map in an order of their own. */
+export const canonical = (value: unknown): string | undefined =>
+  JSON.stringify(value, (_, part: unknown) =>
+    isObject(part) && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : part,
+  );
+
 /**
  * Parses JSON, keeping the members named by `payloads` as the exact text they were written in.
  * Of a member written twice the last counts, as in `JSON.parse`.

@@ -429,6 +429,7 @@ function agentChanged(batch: Batch, old: AgentRow.Row | undefined, next: AgentRo
     !same(old.capabilities, next.capabilities) ||
     !same(old.labels, next.labels) ||
     !same(old.delivery, next.delivery) ||
+    old.role !== next.role ||
     old.maxConcurrency !== next.maxConcurrency
   )
     say("updated", {});

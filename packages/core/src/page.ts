@@ -48,6 +48,9 @@ type List = "agents" | "tasks" | "dead-letters" | "limits" | "keys" | "export";
 export const encodeCursor = (list: List, last: string): string =>
   btoa(`${list}:${encodeURIComponent(last)}`).replaceAll("=", "");
 
+/** The longest of them names a key of 256 characters, of which each takes nine before it is written in base 64. */
+export const cursorCharacters = 4096;
+
 /** @throws `request.invalid` for a text that this list did not give */
 export function decodeCursor(list: List, cursor: string): string {
   try {

@@ -1,4 +1,4 @@
-import { type ErrorKind, errorKinds, type IdPrefix, idPattern } from "@waggle/core";
+import { cursorCharacters, type ErrorKind, errorKinds, type IdPrefix, idPattern } from "@waggle/core";
 import * as z from "zod";
 import type { Param } from "../route.ts";
 
@@ -20,7 +20,7 @@ export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Pa
 /** A query that pages through a list. */
 export const Page = z.strictObject({
   limit: z.coerce.number().int().min(1).max(200).default(50),
-  cursor: z.string().max(1024).optional(),
+  cursor: z.string().max(cursorCharacters).optional(),
 });
 
 /** JSON text of a page whose items are JSON text. */

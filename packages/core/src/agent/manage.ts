@@ -221,6 +221,9 @@ async function shown({ ports, tenant }: Scope, rows: readonly Row[]): Promise<In
 export const get = async (scope: Scope, id: string): Promise<Info> =>
   (await shown(scope, [await read(scope, id)]))[0] as Info;
 
+const labelText = ({ labels }: Row, key: string): string | undefined =>
+  Object.hasOwn(labels, key) ? String(labels[key]) : undefined;
+
 /** Rows looked at for one page of a filtered list. */
 const pageEffort = 2000;
 
@@ -237,7 +240,7 @@ export async function list(
     (query.role === undefined || row.role === query.role) &&
     (query.type === undefined || row.type === query.type) &&
     (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
-    (query.label === undefined || String(row.labels[query.label.slice(0, colon)]) === query.label.slice(colon + 1));
+    (query.label === undefined || labelText(row, query.label.slice(0, colon)) === query.label.slice(colon + 1));
   const rows: Row[] = [];
   const page = async (more: boolean) => ({
     items: await shown(scope, rows),
@@ -325,11 +328,11 @@ export async function drain(scope: Scope, id: string): Promise<Info> {
   return toInfo(row);
 }
 
-/** No new work until `resume`; what runs goes on. */
+/** No new work until `resume`; what runs goes on. One that is being removed gets none anyway, and goes on to its end. */
 export async function pause(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     refuseStopped(row);
-    return row.state === "paused" ? undefined : { state: "paused" };
+    return row.state === "paused" || row.stopAt !== undefined ? undefined : { state: "paused" };
   });
   await settle(scope, id, { pause: true });
   return toInfo(row);

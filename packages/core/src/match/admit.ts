@@ -36,7 +36,7 @@ export async function admit(
       return "stored";
     }
     if ((await parkInLane(scope, directory, row, lane, fresh)) === undefined) continue;
-    await serveLane(scope, directory, lane);
+    await serveLane(scope, directory, directory.lane(row.lane, needOf(row)));
     return "stored";
   }
   return fresh.refused && "refused";

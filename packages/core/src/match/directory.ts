@@ -28,7 +28,7 @@ export interface Member extends Candidate {
   lookedAt: number;
   /** A live connection takes pushes. */
   connected: boolean;
-  /** Slots asked for by waiting lease calls. */
+  /** Tasks asked for by waiting lease calls. */
   asked: number;
   /** Of those, being assigned now. */
   reserved: number;
@@ -95,14 +95,23 @@ export interface Directory {
   candidates(need: Need): { found: Member[]; free: number };
 }
 
-/** Slots it can be given now: only as many as somebody is there to receive. */
+/** Slots it can be given now: none unless somebody is there to receive a task. */
 export function freeSlots(member: Member): number {
   if (member.row.state !== "active") return 0;
   const free = member.maxConcurrency - member.used;
   if (free <= 0) return 0;
-  if (isCalled(member.row)) return member.row.probing ? (member.used > 0 ? 0 : 1) : free;
-  return member.connected ? free : Math.max(0, Math.min(free, member.asked - member.reserved - member.mailbox.length));
+  if (isCalled(member.row)) return member.row.probing && member.used > 0 ? 0 : free;
+  return member.connected || askedFor(member) > 0 ? free : 0;
 }
+
+/** Tasks it can be given now, if each needs one slot: as many as calls that wait asked for; one, to see whether it can be reached. */
+export function freeTasks(member: Member): number {
+  const free = freeSlots(member);
+  if (isCalled(member.row)) return member.row.probing ? Math.min(1, free) : free;
+  return member.connected ? free : Math.max(0, Math.min(free, askedFor(member)));
+}
+
+const askedFor = ({ asked, reserved, mailbox }: Member): number => asked - reserved - mailbox.length;
 
 const directories = createMemory<Promise<Directory>>();
 /** Agents with a live connection to this process: known apart from the directory, which may be made anew under them. */

@@ -10,7 +10,7 @@ import { type Choice, pick, pickShared } from "./choice.ts";
 import {
   cacheOf,
   type Directory,
-  freeSlots,
+  freeTasks,
   idOfParked,
   type Member,
   open,
@@ -265,7 +265,8 @@ export async function parkInLane(
     return undefined;
   }
   if (shared) scope.ports.live.publish(Shared.parkedChannel(scope.tenant), {});
-  else arrived(lane, key);
+  // Empty ones may have been dropped since it was looked up: agents know of those alone that the directory has.
+  else arrived(directory.lane(lane.id, lane.need), key);
   return key;
 }
 
@@ -322,30 +323,45 @@ export async function serveGate(scope: Scope, key: string): Promise<void> {
   await queues.timers.send([{ body: { gates: [[scope.tenant, key]] } }]);
 }
 
+/** Tasks passed by one call: many may have ended, or have to go to a limit that is full. They must not hide those behind them. */
+const passedAtOnce = 500;
+
+/** An agent that has room is looked for work for again, apart from this call. */
+const goOnApart = ({ ports, tenant }: Scope, { id }: Member, delaySeconds = 0): Promise<void> =>
+  ports.queues.dispatch.send([{ body: { tenant, agentId: id }, delaySeconds }]);
+/** Others were quicker each time. There may be more than they took. */
+const retrySeconds = 1;
+
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
 export async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
-  for (let served = 0; served < 100; served++) {
-    const head = await peek(scope.ports, scope.tenant, lane);
-    if (head === null || directory.candidates(lane.need).found.length === 0) return;
+  for (let passed = 0, refused = 0; ; ) {
+    if ((await peek(scope.ports, scope.tenant, lane)) === null) return;
+    const [free] = directory.candidates(lane.need).found;
+    if (!free) return;
+    if (passed === passedAtOnce) return goOnApart(scope, free);
+    if (refused === tries) return goOnApart(scope, free, retrySeconds);
     const next = await takeHead(scope, directory, lane);
-    if (next) await push(scope, next.member, [next.task]);
+    if (next === "gone") passed++;
+    else if (next === "refused") refused++;
+    else await push(scope, next.member, [next.task]);
   }
 }
 
-/** Assigns the first task of a lane: to `only`, or to the best of those free. undefined: look again. */
+/** Assigns the first task of a lane, as `takeTask` does: to `only`, or to the best of those free. */
 async function takeHead(
   scope: Scope,
   directory: Directory,
   lane: Lane,
   only?: Member,
-): Promise<{ task: Row; member: Member } | undefined> {
+): Promise<Awaited<ReturnType<typeof takeTask>>> {
   const head = claim(lane);
-  if (head === undefined) return undefined;
+  // Others took all that was known of it: there may be more.
+  if (head === undefined) return "gone";
   let stays = true;
   try {
     const took = await takeTask(scope, directory, lane, head, only);
     stays = took === "refused";
-    return typeof took === "object" ? took : undefined;
+    return took;
   } finally {
     if (stays) giveBack(lane, head);
     else settle(lane, head);
@@ -395,7 +411,7 @@ async function takeTask(
 export async function take(scope: Scope, directory: Directory, member: Member, max: number): Promise<Row[]> {
   if (scope.ports.shared) return takeShared(scope, directory, member, max);
   const got: Row[] = [];
-  for (let attempt = 0; got.length < max && attempt < max + tries; attempt++) {
+  for (let passed = 0, refused = 0; got.length < max; ) {
     if (member.row.state !== "active" || member.used >= member.maxConcurrency) break;
     let best: Lane | undefined;
     let bestHead = "";
@@ -407,8 +423,14 @@ export async function take(scope: Scope, directory: Directory, member: Member, m
       }
     }
     if (!best || best.need.slots > member.maxConcurrency - member.used) break;
+    if (passed === passedAtOnce || refused === tries) {
+      await goOnApart(scope, member, refused === tries ? retrySeconds : 0);
+      break;
+    }
     const next = await takeHead(scope, directory, best, member);
-    if (next) got.push(next.task);
+    if (next === "gone") passed++;
+    else if (next === "refused") refused++;
+    else got.push(next.task);
   }
   return got;
 }
@@ -459,11 +481,11 @@ export async function serveAgent(
   try {
     while (member.again) {
       member.again = false;
-      const free = freeSlots(member);
-      if (free <= 0) continue;
+      const most = freeTasks(member);
+      if (most <= 0) continue;
       const tasks = scope.ports.shared
-        ? await takeShared(scope, directory, member, free, member.row.connectionId)
-        : await take(scope, directory, member, free);
+        ? await takeShared(scope, directory, member, most, member.row.connectionId)
+        : await take(scope, directory, member, most);
       await push(scope, member, tasks);
     }
   } finally {
@@ -560,9 +582,7 @@ async function takeShared(
       heads.set(best, await Shared.headsOf(scope, best));
     }
   }
-  // Others were quicker each time. There may be more than they took.
-  if (got.length < max)
-    await scope.ports.queues.dispatch.send([{ body: { tenant: scope.tenant, agentId: member.id }, delaySeconds: 1 }]);
+  if (got.length < max) await goOnApart(scope, member, retrySeconds);
   return got;
 }
 

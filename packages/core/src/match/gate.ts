@@ -1,5 +1,5 @@
 import { createMemory } from "../memory.ts";
-import type { Item, Ports, RowKey, Write } from "../port/index.ts";
+import type { Condition, Item, Ports, RowKey, Write } from "../port/index.ts";
 import { gateKey } from "../rows.ts";
 import type * as Task from "../task/row.ts";
 
@@ -147,17 +147,22 @@ export async function enter(
         add: { running: 1, ...(ask.key === task.gate && { waiting: -1 }) },
         ...(tat !== undefined && { set: { tat } }),
         // The row as read: its count and its time decide together.
-        if: {
-          ...(row.running === undefined ? { missing: ["running"] } : {}),
-          equals: {
-            ...(row.running !== undefined && { running }),
-            ...(tat !== undefined && row.tat !== undefined && { tat: row.tat }),
-          },
-        },
+        if: asRead(row, tat === undefined ? ["running"] : ["running", "tat"]),
       });
     }
   }
   return { writes };
+}
+
+/** A correction for whatever a caller says was used must leave a time that a row can hold: 30,000 years. */
+const longestMs = 1e15;
+
+function asRead(row: Row, names: readonly ("running" | "tat")[]): Condition {
+  const there = names.filter((name) => row[name] !== undefined);
+  return {
+    missing: names.filter((name) => row[name] === undefined),
+    equals: Object.fromEntries(there.map((name) => [name, row[name] as number])),
+  };
 }
 
 /** Gives the places back. `units`: what the call really used of the rate, which corrects what it took in advance. */
@@ -178,7 +183,8 @@ export async function leave(
       const taken = Math.min(ask.weight, rate.limit);
       const behind = Math.max(0, now - (row?.tat ?? now));
       // Time that has passed unused since is not given back: correcting from `now` would be a double credit.
-      correction = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+      const used = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+      correction = Math.min(longestMs, used);
     }
     writes.push({
       update: key,

@@ -78,6 +78,12 @@ export function giveBack(lane: Lane, key: string): void {
   insert(lane, key);
 }
 
+/** A task ended, or went elsewhere, that nobody was taking. */
+export function left(lane: Lane, key: string): void {
+  const at = lane.heads.indexOf(key);
+  if (at >= 0) lane.heads.splice(at, 1);
+}
+
 /** A task was parked in it. */
 export function arrived(lane: Lane, key: string): void {
   lane.arrivals++;

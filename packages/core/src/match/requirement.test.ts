@@ -76,6 +76,7 @@ describe("signature", () => {
   });
   test.each([
     ["a level", need({ requires: [a, b] }), need({ requires: [{ ...a, minLevel: 0.6 }, b] })],
+    ["a name that reads like a level", need({ requires: [a] }), need({ requires: [{ capability: "a>=0.5" }] })],
     ["a role", need({ requires: [a, b] }), need({ requires: [a, b], role: "x" })],
     ["slots", need(), need({ slots: 2 })],
     ["a selector", need({ labels: [selector("gt", 1)] }), need({ labels: [selector("gte", 1)] })],

@@ -47,7 +47,9 @@ export function signature(need: Need): string {
     need.labels.length === 0 &&
     need.role === undefined &&
     need.slots === 1 &&
-    need.agentId === undefined
+    need.agentId === undefined &&
+    // With these in its name it would be called as another at a level.
+    !need.requires[0]?.capability.includes(">=")
   ) {
     const [only] = need.requires;
     return `cap:${only?.capability}${only?.minLevel ? `>=${only.minLevel}` : ""}`;

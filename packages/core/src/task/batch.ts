@@ -23,7 +23,11 @@ export async function createBatch(
 ): Promise<{ results: BatchResult[]; replayed: boolean }> {
   const { seed: known, remember } = await recall(scope, options.idempotency);
   const seed: Seed = known ?? { ids: input.tasks.map(() => newId(scope)), at: scope.ports.clock.now() };
-  const entries = resolve(input.tasks, seed.ids);
+  const entries = resolve(
+    input.tasks,
+    seed.ids.map((id) => id || newId(scope)),
+  );
+  for (const [i, entry] of entries.entries()) entry.refused = seed.ids[i] === "";
   const wanted = known ? [] : entries.flatMap(({ input, problem }) => (input && !problem ? [input] : []));
   const room = await roomFor(scope, wanted);
   try {
@@ -59,7 +63,8 @@ async function makeBatch(
   await Promise.all(
     rows.map((row, i) => (row && fresh.includes(row) ? keepInput(scope, row, entries[i]?.input ?? {}) : undefined)),
   );
-  const how = { again: known, remembered: remember?.(seed), atomic: input.atomic };
+  const ids = seed.ids.map((id, i) => (entries[i]?.problem ? "" : id));
+  const how = { again: known, remembered: remember?.({ ...seed, ids }), atomic: input.atomic };
   if (fresh.length > 0 && !(await store(scope, fresh, how))) {
     room?.release();
     return createBatch(scope, input, options);
@@ -77,11 +82,14 @@ async function makeBatch(
 async function rowOf(scope: Scope, entry: Entry, at: number, known: boolean): Promise<Row | undefined> {
   if (entry.problem) return undefined;
   try {
-    if (known) entry.stored = await readTask(scope, entry.id);
+    const made = known && !entry.refused;
+    if (made) entry.stored = await readTask(scope, entry.id);
     const { stored } = entry;
-    if (known && !stored) await checkKept(scope, entry.id, at);
+    if (made && !stored) await checkKept(scope, entry.id, at);
     const row = await build(scope, entry.input as Create, entry.id, at, { stored });
     if (!stored) await checkNamed(scope, row, entry.siblings);
+    // What it lacked then may be there now. Whoever repeats a call is not to find more done than it did.
+    if (entry.refused) throw notInBatch("it was refused when this Idempotency-Key was first used");
     return row;
   } catch (error) {
     if (!isError(error)) throw error;
@@ -112,6 +120,8 @@ interface Entry {
   readonly siblings: Set<string>;
   /** Taken when it was first asked for. */
   stored?: Row | undefined;
+  /** It was, when it was first asked for. */
+  refused?: boolean;
   problem?: WaggleError | undefined;
 }
 

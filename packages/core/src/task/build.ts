@@ -70,7 +70,10 @@ export async function build(
   if (blob) {
     // An id the caller chose may come again with another input, which must not take the place of the first.
     const name = input.id === undefined ? "input" : `input-${digestOf(input.input as JsonText)}`;
-    row.inputBlob = payloadKey(scope.tenant, { id, createdAt: stored?.createdAt ?? now }, name);
+    // The time of one that was retried by hand may be another than that which its blob is named by.
+    row.inputBlob = stored?.inputBlob?.endsWith(`-${name}`)
+      ? stored.inputBlob
+      : payloadKey(scope.tenant, { id, createdAt: now }, name);
     row.inputBytes = payloadBytes(input.input);
   }
   if (input.metadata !== undefined) row.metadata = input.metadata;

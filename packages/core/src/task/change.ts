@@ -3,9 +3,10 @@ import { tell } from "../agent/message.ts";
 import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { readTask, unpark } from "../match/assignment.ts";
-import { cacheOf, type Directory, type Member, openFor, openKnown } from "../match/directory.ts";
+import { cacheOf, type Directory, freeSlots, type Member, openFor, openKnown } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
+import { left } from "../match/lane.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
@@ -91,6 +92,7 @@ export async function change(
     const apart = scope.ports.shared && freed && writes.length === 2;
     const result = await store.transact(apart ? [write] : writes);
     if (!result.ok) continue;
+    if (unparked) await noteLeft(scope, before);
     if (freed && revokes) await revoke(scope, before);
     const agent = apart ? await giveSlotsBack(scope, before, writes[1] as Update) : undefined;
     if (agent) return { row: next, before, agent };
@@ -131,6 +133,20 @@ export async function completeUnread(
   const agent = await giveSlotsBack(scope, row, slotsBack(scope, row, "completed", now));
   if (!agent) await afterFreed(scope, row, "completed", now);
   return { done: { row, before: row, ...(agent && { agent }) } };
+}
+
+/**
+ * It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. Where it needed several slots,
+ * agents may have kept some free for it. On a shared store the reconciler sees to those.
+ */
+async function noteLeft(scope: Scope, { lane, gate, parked }: Row): Promise<void> {
+  if (scope.ports.shared || gate !== undefined) return;
+  const directory = await openKnown(scope.ports, scope.tenant);
+  const known = directory.lanes.get(lane);
+  if (!known) return;
+  left(known, parked as string);
+  if (known.need.slots === 1) return;
+  for (const { id } of directory.candidates({ ...known.need, slots: 1 }).found) await serveAgent(scope, id);
 }
 
 /** The write that gives an agent back the slots of a task that it held. */
@@ -199,7 +215,11 @@ export async function goOn(
     await serveAgent(scope, before.agentId);
     return undefined;
   }
-  return member && { directory, member, tasks: await take(scope, directory, member, max) };
+  if (!member) return undefined;
+  const tasks = await take(scope, directory, member, max);
+  // It may have asked for less here than it has room for, and wait for more elsewhere.
+  if (!scope.ports.shared && freeSlots(member) > 0) await serveAgent(scope, before.agentId);
+  return { directory, member, tasks };
 }
 
 /** What follows from an attempt that failed: another one after the back-off, or the end. */

@@ -1,5 +1,6 @@
 import { requestErrors, storeErrors } from "../error.ts";
 import { idempotencyKeptMs, otherRequest } from "../idempotency.ts";
+import { canonical } from "../json.ts";
 import { admissible, admit, admitEach } from "../match/admit.ts";
 import { readTask } from "../match/assignment.ts";
 import { policyOf } from "../policy.ts";
@@ -23,6 +24,7 @@ export interface CreateOptions {
 
 /** What makes the same request make the same tasks again. */
 export interface Seed {
+  /** Of a batch: empty for an entry that was refused. */
   readonly ids: readonly string[];
   readonly at: number;
 }
@@ -151,7 +153,7 @@ const asked = [...askedFields, "input", "inputBlob", "cancelGraceSeconds", "meta
 /** @throws `idempotency.mismatch` where the task that has the id was asked for in other words */
 function checkSame(taken: Row, row: Row): void {
   for (const name of asked)
-    if (JSON.stringify(taken[name]) !== JSON.stringify(row[name]))
+    if (canonical(taken[name]) !== canonical(row[name]))
       throw requestErrors.idempotencyMismatch(`the id ${row.id} was used for a different task; use a new one`, {
         errors: [{ path: "id", message: `its task differs in ${name === "inputBlob" ? "input" : name}` }],
       });

@@ -39,6 +39,8 @@ export const name = (max = 128) =>
 
 const seconds = (min: number, max: number) => number().min(min).max(max);
 const day = 86_400;
+/** RFC 3339 has no way to write it. */
+const yearTenThousand = Date.UTC(10_000, 0);
 
 export const Requirement = z.strictObject({
   capability: name(),
@@ -110,7 +112,10 @@ const fields = {
   strategy: z.enum(strategies).default("best_fit"),
   slots: z.number().int().min(1).max(1000).default(1),
   delaySeconds: seconds(0, 366 * day).optional(),
-  notBefore: z.iso.datetime({ offset: true }).optional(),
+  notBefore: z.iso
+    .datetime({ offset: true })
+    .refine((text) => !(Date.parse(text) >= yearTenThousand), "expected a time before the year 10000")
+    .optional(),
   dependsOn: z.array(name()).max(100).default([]),
   parentId: name(64).optional(),
   timeouts: Timeouts.prefault({}),

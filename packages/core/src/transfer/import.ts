@@ -3,7 +3,7 @@ import { deadlineOf as agentDeadlineOf } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
 import type { WaggleError } from "../error.ts";
 import { requestErrors } from "../error.ts";
-import { digestOf, isLarge, type JsonText } from "../json.ts";
+import { canonical, digestOf, isLarge, type JsonText } from "../json.ts";
 import { readBlob, readTask } from "../match/assignment.ts";
 import { openKnown } from "../match/directory.ts";
 import { serveAgent, serveGate } from "../match/dispatch.ts";
@@ -357,14 +357,6 @@ async function compareTasks(scope: Scope, record: TaskRecord, now: TaskRow): Pro
     ),
   );
 }
-
-/** Stores may keep the members of a map in an order of their own. */
-const canonical = (value: unknown): string | undefined =>
-  JSON.stringify(value, (_, part: unknown) =>
-    typeof part === "object" && part !== null && !Array.isArray(part)
-      ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : part,
-  );
 
 async function sameInput(scope: Scope, record: TaskRecord, now: TaskRow): Promise<boolean> {
   const input = now.inputBlob === undefined ? now.input : await readBlob(scope, now.inputBlob);

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { cursorCharacters } from "../page.ts";
 
 export { newerFormat } from "./error.ts";
 
@@ -11,7 +12,7 @@ export { newerFormat } from "./error.ts";
 export const importRecords = 100;
 export const ExportQuery = z.strictObject({
   limit: z.coerce.number().int().min(1).max(200).default(100),
-  cursor: z.string().max(2048).optional(),
+  cursor: z.string().max(cursorCharacters).optional(),
 });
 /** `records` are looked at once the version is known to be one of ours. */
 export const Import = z.strictObject({

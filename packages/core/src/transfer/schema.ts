@@ -6,6 +6,7 @@ import type { JsonText } from "../json.ts";
 import * as key from "../key/schema.ts";
 import * as limit from "../limit/schema.ts";
 import { number } from "../number.ts";
+import { cursorCharacters } from "../page.ts";
 import { limits } from "../task/defaults.ts";
 import { held, payloads, type Row, terminal } from "../task/row.ts";
 import * as task from "../task/schema.ts";
@@ -250,7 +251,11 @@ export const Header = z.strictObject({
 export type Header = z.output<typeof Header>;
 /** `sha256` is of all bytes of the file before this line, `counts` of all records there. */
 const sums = { counts: Counts, sha256: digest };
-export const Checkpoint = z.strictObject({ kind: z.literal("checkpoint"), cursor: z.string().max(2048), ...sums });
+export const Checkpoint = z.strictObject({
+  kind: z.literal("checkpoint"),
+  cursor: z.string().max(cursorCharacters),
+  ...sums,
+});
 export const End = z.strictObject({ kind: z.literal("end"), ...sums });
 
 export const ExportPage = z.object({
