@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { createServer, type Server } from "node:http";
 import net, { type AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
@@ -118,6 +119,14 @@ test("a call ends with the reason of its signal, also while it waits for a conne
   await expect(calls[1]).rejects.toThrow("enough of the second");
   first.abort(new Error("enough of the first"));
   await expect(calls[0]).rejects.toThrow("enough of the first");
+});
+
+test("a signal that outlives its calls is left without their listeners", async () => {
+  const { url } = await says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+  const wire = wireTo(url, 1);
+  const { signal } = new AbortController();
+  await Promise.all(Array.from({ length: 3 }, () => wire.send({ ...ask, signal })));
+  expect(getEventListeners(signal, "abort")).toEqual([]);
 });
 
 test("a server that stays silent is a timeout", async () => {

@@ -34,7 +34,7 @@ export function openWire(base: URL, url: string, most: number): Wire {
 
   function next(connection?: Connection): void {
     const call = queue.shift();
-    if (call) (connection ?? connect()).begin(call);
+    if (call) (connection ?? connect()).begin(heedless(call));
     else if (connection) {
       connection.rest();
       idle.push(connection);
@@ -74,20 +74,25 @@ export function openWire(base: URL, url: string, most: number): Wire {
         else {
           queue.push(call);
           if (!signal) return;
-          const abort = () => {
-            const at = queue.indexOf(call);
-            if (at < 0) return;
-            queue.splice(at, 1);
+          call.abort = () => {
+            queue.splice(queue.indexOf(call), 1);
             reject(signal.reason);
           };
-          signal.addEventListener("abort", abort, { once: true });
+          signal.addEventListener("abort", call.abort, { once: true });
         }
       }),
     close() {
-      for (const { reject } of queue.splice(0)) reject(unreachable(url, new Error("the client was closed")));
+      for (const call of queue.splice(0)) heedless(call).reject(unreachable(url, new Error("the client was closed")));
       for (const connection of all) connection.end();
     },
   };
+}
+
+/** What it was to do when its signal aborts it does no more; the signal may outlive it by far. */
+function heedless(call: Call): Call {
+  if (call.abort) call.request.signal?.removeEventListener("abort", call.abort);
+  call.abort = undefined;
+  return call;
 }
 
 function head(request: WireRequest, path: string, host: string): string {
@@ -153,8 +158,7 @@ function serve(socket: net.Socket, { head, url, free, gone }: Serving) {
   function finish(): Call | undefined {
     const ended = call;
     call = undefined;
-    if (ended?.abort) ended.request.signal?.removeEventListener("abort", ended.abort);
-    return ended;
+    return ended && heedless(ended);
   }
   function fail(error: unknown): void {
     over = true;

@@ -132,7 +132,6 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     }
   }
 
-  /** Every item of a list, page after page. */
   /** All that a list has, in pages as large as the server makes them. */
   async function* every<Item, Query extends object>(
     list: (query: Query) => Promise<W.Page<Item>>,

@@ -72,9 +72,15 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
     audit: (query: { tenant?: string } = {}, how: CallOptions = {}) =>
       call<W.AuditReport>({ path: "/v1/audit", query, timeoutSeconds: 900, ...how }),
     /** Needs no key. An unhealthy server answers 503 with the same body, which is returned, not thrown. */
-    async health(how: CallOptions = {}): Promise<W.Health> {
+    async health({ signal, timeoutSeconds }: CallOptions = {}): Promise<W.Health> {
       const { transport, headers } = open();
-      const reply = await transport.send({ method: "GET", path: "/health", headers, timeoutMs, signal: how.signal });
+      const reply = await transport.send({
+        method: "GET",
+        path: "/health",
+        headers,
+        timeoutMs: timeoutSeconds === undefined ? timeoutMs : timeoutSeconds * 1000,
+        signal,
+      });
       try {
         const health = JSON.parse(reply.text) as W.Health;
         if (typeof health.status === "string") return health;
