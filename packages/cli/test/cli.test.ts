@@ -124,6 +124,8 @@ describe("the command line", () => {
     ["a filter the list does not know", ["get", "limits", "--status", "failed"], "--status"],
     ["input that is no JSON", ["delegate", "x", "--input", "hello"], "not JSON"],
     ["a program that does not exist", ["agent", "run", "--name", "x", "--", "no-such-program"], "no program"],
+    ["a program that is a folder", ["agent", "run", "--name", "x", "--", tmpdir()], "no program"],
+    ["an event by itself", ["get", "events", "tsk_0000000000000000000000"], "--after"],
     ["a status that is none", ["get", "tasks", "--status", "happy"], "status"],
   ])("exits with 2 for %s and says what is right", async (_, argv, said) => {
     const { code, err } = await waggle(...argv);
@@ -325,6 +327,13 @@ describe("any program is an agent", () => {
         expect((await json("get", "task", id)).progress).toEqual({ percent: 40, message: "halfway" }),
       );
       await waggle("cancel", id);
+    });
+  });
+
+  test("what it leaves running in the background is not waited for", async () => {
+    await withAgent('sleep 60 & echo "$!"', async (can) => {
+      const { result } = await json("delegate", "leaves", "--requires", can, "--wait");
+      process.kill(result, "SIGKILL");
     });
   });
 

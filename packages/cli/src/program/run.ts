@@ -60,7 +60,7 @@ WAGGLE_DETAILS (what the previous attempt saved, as JSON), WAGGLE_AGENT_ID, WAGG
 It reports to Waggle by lines like these on stderr:
   ::progress 40 reading the files
   ::details {"page": 12}
-On cancel it gets SIGTERM, then SIGKILL if it does not exit.
+On cancel it gets SIGTERM, then SIGKILL if it does not exit. What it leaves running in the background is not waited for.
 ${examples(
   "waggle agent run --name echo --capability echo -- cat",
   "waggle agent run --name coder --capability code:0.9 --concurrency 4 --label zone=eu -- ./solve.sh",
