@@ -1,4 +1,7 @@
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startLocal } from "@waggle/local";
@@ -273,6 +276,30 @@ describe("tasks", () => {
   });
 });
 
+test("what waits, follows or watches goes on when the server has restarted", async () => {
+  const data = join(dir, "restarted");
+  let own = await startLocal({ dataDir: data, port: 0, version: "0.1.0" });
+  const to = ["--url", own.url, "--key", own.adminKey];
+  const waiting = begin(["delegate", "x", "--requires", "nobody", "--wait", ...to]);
+  const following = begin(["logs", "--follow", ...to]);
+  const watching = begin(["get", "tasks", "--watch", ...to]);
+  try {
+    for (const { out } of [following, watching]) await untilPasses(() => expect(out()).toContain("queued"));
+    await own.stop();
+    // A command tries for a second.
+    await new Promise((done) => setTimeout(done, 1_500));
+    own = await startLocal({ dataDir: data, port: Number(new URL(own.url).port), version: "0.1.0" });
+    const [, id = ""] = /(tsk_\w+)/.exec(watching.out()) ?? [];
+    expect((await waggle("cancel", id, ...to)).code).toBe(0);
+    expect(await waiting.done).toMatchObject({ code: 1, err: expect.stringContaining("ended cancelled") });
+    for (const { out } of [following, watching]) await untilPasses(() => expect(out()).toContain("cancelled"));
+  } finally {
+    for (const command of [following, watching]) command.interrupt();
+    await Promise.all([following.done, watching.done]);
+    await own.stop();
+  }
+});
+
 describe("any program is an agent", () => {
   test("its output is the result, its input the task's", async () => {
     await withAgent("cat", async (can) => {
@@ -514,6 +541,24 @@ describe("looking around", () => {
     const gone = await waggle("doctor", "--url", "http://127.0.0.1:9");
     expect(gone).toMatchObject({ code: 5, out: expect.stringContaining("waggle dev") });
   });
+});
+
+test("doctor tells what it found when a later look fails", async () => {
+  const half = createServer((request, response) => {
+    const there = request.url === "/health" || request.url === "/v1/status";
+    const health = { status: "healthy", version: "0.1.0", uptimeSeconds: 1 };
+    const body = there ? health : { code: "server.error", title: "no" };
+    response.writeHead(there ? 200 : 500, { "content-type": "application/json" }).end(JSON.stringify(body));
+  });
+  await once(half.listen(0, "127.0.0.1"), "listening");
+  const url = `http://127.0.0.1:${(half.address() as AddressInfo).port}`;
+  const { code, out } = await waggle("doctor", "--json", "--url", url);
+  half.closeAllConnections();
+  half.close();
+  const checks: { name: string; state: string }[] = JSON.parse(out).checks;
+  expect(code).toBe(1);
+  expect(checks.filter(({ state }) => state === "problem").map(({ name }) => name)).toEqual(["agents", "tasks"]);
+  expect(checks).toContainEqual(expect.objectContaining({ name: "server", state: "ok" }));
 });
 
 describe("doctor --deep", () => {
