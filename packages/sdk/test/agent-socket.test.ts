@@ -479,9 +479,12 @@ test("says once what an operator wants of it", async () => {
 });
 
 test("stops for good when the server says so, without connecting again", async () => {
-  const { peer, agent } = await setUp({ work: () => 1 });
+  const warned: string[] = [];
+  const log = { ...quiet, warn: (message: string) => warned.push(message) };
+  const { peer, agent } = await setUp({ work: () => 1 }, {}, { log });
   peer.send({ op: "command", stop: true, reason: "the agent connected anew" });
   expect(await agent.stopped).toBe("the agent connected anew");
+  expect(warned).toEqual([expect.stringContaining("the agent connected anew")]);
   expect(agent.state).toBe("stopped");
   expect(peer.connections()).toBe(1);
 });

@@ -137,6 +137,8 @@ export function createAgent(options: AgentOptions): RunningAgent {
 
   const gone = (reason: string) => {
     if (state === "stopped") return;
+    // With this the process may end, and nobody else says why.
+    if (!stopping && state !== "starting") log.warn(`the server ended this agent: ${reason}`);
     state = "stopped";
     work.close();
     offSignals();
