@@ -140,6 +140,8 @@ const main = async () => {
     if (options.once && !written) process.stderr.write("waggle: stopped before the report was written\n");
     void shutDown(options.once && !written ? 130 : 0);
   };
+  // Nobody reads on (`npm start | head`): the report is written all the same.
+  process.stdout.on("error", () => {});
   process.on("SIGINT", interrupted);
   process.on("SIGTERM", interrupted);
 
