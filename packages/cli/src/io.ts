@@ -13,6 +13,7 @@ export interface Io {
   readonly tty: boolean;
   /** Standard error is a terminal. */
   readonly errTty: boolean;
+  /** Of what is written to either; where standard error is none for colours, `err` takes them out. */
   readonly colour: boolean;
   readonly columns: number;
   now(): number;
@@ -27,8 +28,10 @@ export const wantsColour = (env: Io["env"], tty: boolean): boolean =>
 /** npm passes a Ctrl-C on to the program it runs, which the terminal has told already: that is no second one. */
 const echoMs = 500;
 
-export function processIo(): Io {
-  const { env, stdout, stderr, stdin } = process;
+/** @param own what of the process it speaks through */
+export function processIo(own: Pick<NodeJS.Process, "env" | "stdin" | "stdout" | "stderr"> = process): Io {
+  const { env, stdout, stderr, stdin } = own;
+  const errColour = wantsColour(env, stderr.isTTY === true);
   const gone = (error: NodeJS.ErrnoException) => {
     // A reader that has seen enough (`waggle get tasks | head`) is no failure.
     if (error.code === "EPIPE") process.exit(0);
@@ -43,7 +46,7 @@ export function processIo(): Io {
     stdin,
     stdinIsTty: stdin.isTTY === true,
     out: (text) => void stdout.write(text),
-    err: (text) => void stderr.write(text),
+    err: (text) => void stderr.write(errColour ? text : text.replace(/\u001b\[\d+m/g, "")),
     drained: () => (stdout.writableNeedDrain ? once(stdout, "drain").then(() => undefined) : Promise.resolve()),
     tty: stdout.isTTY === true,
     errTty: stderr.isTTY === true,

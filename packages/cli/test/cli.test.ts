@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { startLocal } from "@waggle/local";
 import { createClient } from "@waggle/sdk";
 import type { Command } from "commander";
@@ -11,7 +12,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { parse as parseYaml } from "yaml";
 import { untilPasses } from "../../../test/support/eventually.ts";
 import { candidates } from "../src/command/completion.ts";
-import { processIo } from "../src/io.ts";
+import { painter, processIo } from "../src/io.ts";
 import * as parse from "../src/parse.ts";
 import { buildProgram } from "../src/program.ts";
 import { begin, waggle } from "./support.ts";
@@ -710,7 +711,25 @@ describe("an address that is none", () => {
   });
 });
 
+test("colours stay out of a file that standard error goes to", () => {
+  const stream = (isTTY: boolean) => Object.assign(new PassThrough({ encoding: "utf8" }), { isTTY });
+  const [stdout, stderr] = [stream(true), stream(false)];
+  const io = processIo({ env: {}, stdin: stream(true), stdout, stderr } as unknown as NodeJS.Process);
+  const text = painter(io.colour)("red", "waggle:");
+  io.out(text);
+  io.err(text);
+  expect([stdout.read(), stderr.read()]).toEqual(["\u001b[31mwaggle:\u001b[39m", "waggle:"]);
+});
+
 describe("waggle dev", () => {
+  test("starts and says so where other commands have an address that is none", async () => {
+    process.env.WAGGLE_URL = "localhost:9244";
+    const dev = begin(["dev", "--port", "0", "--data", join(dir, "misled")]);
+    await untilPasses(() => expect(dev.err()).toContain("commands run here reach no server"));
+    dev.interrupt();
+    expect((await dev.done).code).toBe(0);
+  });
+
   test("serves a folder, tells the address, and stops in order", async () => {
     const data = join(dir, "dev");
     const dev = begin(["dev", "--port", "0", "--data", data, "--quiet"]);
