@@ -497,6 +497,15 @@ test("does not start where it is turned away", async () => {
   expect(agent.state).toBe("stopped");
 });
 
+test("does not start, nor ask for ever, where its hello is refused for good", async () => {
+  const problem = { status: 409, code: "agent.delivered", detail: "agent a is called by webhook" };
+  const peer = await startPeer({ refusal: { op: "reply", ok: false, problem } });
+  cleanups.push(() => peer.close());
+  const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
+  await expect(agent.start()).rejects.toMatchObject(problem);
+  expect(peer.connections()).toBe(1);
+});
+
 test("may be stopped while it starts, registering or connecting", async () => {
   const peer = await startPeer({ upgrade: () => 503 });
   cleanups.push(() => peer.close());

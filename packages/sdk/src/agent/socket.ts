@@ -210,6 +210,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       log.warn(`the input of ${assignment.task.id} did not come: ${error instanceof Error ? error.message : error}`);
     }
   };
+  const refusedUnnamed = (problem: NonNullable<Reply["problem"]>) => {
+    const { status = 400, code = "request.invalid", detail = code } = problem;
+    if (live || isPassing(problem)) return log.warn(`the server refused a frame: ${detail}`);
+    // It was the hello: this agent has no place here, and asking again gives it none.
+    finish(detail, new WaggleApiError({ status, code, detail }));
+  };
   const read = (frame: ServerFrame) => {
     switch (frame.op) {
       case "reply": {
@@ -217,7 +223,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         if (answer) {
           pending.delete(frame.re as number);
           hear(answer, frame);
-        } else if (!frame.ok) log.warn(`the server refused a frame: ${frame.problem?.detail ?? frame.problem?.code}`);
+        } else if (!frame.ok) refusedUnnamed(frame.problem ?? {});
         return;
       }
       case "assign": {
