@@ -457,6 +457,40 @@ describe("looking around", () => {
     expect(created.items.map((event: { type: string }) => event.type)).toEqual(["task.created", "task.created"]);
   });
 
+  test.each([
+    ["events", 900, ["get", "events", "-n", "200"]],
+    ["logs", 900, ["logs", "-n", "200"]],
+    ["few events", 999, ["get", "events", "-n", "200"]],
+    ["no events", 1000, ["get", "events"]],
+  ])("%s are listed where those up to %i are past their retention", async (_, gone, argv) => {
+    const log = createServer((request, response) => {
+      const { searchParams } = new URL(request.url ?? "", "http://log");
+      const [after, limit] = [Number(searchParams.get("after") ?? 0), Number(searchParams.get("limit") ?? 50)];
+      const [first, end] = [Math.max(after, gone) + 1, 1000];
+      const isGone = after > 0 && after < gone;
+      const items = Array.from({ length: Math.min(limit, Math.max(0, end - first + 1)) }, (_, i) => ({
+        sequence: first + i,
+        type: "task.created",
+        at: "2026-01-01T00:00:00.000Z",
+        data: {},
+      }));
+      const body = isGone
+        ? { code: "event.gone", firstSequence: gone + 1 }
+        : { items, nextAfter: items.at(-1)?.sequence ?? after };
+      response.writeHead(isGone ? 410 : 200, { "content-type": "application/json" }).end(JSON.stringify(body));
+    });
+    await once(log.listen(0, "127.0.0.1"), "listening");
+    const url = `http://127.0.0.1:${(log.address() as AddressInfo).port}`;
+    const { code, out } = await waggle(...argv, "--url", url, "-o", "json");
+    log.closeAllConnections();
+    log.close();
+    const items = argv[0] === "get" ? JSON.parse(out).items : out.trim().split("\n").map((line) => JSON.parse(line));
+    expect(code).toBe(0);
+    expect(items.map(({ sequence }: { sequence: number }) => sequence)).toEqual(
+      Array.from({ length: 1000 - gone }, (_, i) => gone + 1 + i),
+    );
+  });
+
   test("logs follow one task to its end", async () => {
     const { id } = await json("delegate", "logged", "--requires", "nobody");
     const following = begin(["logs", "-f", id]);

@@ -2,7 +2,7 @@ import type { Agent, AgentStatus, Task, TaskStatus } from "@waggle/sdk";
 import * as columns from "../columns.ts";
 import { type CommonOptions, type Context, patiently, withClient } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";
-import { findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
+import { beginning, findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
 import { table } from "../format.ts";
 import type { Io } from "../io.ts";
 import { columnsOf, document, entry, isDocument, rows, type TableOf } from "../print.ts";
@@ -245,9 +245,14 @@ async function after(client: Client, from: number, limit: number, types?: string
 export async function newest(client: Client, limit: number, types?: string): Promise<Event[]> {
   if (limit === 0) return [];
   const end = await lastSequence(client);
+  let begin = 0;
   for (let span = limit; ; span *= 8) {
-    const from = Math.max(0, end - span);
-    const items = await after(client, from, Number.POSITIVE_INFINITY, types);
-    if (items.length >= limit || from === 0) return items.slice(-limit);
+    const from = Math.max(begin, end - span);
+    try {
+      const items = await after(client, from, Number.POSITIVE_INFINITY, types);
+      if (items.length >= limit || from === begin) return items.slice(-limit);
+    } catch (error) {
+      begin = beginning(error);
+    }
   }
 }
