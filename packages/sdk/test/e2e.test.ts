@@ -345,6 +345,26 @@ test("works over fetch alone, streams included, as in a browser", async () => {
   await expect(browser.tasks.get("tsk_0000000000000000000000")).rejects.toMatchObject({ status: 404 });
 });
 
+test("calls what a browser has as a browser lets it be called", async () => {
+  const names = ["queueMicrotask", "fetch", "setTimeout", "clearTimeout"] as const;
+  const globals = globalThis as unknown as Record<string, (...args: unknown[]) => unknown>;
+  const own = names.map((name) => [name, globals[name]] as const);
+  try {
+    for (const [name, call] of own) {
+      globals[name] = function (this: unknown, ...args) {
+        // https://webidl.spec.whatwg.org/#dfn-create-operation-function
+        if (this !== undefined && this !== globalThis) throw new TypeError(`${name}: Illegal invocation`);
+        return call?.(...args);
+      };
+    }
+    const browser = createBrowserClient({ url: server.url, key: server.adminKey });
+    const { requires } = await agentFor({ hello: () => "hello" });
+    expect(await browser.tasks.delegate({ type: "hello", requires }).result()).toBe("hello");
+  } finally {
+    for (const [name, call] of own) if (call) globals[name] = call;
+  }
+});
+
 test("keeps what it follows across a restart of the server, and loses no event", async () => {
   const dir = mkdtempSync(join(tmpdir(), "waggle-restart-"));
   let own = await startLocal({ dataDir: dir, port: 0, version: "0.1.0" });
