@@ -109,6 +109,18 @@ test("a connection the server says it closes is not used again", async () => {
   expect(connections()).toBe(2);
 });
 
+test("a connection that rested while the process was frozen is not used again", async () => {
+  const { url, connections } = await says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+  let now = 0;
+  const wire = openWire(new URL(url), url, 4, () => now);
+  ends.push(() => wire.close());
+  for (const later of [1_000, 1_000, 60_000]) {
+    now += later;
+    await wire.send(ask);
+  }
+  expect(connections()).toBe(2);
+});
+
 test("a call ends with the reason of its signal, also while it waits for a connection", async () => {
   const { url } = await says();
   const wire = wireTo(url, 1);

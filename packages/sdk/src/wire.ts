@@ -22,13 +22,18 @@ interface Call {
   abort?: (() => void) | undefined;
 }
 
-/** @param most connections at one time; more calls wait their turn */
-export function openWire(base: URL, url: string, most: number): Wire {
+/**
+ * @param most connections at one time; more calls wait their turn
+ * @param now the time of day in ms, which goes on while a process is frozen or its machine sleeps
+ */
+export function openWire(base: URL, url: string, most: number, now: () => number = Date.now): Wire {
   const secure = base.protocol === "https:";
   const host = base.hostname.replace(/^\[|\]$/g, "");
   const port = Number(base.port) || (secure ? 443 : 80);
   const prefix = base.pathname.replace(/\/$/, "");
   const idle: Connection[] = [];
+  /** Of each connection that rests, since when. */
+  const since = new WeakMap<Connection, number>();
   const all = new Set<Connection>();
   const queue: Call[] = [];
 
@@ -37,8 +42,17 @@ export function openWire(base: URL, url: string, most: number): Wire {
     if (call) (connection ?? connect()).begin(heedless(call));
     else if (connection) {
       connection.rest();
+      since.set(connection, now());
       idle.push(connection);
     }
+  }
+
+  /** The one used last: the others grow old and close. One that should have closed while no timer ran is most likely dead. */
+  function rested(): Connection | undefined {
+    const last = idle.pop();
+    if (last === undefined || Math.abs(now() - (since.get(last) ?? 0)) <= idleMs) return last;
+    for (const old of [last, ...idle]) old.end();
+    return undefined;
   }
 
   function connect(): Connection {
@@ -67,8 +81,7 @@ export function openWire(base: URL, url: string, most: number): Wire {
         const { signal } = request;
         if (signal?.aborted) return reject(signal.reason);
         const call: Call = { request, resolve, reject };
-        // The one used last: the others grow old and close.
-        const connection = idle.pop();
+        const connection = rested();
         if (connection) connection.begin(call);
         else if (all.size < most) connect().begin(call);
         else {
