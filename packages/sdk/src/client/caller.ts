@@ -18,6 +18,8 @@ export interface Call extends CreateOptions {
   creates?: boolean;
   /** Doing it twice differs from once, and no key guards it. */
   once?: boolean;
+  /** Takes something away: that it is not there any more, after an answer was lost, means that it was done. */
+  removes?: boolean;
   waitSeconds?: number;
 }
 
@@ -65,8 +67,14 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         (request.waitSeconds ?? 0) * 1000,
       waits: request.waitSeconds !== undefined && request.waitSeconds > 0,
     };
+    let answerLost = false;
     const once = async () => {
-      const reply = await transport.send(wire);
+      const reply = await transport.send(wire).catch((error: unknown) => {
+        answerLost = true;
+        throw error;
+      });
+      answerLost ||= reply.status === 502 || reply.status === 504;
+      if (answerLost && request.removes && reply.status === 404) return undefined as T;
       if (reply.status >= 400 || reply.status < 200) throw toApiError(reply.status, reply.text, reply.header);
       if (reply.text === "") return undefined as T;
       try {
