@@ -5,7 +5,7 @@ import type { Io } from "./io.ts";
 
 const everyMs = 1000;
 
-/** Does it once a second, until the command is interrupted. Once it has succeeded, a server that restarts is waited for. */
+/** Does it once a second, until the command is interrupted. Once it has succeeded a server that restarts is waited for. */
 export async function untilInterrupted(io: Io, run: (first: boolean) => Promise<void>): Promise<void> {
   const stop = io.interrupted();
   let succeededAt: number | undefined;

@@ -103,6 +103,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
   ): AsyncGenerator<W.WaggleEvent, void, undefined> {
     let last = after;
     let failingSince: number | undefined;
+    let followed = false;
     for (let tried = 0; ; tried++) {
       const { transport, headers } = open();
       try {
@@ -119,6 +120,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
           throw toApiError(stream.status, text, stream.header);
         }
         failingSince = undefined;
+        followed = true;
         for await (const message of parseSse(stream.chunks)) {
           const sequence = Number(message.id);
           // A server may begin again at the last event it knows was read.
@@ -129,6 +131,11 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         }
       } catch (error) {
         if (signal?.aborted) return;
+        // Events of other types went by since the last one, and are past their retention: none was missed.
+        if (followed && error instanceof WaggleApiError && error.code === "event.gone") {
+          last = Number(error.problem.firstSequence) - 1;
+          continue;
+        }
         failingSince ??= platform.now();
         if (platform.now() - failingSince >= policy.forMs || !mayRetry(error, true)) throw error;
       }
