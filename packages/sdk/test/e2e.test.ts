@@ -267,6 +267,14 @@ test("refuses a bad task with the field that is wrong, alone or among others", a
   await expect(client.tasks.create({ type: "bad", priority: 12 })).rejects.toMatchObject({ status: 400 });
 });
 
+test("takes the tasks of one turn though one of them cannot be read at all", async () => {
+  const requires = [{ capability: "nobody" }];
+  const inputs = ["whole", "a bee 🐝".slice(0, -1), "whole too"];
+  const made = await Promise.allSettled(inputs.map((input) => client.tasks.create({ type: "read", input, requires })));
+  expect(made.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  expect(made[1]).toMatchObject({ reason: { status: 400, message: expect.stringContaining("surrogate") } });
+});
+
 test("lists every task over all pages, none twice", async () => {
   await client.tasks.delegateMany(
     Array.from({ length: 12 }, () => ({ type: "paged", tags: ["paged"], requires: [{ capability: "nobody" }] })),
