@@ -484,7 +484,13 @@ describe("looking around", () => {
     const { code, out } = await waggle(...argv, "--url", url, "-o", "json");
     log.closeAllConnections();
     log.close();
-    const items = argv[0] === "get" ? JSON.parse(out).items : out.trim().split("\n").map((line) => JSON.parse(line));
+    const items =
+      argv[0] === "get"
+        ? JSON.parse(out).items
+        : out
+            .trim()
+            .split("\n")
+            .map((line) => JSON.parse(line));
     expect(code).toBe(0);
     expect(items.map(({ sequence }: { sequence: number }) => sequence)).toEqual(
       Array.from({ length: 1000 - gone }, (_, i) => gone + 1 + i),

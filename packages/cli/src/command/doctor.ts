@@ -123,12 +123,14 @@ async function* checksOf(io: Io, client: Client, options: CommonOptions, version
 
 /** What was found before is told all the same when a look fails. */
 const looked = (name: string, look: () => Promise<Check>): Promise<Check> =>
-  look().catch((error: unknown): Check => ({
-    name,
-    state: "problem",
-    found: (error as Error).message,
-    advice: "run it again; if it stays, see the server's log",
-  }));
+  look().catch(
+    (error: unknown): Check => ({
+      name,
+      state: "problem",
+      found: (error as Error).message,
+      advice: "run it again; if it stays, see the server's log",
+    }),
+  );
 
 function node(): Check {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);

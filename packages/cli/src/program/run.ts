@@ -7,7 +7,11 @@ export function declareRun({ io, parse, program, run, version }: Declaring): voi
   program
     .command("dev")
     .description("Run a server on this machine, with its data in a folder")
-    .option("--port <port>", "the port to listen on, 9244 by default; 0 picks a free one", parsed(parse.integer("port", 0, 65_535)))
+    .option(
+      "--port <port>",
+      "the port to listen on, 9244 by default; 0 picks a free one",
+      parsed(parse.integer("port", 0, 65_535)),
+    )
     .option("--host <host>", "the address to listen on", "127.0.0.1")
     .option("--data <folder>", "the data folder", ".waggle")
     .option("-q, --quiet", "print only the address")
