@@ -85,6 +85,17 @@ for (const transport of ["socket", "poll"] as const) {
       expect([...runs.values()].every((times) => times === 1)).toBe(true);
     });
 
+    test("fails a task whose result no server reads, and has its slot for the next", async () => {
+      const { requires } = await agentFor(
+        { cut: () => "a bee 🐝".slice(0, -1), whole: () => "a bee 🐝" },
+        { transport, concurrency: 1 },
+      );
+      const retry = { maxAttempts: 1 };
+      const [cut, whole] = await client.tasks.delegateMany(["cut", "whole"].map((type) => ({ type, requires, retry })));
+      expect(await cut?.ended()).toMatchObject({ status: "failed", error: { code: "result.invalid" } });
+      expect(await whole?.result()).toBe("a bee 🐝");
+    });
+
     test("is told to stop a cancelled task", async () => {
       let started = false;
       const { requires } = await agentFor(
