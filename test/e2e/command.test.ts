@@ -1,6 +1,9 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { apiOf } from "../support/api.ts";
+import { untilPasses } from "../support/eventually.ts";
 import { launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
 import { type Server, startServer } from "../support/server.ts";
@@ -12,10 +15,12 @@ beforeAll(async () => {
 });
 afterAll(() => server?.stop());
 
-async function waggle(...argv: string[]): Promise<{ code: number | null; output: string }> {
-  const { child, output } = launch(process.execPath, [join(root, "packages/cli/bin/waggle.mjs"), ...argv], {
+const begin = (...argv: string[]) =>
+  launch(process.execPath, [join(root, "packages/cli/bin/waggle.mjs"), ...argv], {
     env: { WAGGLE_URL: server.url, WAGGLE_API_KEY: server.key },
   });
+async function waggle(...argv: string[]): Promise<{ code: number | null; output: string }> {
+  const { child, output } = begin(...argv);
   const code = await new Promise<number | null>((resolve) => child.once("close", resolve));
   return { code, output: output() };
 }
@@ -24,4 +29,40 @@ test("the command prints YAML, which it loads only then", async () => {
   const { id } = await apiOf(server.url, server.key).delegate({ type: "printed" });
   const { code, output } = await waggle("get", "task", id, "-o", "yaml");
   expect({ code, lines: output.split("\n") }).toMatchObject({ code: 0, lines: expect.arrayContaining([`id: ${id}`]) });
+});
+
+test("a Ctrl-C that npm passes on as well stops a server in order", async () => {
+  const data = mkdtempSync(join(tmpdir(), "waggle-dev-"));
+  const dev = begin("dev", "--port", "0", "--data", data, "--quiet");
+  try {
+    await untilPasses(() => expect(dev.output()).toMatch(/http:/));
+    dev.child.kill("SIGINT");
+    await dev.end("SIGTERM", 20);
+    expect(dev.child.exitCode).toBe(0);
+  } finally {
+    await dev.end("SIGKILL");
+    rmSync(data, { recursive: true });
+  }
+});
+
+test("programs of an agent that is made to exit at once go with it", async () => {
+  const agent = begin(
+    ...["agent", "run", "--name", "hurried", "--capability", "hurry", "--"],
+    ...["sh", "-c", "echo pid=$$ >&2; sleep 60"],
+  );
+  try {
+    await apiOf(server.url, server.key).delegate({ type: "t", requires: [{ capability: "hurry" }] });
+    const pid = await untilPasses(() => {
+      const found = /pid=(\d+)/.exec(agent.output())?.[1];
+      expect(found).toBeDefined();
+      return Number(found);
+    });
+    await untilPasses(() => {
+      agent.child.kill("SIGINT");
+      expect(agent.child.exitCode).toBe(130);
+    });
+    await untilPasses(() => expect(() => process.kill(pid, 0)).toThrow());
+  } finally {
+    await agent.end("SIGKILL");
+  }
 });

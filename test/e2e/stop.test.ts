@@ -12,6 +12,8 @@ test("an agent whose process is asked to end finishes what it holds, leaves, and
     const input = { n: 1, kind: "slow", busyMs: 1000, pad: "" };
     const handle = await client.tasks.delegate({ type: "t", input, requires: [{ capability: "chaos" }] });
     await eventually("its work has begun", async () => (await handle.get()).status === "running");
+    // As when npm passes a Ctrl-C on: that is one wish, not two.
+    agent.child.kill("SIGINT");
     await agent.end("SIGTERM", 20);
     expect(agent.child.exitCode).toBe(0);
     expect(await handle.get()).toMatchObject({ status: "completed", attempt: 1 });

@@ -17,7 +17,7 @@ export interface Context {
 }
 
 /** A server that restarts meanwhile is waited for this long, by what takes long. */
-const patientSeconds = 30;
+export const patientSeconds = 30;
 
 /** As `withClient`, for what takes long; a server that is not there, or a key that may not, is told at once all the same. */
 export async function withPatience<T>(
@@ -27,8 +27,12 @@ export async function withPatience<T>(
   run: (context: Context) => Promise<T>,
 ): Promise<T> {
   await withClient(io, options, ({ client }) => attempt(client));
-  return withClient(io, options, run, patientSeconds);
+  return patiently(io, options, run);
 }
+
+/** As `withClient`, for what takes long, once the server has answered. */
+export const patiently = <T>(io: Io, options: CommonOptions, run: (context: Context) => Promise<T>): Promise<T> =>
+  withClient(io, options, run, patientSeconds);
 
 /** Runs a command with a client, and closes it. People wait for the answer, so it tries less often than a program would. */
 export async function withClient<T>(

@@ -1,4 +1,4 @@
-import type { Client } from "@waggle/sdk";
+import { type Client, WaggleApiError } from "@waggle/sdk";
 import { exit, Failure, usage } from "./failure.ts";
 
 const whole = /^(tsk|agt|key)_[0-9a-hjkmnp-tv-z]{22}$/;
@@ -57,16 +57,29 @@ export async function take<Item>(all: AsyncIterable<Item>, limit: number): Promi
   return items;
 }
 
+/** The number after which the log begins, where what was asked for is past its retention. @throws any other error */
+export function beginning(error: unknown): number {
+  if (error instanceof WaggleApiError && error.code === "event.gone") return Number(error.problem.firstSequence) - 1;
+  throw error;
+}
+
 /** The sequence number of the newest event. The log has no gaps, so halving finds its end. */
 export async function lastSequence(client: Client): Promise<number> {
-  const beyond = async (after: number) => (await client.events.list({ after, limit: 1 })).items.length === 0;
-  let high = 1;
-  while (!(await beyond(high))) high *= 4;
   let low = 0;
+  const beyond = async (after: number): Promise<boolean> => {
+    try {
+      return (await client.events.list({ after, limit: 1 })).items.length === 0;
+    } catch (error) {
+      low = Math.max(low, beginning(error));
+      return false;
+    }
+  };
+  let high = 1;
+  while (!(await beyond(high))) high = Math.max(high, low) * 4;
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     if (await beyond(middle)) high = middle;
-    else low = middle + 1;
+    else low = Math.max(low, middle + 1);
   }
   return low;
 }

@@ -13,10 +13,11 @@ export interface Io {
   readonly tty: boolean;
   /** Standard error is a terminal. */
   readonly errTty: boolean;
+  /** Of what is written to either; where standard error is none for colours, `err` takes them out. */
   readonly colour: boolean;
   readonly columns: number;
   now(): number;
-  /** Aborts on the first SIGINT or SIGTERM. */
+  /** Aborts on the first SIGINT, SIGTERM or SIGHUP; another one ends the process at once. */
   interrupted(): AbortSignal;
 }
 
@@ -24,12 +25,18 @@ export interface Io {
 export const wantsColour = (env: Io["env"], tty: boolean): boolean =>
   env.NO_COLOR ? false : env.FORCE_COLOR && env.FORCE_COLOR !== "0" ? true : tty && env.TERM !== "dumb";
 
-export function processIo(): Io {
-  const { env, stdout, stderr, stdin } = process;
-  // A reader that has seen enough (`waggle get tasks | head`) is no failure.
+/** npm passes a Ctrl-C on to the program it runs, which the terminal has told already: that is no second one. */
+const echoMs = 500;
+
+/** @param own what of the process it speaks through */
+export function processIo(own: Pick<NodeJS.Process, "env" | "stdin" | "stdout" | "stderr"> = process): Io {
+  const { env, stdout, stderr, stdin } = own;
+  const errColour = wantsColour(env, stderr.isTTY === true);
   const gone = (error: NodeJS.ErrnoException) => {
+    // A reader that has seen enough (`waggle get tasks | head`) is no failure.
     if (error.code === "EPIPE") process.exit(0);
-    throw error;
+    // The terminal was closed: SIGHUP ends in order what goes on.
+    if (error.code !== "EIO") throw error;
   };
   stdout.on("error", gone);
   stderr.on("error", gone);
@@ -39,7 +46,7 @@ export function processIo(): Io {
     stdin,
     stdinIsTty: stdin.isTTY === true,
     out: (text) => void stdout.write(text),
-    err: (text) => void stderr.write(text),
+    err: (text) => void stderr.write(errColour ? text : text.replace(/\u001b\[\d+m/g, "")),
     drained: () => (stdout.writableNeedDrain ? once(stdout, "drain").then(() => undefined) : Promise.resolve()),
     tty: stdout.isTTY === true,
     errTty: stderr.isTTY === true,
@@ -50,9 +57,13 @@ export function processIo(): Io {
       if (!controller) {
         const made = new AbortController();
         controller = made;
-        const stop = () => (made.signal.aborted ? process.exit(130) : made.abort());
-        process.on("SIGINT", stop);
-        process.on("SIGTERM", stop);
+        let askedAt: number | undefined;
+        const stop = () => {
+          if (askedAt === undefined) made.abort();
+          else if (performance.now() - askedAt > echoMs) process.exit(130);
+          askedAt ??= performance.now();
+        };
+        for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, stop);
       }
       return controller.signal;
     },

@@ -5,6 +5,15 @@ import { NonRetryableError, type TaskContext } from "@waggle/sdk";
 const maxOutputBytes = 1024 * 1024;
 const tailLines = 20;
 const tailChars = 4_000;
+/** What a program leaves running may hold its output open for ever; when it has ended that is read for so long. */
+const leftOpenMs = 2_000;
+const longestTimerMs = 2 ** 31 - 1;
+
+/** They go with this process, in whatever way it ends: nobody would hear what comes of them. */
+const running = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of running) signalGroup(child, "SIGKILL");
+});
 
 export interface RunOptions {
   readonly env: NodeJS.ProcessEnv;
@@ -26,25 +35,25 @@ export function runProgram(
   return new Promise((resolve, reject) => {
     // A group of its own, so that a signal reaches what the program started too, and a Ctrl-C here does not.
     const child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"], env: options.env, detached: true });
+    running.add(child);
     const chunks: Buffer[] = [];
     let bytes = 0;
     let tooLong = false;
     let timedOut = false;
     const tail: string[] = [];
     const timers = new Set<NodeJS.Timeout>();
+    const after = (ms: number, act: () => void) => timers.add(setTimeout(act, Math.min(ms, longestTimerMs)));
     const terminate = () => {
       signalGroup(child, "SIGTERM");
-      timers.add(setTimeout(() => signalGroup(child, "SIGKILL"), options.killAfterMs));
+      after(options.killAfterMs, () => signalGroup(child, "SIGKILL"));
     };
     if (context.signal.aborted) terminate();
     else context.signal.addEventListener("abort", terminate, { once: true });
     if (options.timeoutMs !== undefined) {
-      timers.add(
-        setTimeout(() => {
-          timedOut = true;
-          terminate();
-        }, options.timeoutMs),
-      );
+      after(options.timeoutMs, () => {
+        timedOut = true;
+        terminate();
+      });
     }
     child.stdin.on("error", () => {
       // It need not read its input.
@@ -76,12 +85,19 @@ export function runProgram(
       }
     });
     const finish = () => {
+      running.delete(child);
       for (const timer of timers) clearTimeout(timer);
       context.signal.removeEventListener("abort", terminate);
     };
     child.on("error", (error) => {
       finish();
       reject(error);
+    });
+    child.on("exit", () => {
+      after(leftOpenMs, () => {
+        child.stdout.destroy();
+        child.stderr.destroy();
+      });
     });
     child.on("close", (code, signal) => {
       finish();

@@ -1,6 +1,10 @@
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PassThrough } from "node:stream";
 import { startLocal } from "@waggle/local";
 import { createClient } from "@waggle/sdk";
 import type { Command } from "commander";
@@ -8,7 +12,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { parse as parseYaml } from "yaml";
 import { untilPasses } from "../../../test/support/eventually.ts";
 import { candidates } from "../src/command/completion.ts";
-import { processIo } from "../src/io.ts";
+import { painter, processIo } from "../src/io.ts";
 import * as parse from "../src/parse.ts";
 import { buildProgram } from "../src/program.ts";
 import { begin, waggle } from "./support.ts";
@@ -124,6 +128,8 @@ describe("the command line", () => {
     ["a filter the list does not know", ["get", "limits", "--status", "failed"], "--status"],
     ["input that is no JSON", ["delegate", "x", "--input", "hello"], "not JSON"],
     ["a program that does not exist", ["agent", "run", "--name", "x", "--", "no-such-program"], "no program"],
+    ["a program that is a folder", ["agent", "run", "--name", "x", "--", tmpdir()], "no program"],
+    ["an event by itself", ["get", "events", "tsk_0000000000000000000000"], "--after"],
     ["a status that is none", ["get", "tasks", "--status", "happy"], "status"],
   ])("exits with 2 for %s and says what is right", async (_, argv, said) => {
     const { code, err } = await waggle(...argv);
@@ -271,6 +277,30 @@ describe("tasks", () => {
   });
 });
 
+test("what waits, follows or watches goes on when the server has restarted", async () => {
+  const data = join(dir, "restarted");
+  let own = await startLocal({ dataDir: data, port: 0, version: "0.1.0" });
+  const to = ["--url", own.url, "--key", own.adminKey];
+  const waiting = begin(["delegate", "x", "--requires", "nobody", "--wait", ...to]);
+  const following = begin(["logs", "--follow", ...to]);
+  const watching = begin(["get", "tasks", "--watch", ...to]);
+  try {
+    for (const { out } of [following, watching]) await untilPasses(() => expect(out()).toContain("queued"));
+    await own.stop();
+    // A command tries for a second.
+    await new Promise((done) => setTimeout(done, 1_500));
+    own = await startLocal({ dataDir: data, port: Number(new URL(own.url).port), version: "0.1.0" });
+    const [, id = ""] = /(tsk_\w+)/.exec(watching.out()) ?? [];
+    expect((await waggle("cancel", id, ...to)).code).toBe(0);
+    expect(await waiting.done).toMatchObject({ code: 1, err: expect.stringContaining("ended cancelled") });
+    for (const { out } of [following, watching]) await untilPasses(() => expect(out()).toContain("cancelled"));
+  } finally {
+    for (const command of [following, watching]) command.interrupt();
+    await Promise.all([following.done, watching.done]);
+    await own.stop();
+  }
+});
+
 describe("any program is an agent", () => {
   test("its output is the result, its input the task's", async () => {
     await withAgent("cat", async (can) => {
@@ -325,6 +355,13 @@ describe("any program is an agent", () => {
         expect((await json("get", "task", id)).progress).toEqual({ percent: 40, message: "halfway" }),
       );
       await waggle("cancel", id);
+    });
+  });
+
+  test("what it leaves running in the background is not waited for", async () => {
+    await withAgent('sleep 60 & echo "$!"', async (can) => {
+      const { result } = await json("delegate", "leaves", "--requires", can, "--wait");
+      process.kill(result, "SIGKILL");
     });
   });
 
@@ -420,6 +457,46 @@ describe("looking around", () => {
     expect(created.items.map((event: { type: string }) => event.type)).toEqual(["task.created", "task.created"]);
   });
 
+  test.each([
+    ["events", 900, ["get", "events", "-n", "200"]],
+    ["logs", 900, ["logs", "-n", "200"]],
+    ["few events", 999, ["get", "events", "-n", "200"]],
+    ["no events", 1000, ["get", "events"]],
+  ])("%s are listed where those up to %i are past their retention", async (_, gone, argv) => {
+    const log = createServer((request, response) => {
+      const { searchParams } = new URL(request.url ?? "", "http://log");
+      const [after, limit] = [Number(searchParams.get("after") ?? 0), Number(searchParams.get("limit") ?? 50)];
+      const [first, end] = [Math.max(after, gone) + 1, 1000];
+      const isGone = after > 0 && after < gone;
+      const items = Array.from({ length: Math.min(limit, Math.max(0, end - first + 1)) }, (_, i) => ({
+        sequence: first + i,
+        type: "task.created",
+        at: "2026-01-01T00:00:00.000Z",
+        data: {},
+      }));
+      const body = isGone
+        ? { code: "event.gone", firstSequence: gone + 1 }
+        : { items, nextAfter: items.at(-1)?.sequence ?? after };
+      response.writeHead(isGone ? 410 : 200, { "content-type": "application/json" }).end(JSON.stringify(body));
+    });
+    await once(log.listen(0, "127.0.0.1"), "listening");
+    const url = `http://127.0.0.1:${(log.address() as AddressInfo).port}`;
+    const { code, out } = await waggle(...argv, "--url", url, "-o", "json");
+    log.closeAllConnections();
+    log.close();
+    const items =
+      argv[0] === "get"
+        ? JSON.parse(out).items
+        : out
+            .trim()
+            .split("\n")
+            .map((line) => JSON.parse(line));
+    expect(code).toBe(0);
+    expect(items.map(({ sequence }: { sequence: number }) => sequence)).toEqual(
+      Array.from({ length: 1000 - gone }, (_, i) => gone + 1 + i),
+    );
+  });
+
   test("logs follow one task to its end", async () => {
     const { id } = await json("delegate", "logged", "--requires", "nobody");
     const following = begin(["logs", "-f", id]);
@@ -505,6 +582,24 @@ describe("looking around", () => {
     const gone = await waggle("doctor", "--url", "http://127.0.0.1:9");
     expect(gone).toMatchObject({ code: 5, out: expect.stringContaining("waggle dev") });
   });
+});
+
+test("doctor tells what it found when a later look fails", async () => {
+  const half = createServer((request, response) => {
+    const there = request.url === "/health" || request.url === "/v1/status";
+    const health = { status: "healthy", version: "0.1.0", uptimeSeconds: 1 };
+    const body = there ? health : { code: "server.error", title: "no" };
+    response.writeHead(there ? 200 : 500, { "content-type": "application/json" }).end(JSON.stringify(body));
+  });
+  await once(half.listen(0, "127.0.0.1"), "listening");
+  const url = `http://127.0.0.1:${(half.address() as AddressInfo).port}`;
+  const { code, out } = await waggle("doctor", "--json", "--url", url);
+  half.closeAllConnections();
+  half.close();
+  const checks: { name: string; state: string }[] = JSON.parse(out).checks;
+  expect(code).toBe(1);
+  expect(checks.filter(({ state }) => state === "problem").map(({ name }) => name)).toEqual(["agents", "tasks"]);
+  expect(checks).toContainEqual(expect.objectContaining({ name: "server", state: "ok" }));
 });
 
 describe("doctor --deep", () => {
@@ -656,7 +751,25 @@ describe("an address that is none", () => {
   });
 });
 
+test("colours stay out of a file that standard error goes to", () => {
+  const stream = (isTTY: boolean) => Object.assign(new PassThrough({ encoding: "utf8" }), { isTTY });
+  const [stdout, stderr] = [stream(true), stream(false)];
+  const io = processIo({ env: {}, stdin: stream(true), stdout, stderr } as unknown as NodeJS.Process);
+  const text = painter(io.colour)("red", "waggle:");
+  io.out(text);
+  io.err(text);
+  expect([stdout.read(), stderr.read()]).toEqual(["\u001b[31mwaggle:\u001b[39m", "waggle:"]);
+});
+
 describe("waggle dev", () => {
+  test("starts and says so where other commands have an address that is none", async () => {
+    process.env.WAGGLE_URL = "localhost:9244";
+    const dev = begin(["dev", "--port", "0", "--data", join(dir, "misled")]);
+    await untilPasses(() => expect(dev.err()).toContain("commands run here reach no server"));
+    dev.interrupt();
+    expect((await dev.done).code).toBe(0);
+  });
+
   test("serves a folder, tells the address, and stops in order", async () => {
     const data = join(dir, "dev");
     const dev = begin(["dev", "--port", "0", "--data", data, "--quiet"]);

@@ -19,6 +19,8 @@ import { paint, wantsColors } from "./ui/text.ts";
 import { diedText, healedText, requeuedText, type State } from "./ui/view.ts";
 
 const healWithinMs = 5000;
+/** npm passes a Ctrl-C on to the program it runs, which the terminal has told already: that is no second one. */
+const echoMs = 500;
 const version = process.env.npm_package_version ?? "0.1.0";
 
 /** npm starts its scripts in the package's folder; a path typed elsewhere means what it means there. */
@@ -113,6 +115,7 @@ const main = async () => {
   let server: Server | undefined;
   let ui: Ui | undefined;
   let leaving = false;
+  let askedAt: number | undefined;
   let written = false;
 
   const shutDown = async (code: number) => {
@@ -124,6 +127,8 @@ const main = async () => {
     process.exit(code);
   };
   const interrupted = () => {
+    if (askedAt !== undefined && performance.now() - askedAt < echoMs) return;
+    askedAt ??= performance.now();
     if (leaving) {
       fleet?.kill();
       process.exit(130);
@@ -135,6 +140,8 @@ const main = async () => {
     if (options.once && !written) process.stderr.write("waggle: stopped before the report was written\n");
     void shutDown(options.once && !written ? 130 : 0);
   };
+  // Nobody reads on (`npm start | head`): the report is written all the same.
+  process.stdout.on("error", () => {});
   process.on("SIGINT", interrupted);
   process.on("SIGTERM", interrupted);
 

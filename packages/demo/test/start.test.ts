@@ -126,6 +126,15 @@ describe("npm start", { timeout: 60_000 }, () => {
     for (const text of [run.out, run.err, ...texts]) expect(text).not.toMatch(/wg[ak]_[A-Za-z0-9_-]{27}/);
   });
 
+  it("writes its report though nobody reads on what it says", async () => {
+    const data = folder();
+    const run = start(["--once", "--data", join(data, "d"), "--out", data, "--port", "0"]);
+    await run.until(/registered/);
+    run.child.stdout?.destroy();
+    expect(await run.exit, run.err).toBe(0);
+    expect(readFileSync(join(data, "waggle-report.html"), "utf8")).toContain("How this was made");
+  });
+
   it("heals when an agent is killed in the middle of its work, and says so", async () => {
     const data = folder();
     const run = start(["--once", "--chaos", "--data", join(data, "d"), "--out", data, "--port", "0"]);

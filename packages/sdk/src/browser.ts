@@ -28,7 +28,8 @@ export function createClient(options: ClientOptions = {}): Client {
       return { url: normalUrl(found), key: key ?? env("WAGGLE_API_KEY") };
     },
     transport: (url, { fetch: fetcher }) => fetchTransport(url, fetcher),
-    afterTurn: queueMicrotask,
+    // Called as a method of another object, browsers refuse it: "Illegal invocation".
+    afterTurn: (callback) => queueMicrotask(callback),
     // Browsers open six HTTP/1.1 connections to one host; two stay free for short calls.
     waits: 4,
   });

@@ -75,6 +75,9 @@ export class NonRetryableError extends Error {
 export const isPassing = ({ status = 500, code }: { readonly status?: number; readonly code?: string }): boolean =>
   status >= 500 || status === 429 || code === "task.conflict" || code === "agent.conflict";
 
+/** Said by Waggle itself, and not by something in between, as a proxy. */
+export const isOwnWord = ({ code }: { readonly code: string }): boolean => !/^(http|client)\./.test(code);
+
 /** Reads a problem+json answer; anything else (a proxy's page) becomes a problem of the same status. */
 export function toApiError(
   status: number,

@@ -52,17 +52,17 @@ export async function untilEnded(
   waits: Waits,
   { timeoutSeconds, signal }: ResultOptions = {},
 ): Promise<Task> {
-  const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + timeoutSeconds * 1000;
+  const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutSeconds * 1000;
   waits.count++;
   try {
     for (;;) {
       // More waits than connections take turns, so none may keep its connection for long.
       const longest = waits.count > waits.shared ? 2 : 20;
-      const left = (until - Date.now()) / 1000;
+      const left = Math.ceil(until - performance.now()) / 1000;
       const waitSeconds = Math.max(0, Math.min(longest, left));
       const current = await ask({ waitSeconds, ...(signal && { signal }) });
       if (isTerminal(current.status)) return current;
-      if (Date.now() >= until) {
+      if (performance.now() >= until) {
         throw new WaggleConnectionError(
           "client.timeout",
           `task ${current.id} is still ${current.status} after ${timeoutSeconds} s; it goes on`,

@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { createServer, type Server } from "node:http";
 import net, { type AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
@@ -108,6 +109,18 @@ test("a connection the server says it closes is not used again", async () => {
   expect(connections()).toBe(2);
 });
 
+test("a connection that rested while the process was frozen is not used again", async () => {
+  const { url, connections } = await says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+  let now = 0;
+  const wire = openWire(new URL(url), url, 4, () => now);
+  ends.push(() => wire.close());
+  for (const later of [1_000, 1_000, 60_000]) {
+    now += later;
+    await wire.send(ask);
+  }
+  expect(connections()).toBe(2);
+});
+
 test("a call ends with the reason of its signal, also while it waits for a connection", async () => {
   const { url } = await says();
   const wire = wireTo(url, 1);
@@ -118,6 +131,14 @@ test("a call ends with the reason of its signal, also while it waits for a conne
   await expect(calls[1]).rejects.toThrow("enough of the second");
   first.abort(new Error("enough of the first"));
   await expect(calls[0]).rejects.toThrow("enough of the first");
+});
+
+test("a signal that outlives its calls is left without their listeners", async () => {
+  const { url } = await says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+  const wire = wireTo(url, 1);
+  const { signal } = new AbortController();
+  await Promise.all(Array.from({ length: 3 }, () => wire.send({ ...ask, signal })));
+  expect(getEventListeners(signal, "abort")).toEqual([]);
 });
 
 test("a server that stays silent is a timeout", async () => {

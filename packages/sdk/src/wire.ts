@@ -22,23 +22,37 @@ interface Call {
   abort?: (() => void) | undefined;
 }
 
-/** @param most connections at one time; more calls wait their turn */
-export function openWire(base: URL, url: string, most: number): Wire {
+/**
+ * @param most connections at one time; more calls wait their turn
+ * @param now the time of day in ms, which goes on while a process is frozen or its machine sleeps
+ */
+export function openWire(base: URL, url: string, most: number, now: () => number = Date.now): Wire {
   const secure = base.protocol === "https:";
   const host = base.hostname.replace(/^\[|\]$/g, "");
   const port = Number(base.port) || (secure ? 443 : 80);
   const prefix = base.pathname.replace(/\/$/, "");
   const idle: Connection[] = [];
+  /** Of each connection that rests, since when. */
+  const since = new WeakMap<Connection, number>();
   const all = new Set<Connection>();
   const queue: Call[] = [];
 
   function next(connection?: Connection): void {
     const call = queue.shift();
-    if (call) (connection ?? connect()).begin(call);
+    if (call) (connection ?? connect()).begin(heedless(call));
     else if (connection) {
       connection.rest();
+      since.set(connection, now());
       idle.push(connection);
     }
+  }
+
+  /** The one used last: the others grow old and close. One that should have closed while no timer ran is most likely dead. */
+  function rested(): Connection | undefined {
+    const last = idle.pop();
+    if (last === undefined || Math.abs(now() - (since.get(last) ?? 0)) <= idleMs) return last;
+    for (const old of [last, ...idle]) old.end();
+    return undefined;
   }
 
   function connect(): Connection {
@@ -67,27 +81,31 @@ export function openWire(base: URL, url: string, most: number): Wire {
         const { signal } = request;
         if (signal?.aborted) return reject(signal.reason);
         const call: Call = { request, resolve, reject };
-        // The one used last: the others grow old and close.
-        const connection = idle.pop();
+        const connection = rested();
         if (connection) connection.begin(call);
         else if (all.size < most) connect().begin(call);
         else {
           queue.push(call);
           if (!signal) return;
-          const abort = () => {
-            const at = queue.indexOf(call);
-            if (at < 0) return;
-            queue.splice(at, 1);
+          call.abort = () => {
+            queue.splice(queue.indexOf(call), 1);
             reject(signal.reason);
           };
-          signal.addEventListener("abort", abort, { once: true });
+          signal.addEventListener("abort", call.abort, { once: true });
         }
       }),
     close() {
-      for (const { reject } of queue.splice(0)) reject(unreachable(url, new Error("the client was closed")));
+      for (const call of queue.splice(0)) heedless(call).reject(unreachable(url, new Error("the client was closed")));
       for (const connection of all) connection.end();
     },
   };
+}
+
+/** What it was to do when its signal aborts it does no more; the signal may outlive it by far. */
+function heedless(call: Call): Call {
+  if (call.abort) call.request.signal?.removeEventListener("abort", call.abort);
+  call.abort = undefined;
+  return call;
 }
 
 function head(request: WireRequest, path: string, host: string): string {
@@ -153,8 +171,7 @@ function serve(socket: net.Socket, { head, url, free, gone }: Serving) {
   function finish(): Call | undefined {
     const ended = call;
     call = undefined;
-    if (ended?.abort) ended.request.signal?.removeEventListener("abort", ended.abort);
-    return ended;
+    return ended && heedless(ended);
   }
   function fail(error: unknown): void {
     over = true;

@@ -114,6 +114,77 @@ test("fails a task whose result is no JSON or too large, instead of losing it", 
   ]);
 });
 
+test("fails a task whose result the server reads in no message, and holds up no other by it", async () => {
+  const whole = String.raw`a bee 🐝, its half \ud83d as text`;
+  const { peer, agent } = await setUp({
+    cut: () => "a bee 🐝".slice(0, -1),
+    deep: () => JSON.parse(`${"[".repeat(63)}${"]".repeat(63)}`),
+    whole: () => whole,
+  });
+  peer.assign({ id: "tsk_1", type: "cut" }, { id: "tsk_2", type: "deep" }, { id: "tsk_3", type: "whole" });
+  await agent.drain();
+  expect(of(peer, "fail")).toMatchObject([
+    { taskId: "tsk_1", error: { code: "result.invalid", message: expect.stringContaining("half of a character") } },
+    { taskId: "tsk_2", error: { code: "result.invalid", message: expect.stringContaining("deeper than 62 levels") } },
+  ]);
+  expect(of(peer, "complete")).toMatchObject([{ taskId: "tsk_3", result: whole }]);
+});
+
+test("tells why a task failed whatever was thrown, and lives on", async () => {
+  const bees = "🐝".repeat(10_000);
+  const { peer, agent } = await setUp({
+    nothing: () => Promise.reject(undefined),
+    bare: () => Promise.reject(Object.create(null)),
+    odd: () => Promise.reject(Object.assign(new Error("x"), { message: { why: 1 } })),
+    like: () => Promise.reject({ code: "E_LIKE", message: "like an error" }),
+    // Cut to its longest, it would end in the middle of a bee.
+    long: () => Promise.reject(new Error(`!${bees}`)),
+  });
+  const types = ["nothing", "bare", "odd", "like", "long"];
+  peer.assign(...types.map((type) => ({ id: `tsk_${type}`, type })));
+  await agent.drain();
+  const said = Object.fromEntries(of(peer, "fail").map(({ taskId, error }) => [taskId, error as { message: string }]));
+  expect(Object.keys(said)).toEqual(types.map((type) => `tsk_${type}`));
+  expect(said.tsk_nothing?.message).toBe("undefined");
+  expect(said.tsk_like).toEqual({ code: "E_LIKE", message: "like an error" });
+  expect(said.tsk_long?.message).toMatch(/^!(🐝)+\ufffd$/u);
+});
+
+test("fails alone a task whose handler tells of progress or usage that is no JSON", async () => {
+  const { peer, agent } = await setUp({
+    progress: async (_task, { progress }) => progress({ percent: 1n as unknown as number }),
+    usage: async (_task, { usage }) => usage({ tokens: 1n as unknown as number }),
+    fine: async (_task, { usage }) => usage({ tokens: 1 }),
+  });
+  peer.assign(...["progress", "usage", "fine"].map((type) => ({ id: `tsk_${type}`, type })));
+  await agent.drain();
+  expect(of(peer, "fail").map(({ taskId }) => taskId)).toEqual(["tsk_progress", "tsk_usage"]);
+  expect(of(peer, "complete")).toMatchObject([{ taskId: "tsk_fine", usage: { tokens: 1 } }]);
+});
+
+test("says of details that cannot be kept why, and goes on", async () => {
+  const warned: string[] = [];
+  const { peer, agent } = await setUp(
+    {
+      work: async (_task, { progress }) => {
+        progress({ percent: 1 }, "x".repeat(64 * 1024));
+        progress({ message: "x".repeat(1025) });
+        progress({}, "🐝".slice(1));
+      },
+    },
+    {},
+    { log: { ...quiet, warn: (message) => warned.push(message) } },
+  );
+  peer.assign({ id: "tsk_1" });
+  await agent.drain();
+  expect(of(peer, "complete")).toHaveLength(1);
+  expect(warned).toEqual([
+    expect.stringContaining("at most 65536 fit"),
+    expect.stringContaining("at most 1024 characters"),
+    expect.stringContaining("half of a character"),
+  ]);
+});
+
 test("aborts the signal on cancel, and gives the task back when the handler heeds it", async () => {
   const reason = deferred<unknown>();
   const { peer } = await setUp({
@@ -250,6 +321,41 @@ test("reconnects, names what it still holds, and works on", async () => {
   expect(runs).toBe(1);
 });
 
+test("says after a reconnect what of its progress was not answered, the newest of it", async () => {
+  const gate = deferred();
+  const told = deferred<(details: unknown) => void>();
+  const { peer } = await setUp(
+    {
+      work: async (_task, { progress }) => {
+        told.resolve((details) => progress({ percent: 50 }, details));
+        await gate.promise;
+      },
+    },
+    { reply: (frame, connection) => (connection === 1 && frame.op === "progress" ? undefined : { ok: true }) },
+  );
+  peer.assign({ id: "tsk_1" });
+  const tell = await told.promise;
+  for (const page of [1, 2]) {
+    tell({ page });
+    await untilPasses(() => expect(of(peer, "progress")).toHaveLength(page));
+  }
+  peer.cut();
+  await untilPasses(() => expect(of(peer, "progress")).toHaveLength(3));
+  expect(of(peer, "progress")[2]).toMatchObject({ progress: { percent: 50 }, details: { page: 2 } });
+  gate.resolve();
+  await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
+});
+
+test("connects again when a proxy answers in the server's place meanwhile", async () => {
+  const { peer, agent } = await setUp(
+    { work: () => 1 },
+    { upgrade: (tries) => (tries === 2 ? 404 : tries === 3 ? 200 : 101) },
+  );
+  peer.cut();
+  await untilPasses(() => expect(of(peer, "hello")).toHaveLength(2));
+  expect(agent.state).toBe("running");
+});
+
 test("sends an outcome again after a reconnect until the server has confirmed it", async () => {
   let cut = false;
   const { peer } = await setUp(
@@ -373,9 +479,12 @@ test("says once what an operator wants of it", async () => {
 });
 
 test("stops for good when the server says so, without connecting again", async () => {
-  const { peer, agent } = await setUp({ work: () => 1 });
+  const warned: string[] = [];
+  const log = { ...quiet, warn: (message: string) => warned.push(message) };
+  const { peer, agent } = await setUp({ work: () => 1 }, {}, { log });
   peer.send({ op: "command", stop: true, reason: "the agent connected anew" });
   expect(await agent.stopped).toBe("the agent connected anew");
+  expect(warned).toEqual([expect.stringContaining("the agent connected anew")]);
   expect(agent.state).toBe("stopped");
   expect(peer.connections()).toBe(1);
 });
@@ -386,6 +495,15 @@ test("does not start where it is turned away", async () => {
   const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
   await expect(agent.start()).rejects.toMatchObject({ status: 401 });
   expect(agent.state).toBe("stopped");
+});
+
+test("does not start, nor ask for ever, where its hello is refused for good", async () => {
+  const problem = { status: 409, code: "agent.delivered", detail: "agent a is called by webhook" };
+  const peer = await startPeer({ refusal: { op: "reply", ok: false, problem } });
+  cleanups.push(() => peer.close());
+  const agent = createAgent({ name: "a", url: peer.url, key: "k", handlers: {}, log: quiet });
+  await expect(agent.start()).rejects.toMatchObject(problem);
+  expect(peer.connections()).toBe(1);
 });
 
 test("may be stopped while it starts, registering or connecting", async () => {

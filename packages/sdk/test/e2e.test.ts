@@ -85,6 +85,17 @@ for (const transport of ["socket", "poll"] as const) {
       expect([...runs.values()].every((times) => times === 1)).toBe(true);
     });
 
+    test("fails a task whose result no server reads, and has its slot for the next", async () => {
+      const { requires } = await agentFor(
+        { cut: () => "a bee 🐝".slice(0, -1), whole: () => "a bee 🐝" },
+        { transport, concurrency: 1 },
+      );
+      const retry = { maxAttempts: 1 };
+      const [cut, whole] = await client.tasks.delegateMany(["cut", "whole"].map((type) => ({ type, requires, retry })));
+      expect(await cut?.ended()).toMatchObject({ status: "failed", error: { code: "result.invalid" } });
+      expect(await whole?.result()).toBe("a bee 🐝");
+    });
+
     test("is told to stop a cancelled task", async () => {
       let started = false;
       const { requires } = await agentFor(
@@ -267,6 +278,14 @@ test("refuses a bad task with the field that is wrong, alone or among others", a
   await expect(client.tasks.create({ type: "bad", priority: 12 })).rejects.toMatchObject({ status: 400 });
 });
 
+test("takes the tasks of one turn though one of them cannot be read at all", async () => {
+  const requires = [{ capability: "nobody" }];
+  const inputs = ["whole", "a bee 🐝".slice(0, -1), "whole too"];
+  const made = await Promise.allSettled(inputs.map((input) => client.tasks.create({ type: "read", input, requires })));
+  expect(made.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  expect(made[1]).toMatchObject({ reason: { status: 400, message: expect.stringContaining("surrogate") } });
+});
+
 test("lists every task over all pages, none twice", async () => {
   await client.tasks.delegateMany(
     Array.from({ length: 12 }, () => ({ type: "paged", tags: ["paged"], requires: [{ capability: "nobody" }] })),
@@ -343,6 +362,26 @@ test("works over fetch alone, streams included, as in a browser", async () => {
   for await (const event of handle) types.push(event.type);
   expect(types.at(-1)).toBe("task.completed");
   await expect(browser.tasks.get("tsk_0000000000000000000000")).rejects.toMatchObject({ status: 404 });
+});
+
+test("calls what a browser has as a browser lets it be called", async () => {
+  const names = ["queueMicrotask", "fetch", "setTimeout", "clearTimeout"] as const;
+  const globals = globalThis as unknown as Record<string, (...args: unknown[]) => unknown>;
+  const own = names.map((name) => [name, globals[name]] as const);
+  try {
+    for (const [name, call] of own) {
+      globals[name] = function (this: unknown, ...args) {
+        // https://webidl.spec.whatwg.org/#dfn-create-operation-function
+        if (this !== undefined && this !== globalThis) throw new TypeError(`${name}: Illegal invocation`);
+        return call?.(...args);
+      };
+    }
+    const browser = createBrowserClient({ url: server.url, key: server.adminKey });
+    const { requires } = await agentFor({ hello: () => "hello" });
+    expect(await browser.tasks.delegate({ type: "hello", requires }).result()).toBe("hello");
+  } finally {
+    for (const [name, call] of own) if (call) globals[name] = call;
+  }
 });
 
 test("keeps what it follows across a restart of the server, and loses no event", async () => {

@@ -32,6 +32,8 @@ export async function startPeer(
     leaseSeconds?: number;
     pingSeconds?: number;
     upgrade?: (connection: number) => number;
+    /** Said to a hello instead of the welcome. */
+    refusal?: object;
     /** Where the answer to a refused upgrade points. */
     location?: string;
   } = {},
@@ -65,6 +67,11 @@ export async function startPeer(
         const frames = Array.isArray(parsed) ? parsed : [parsed];
         messages.push(frames);
         for (const frame of frames) {
+          if (frame.op === "hello" && options.refusal) {
+            ws.send(JSON.stringify(options.refusal));
+            ws.close(1008);
+            continue;
+          }
           if (frame.op === "hello") {
             ws.send(
               JSON.stringify({

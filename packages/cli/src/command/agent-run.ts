@@ -1,4 +1,4 @@
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { createAgent, type Handler, type RunningAgent, type Task, type TaskContext } from "@waggle/sdk";
 import { type AgentOptions, offerOf } from "../agent-options.ts";
@@ -106,7 +106,7 @@ function findProgram(program: string, env: Io["env"]): void {
   const can = (path: string) => {
     try {
       accessSync(path, constants.X_OK);
-      return true;
+      return statSync(path).isFile();
     } catch {
       return false;
     }

@@ -1,5 +1,5 @@
 import { type CreateTask, isTerminal, type Task, type TaskHandle, WaggleConnectionError } from "@waggle/sdk";
-import { type CommonOptions, type Context, withClient } from "../context.ts";
+import { type CommonOptions, type Context, patiently, withClient } from "../context.ts";
 import { exit, Failure } from "../failure.ts";
 import { findAgent, findTask } from "../find.ts";
 import { duration, safe } from "../format.ts";
@@ -49,19 +49,24 @@ export const delegate = (io: Io, type: string, options: Options): Promise<number
       }
       return exit.ok;
     }
-    const task = await follow(context, handle, options.waitTimeout);
-    if (isDocument(format)) await document(io, format, task);
-    else if (task.status === "completed") {
-      if (task.result !== undefined) io.out(`${JSON.stringify(task.result, null, io.tty ? 2 : undefined)}\n`);
-    }
-    if (task.status === "completed") return exit.ok;
-    const { error } = task;
-    io.err(
-      `${painter(io.colour)("red", "waggle:")} task ${task.id} ended ${task.status}${error ? `: ${safe(error.message)} (${safe(error.code)})` : ""}\n`,
-    );
-    io.err(`  → waggle describe task ${task.id}\n`);
-    return exit.failed;
+    return patiently(io, options, (context) => outcomeOf(context, handle.task, options.waitTimeout));
   });
+
+async function outcomeOf(context: Context, made: Task, timeoutSeconds?: number): Promise<number> {
+  const { io, client, format } = context;
+  const task = await follow(context, client.tasks.handle(made), timeoutSeconds);
+  if (isDocument(format)) await document(io, format, task);
+  else if (task.status === "completed") {
+    if (task.result !== undefined) io.out(`${JSON.stringify(task.result, null, io.tty ? 2 : undefined)}\n`);
+  }
+  if (task.status === "completed") return exit.ok;
+  const { error } = task;
+  io.err(
+    `${painter(io.colour)("red", "waggle:")} task ${task.id} ended ${task.status}${error ? `: ${safe(error.message)} (${safe(error.code)})` : ""}\n`,
+  );
+  io.err(`  → waggle describe task ${task.id}\n`);
+  return exit.failed;
+}
 
 async function toRequest({ client, io }: Context, type: string, options: Options): Promise<CreateTask> {
   const timeouts = {

@@ -107,9 +107,17 @@ function noteRunning(url: string, dataDir: string): () => void {
   }
 }
 
-/** Other commands may be set to speak to another server than the one just started. */
+/** Other commands may be set to speak to another server than the one just started, or to none. */
 function warnElsewhere(io: Io, url: string): void {
-  const { url: used, source } = findConnection();
+  const note = painter(io.colour)("yellow", "Note:");
+  let found: ReturnType<typeof findConnection>;
+  try {
+    found = findConnection();
+  } catch (error) {
+    io.err(`${note} commands run here reach no server: ${(error as Error).message}\n\n`);
+    return;
+  }
+  const { url: used, source } = found;
   if (used === url) return;
   const how =
     source.url === "environment"
@@ -117,9 +125,7 @@ function warnElsewhere(io: Io, url: string): void {
       : source.url === configPath()
         ? "waggle config unset url"
         : `export WAGGLE_URL=${url}`;
-  io.err(
-    `${painter(io.colour)("yellow", "Note:")} commands run here go to ${used}, not to this server. To change that: ${how}\n\n`,
-  );
+  io.err(`${note} commands run here go to ${used}, not to this server. To change that: ${how}\n\n`);
 }
 
 function startFailure(error: unknown, port: number, dataDir: string): unknown {

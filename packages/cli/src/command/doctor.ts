@@ -101,7 +101,7 @@ async function* checksOf(io: Io, client: Client, options: CommonOptions, version
     found: health.version === version ? `both ${version}` : `this command is ${version}, the server ${health.version}`,
     advice: "install the same version on both sides",
   };
-  yield await clock(io, used.url);
+  yield await looked("clock", () => clock(io, used.url));
   try {
     await client.status.get();
     yield { name: "key", state: "ok", found: "is taken" };
@@ -117,9 +117,20 @@ async function* checksOf(io: Io, client: Client, options: CommonOptions, version
     };
     return;
   }
-  yield agents(await take(client.agents.all(), 1000));
-  yield await tasks(io, client);
+  yield await looked("agents", async () => agents(await take(client.agents.all(), 1000)));
+  yield await looked("tasks", () => tasks(io, client));
 }
+
+/** What was found before is told all the same when a look fails. */
+const looked = (name: string, look: () => Promise<Check>): Promise<Check> =>
+  look().catch(
+    (error: unknown): Check => ({
+      name,
+      state: "problem",
+      found: (error as Error).message,
+      advice: "run it again; if it stays, see the server's log",
+    }),
+  );
 
 function node(): Check {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -181,7 +192,7 @@ const sameLine = (a: string, b: string) => a.split(".").slice(0, 2).join(".") ==
 /** `Date` has whole seconds; less than two apart says nothing. */
 async function clock(io: Io, url: string): Promise<Check> {
   const before = io.now();
-  const response = await fetch(`${url}/health`);
+  const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(10_000) });
   await response.text();
   const theirs = Date.parse(response.headers.get("date") ?? "");
   const middle = (before + io.now()) / 2;

@@ -1,8 +1,8 @@
 import type { Agent, AgentStatus, Task, TaskStatus } from "@waggle/sdk";
 import * as columns from "../columns.ts";
-import { type CommonOptions, type Context, withClient } from "../context.ts";
+import { type CommonOptions, type Context, patiently, withClient } from "../context.ts";
 import { exit, Failure, usage } from "../failure.ts";
-import { findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
+import { beginning, findAgent, findKey, findTask, lastSequence, take } from "../find.ts";
 import { table } from "../format.ts";
 import type { Io } from "../io.ts";
 import { columnsOf, document, entry, isDocument, rows, type TableOf } from "../print.ts";
@@ -43,7 +43,11 @@ export const get = (io: Io, word: string, id: string | undefined, options: Optio
   withClient(io, options, async (context) => {
     const what = noun(word);
     refuseUnfit(what, options);
-    if (what === "events") return events(context, options);
+    if (what === "events") {
+      if (id !== undefined)
+        throw usage("events are not got one by one", "waggle logs TASK, or waggle get events --after N");
+      return events(context, options);
+    }
     if (id !== undefined) return one(context, what, id, options);
     const { client } = context;
     switch (what) {
@@ -172,18 +176,19 @@ async function watch<Row>(
   read: () => Promise<Row[]>,
   keyOf: (row: Row) => string,
 ): Promise<number> {
-  const known = new Map<string, string>();
+  let known = new Map<string, string>();
   const widths: number[] = [];
   await untilInterrupted(io, async (first) => {
     const items = await read();
-    const changed = items.filter((item) => {
-      const text = JSON.stringify(item, (name, value) =>
-        name === "lastSeenAt" || name === "leaseExpiresAt" ? undefined : value,
-      );
-      if (known.get(keyOf(item)) === text) return false;
-      known.set(keyOf(item), text);
-      return true;
-    });
+    const now = new Map(
+      items.map((item) => [
+        keyOf(item),
+        JSON.stringify(item, (name, value) => (name === "lastSeenAt" || name === "leaseExpiresAt" ? undefined : value)),
+      ]),
+    );
+    const changed = items.filter((item) => known.get(keyOf(item)) !== now.get(keyOf(item)));
+    // Of those that left the list nothing is kept.
+    known = now;
     // Lists come newest first; told as it happens, the newest comes last.
     if (!first) changed.reverse();
     if (isDocument(format)) for (const item of changed) await entry(io, format, item);
@@ -211,9 +216,11 @@ async function events({ io, client, format }: Context, options: Options): Promis
   };
   await show(items, true);
   const from = items.at(-1)?.sequence ?? options.after ?? (await lastSequence(client));
-  for await (const event of client.events.follow({ after: from, ...types, signal: io.interrupted() }))
-    await show([event], false);
-  return exit.ok;
+  return patiently(io, options, async ({ client }) => {
+    for await (const event of client.events.follow({ after: from, ...types, signal: io.interrupted() }))
+      await show([event], false);
+    return exit.ok;
+  });
 }
 
 type Client = Context["client"];
@@ -238,9 +245,14 @@ async function after(client: Client, from: number, limit: number, types?: string
 export async function newest(client: Client, limit: number, types?: string): Promise<Event[]> {
   if (limit === 0) return [];
   const end = await lastSequence(client);
+  let begin = 0;
   for (let span = limit; ; span *= 8) {
-    const from = Math.max(0, end - span);
-    const items = await after(client, from, Number.POSITIVE_INFINITY, types);
-    if (items.length >= limit || from === 0) return items.slice(-limit);
+    const from = Math.max(begin, end - span);
+    try {
+      const items = await after(client, from, Number.POSITIVE_INFINITY, types);
+      if (items.length >= limit || from === begin) return items.slice(-limit);
+    } catch (error) {
+      begin = beginning(error);
+    }
   }
 }

@@ -1,5 +1,5 @@
 import { isTerminal, type TaskStatus, type WaggleEvent } from "@waggle/sdk";
-import { type CommonOptions, withClient } from "../context.ts";
+import { type CommonOptions, patiently, withClient } from "../context.ts";
 import { exit } from "../failure.ts";
 import { findTask } from "../find.ts";
 import { safe } from "../format.ts";
@@ -29,8 +29,11 @@ export const logs = (io: Io, text: string | undefined, { json, ...given }: Optio
       }
       const after = past.at(-1)?.sequence ?? (await newest(client, 1)).at(-1)?.sequence ?? 0;
       const types = options.type === undefined ? {} : { types: options.type };
-      for await (const event of client.events.follow({ after, ...types, signal: io.interrupted() })) await print(event);
-      return exit.ok;
+      return patiently(io, options, async ({ client }) => {
+        for await (const event of client.events.follow({ after, ...types, signal: io.interrupted() }))
+          await print(event);
+        return exit.ok;
+      });
     }
     const id = await findTask(client, text);
     const past: WaggleEvent[] = [];
@@ -46,9 +49,11 @@ export const logs = (io: Io, text: string | undefined, { json, ...given }: Optio
     const last = past.at(-1);
     // One that has ended may have been tried again since.
     if (!options.follow || (last && ends(last))) return exit.ok;
-    const task = client.tasks.handle(await client.tasks.get(id));
-    for await (const event of task.events({ after, signal: io.interrupted() })) if (wanted(event)) await print(event);
-    return exit.ok;
+    return patiently(io, options, async ({ client }) => {
+      const task = client.tasks.handle(await client.tasks.get(id));
+      for await (const event of task.events({ after, signal: io.interrupted() })) if (wanted(event)) await print(event);
+      return exit.ok;
+    });
   });
 };
 

@@ -7,7 +7,11 @@ export function declareRun({ io, parse, program, run, version }: Declaring): voi
   program
     .command("dev")
     .description("Run a server on this machine, with its data in a folder")
-    .option("--port <port>", "the port to listen on; 0 picks a free one", parsed(parse.integer("port", 0, 65_535)))
+    .option(
+      "--port <port>",
+      "the port to listen on, 9244 by default; 0 picks a free one",
+      parsed(parse.integer("port", 0, 65_535)),
+    )
     .option("--host <host>", "the address to listen on", "127.0.0.1")
     .option("--data <folder>", "the data folder", ".waggle")
     .option("-q, --quiet", "print only the address")
@@ -60,7 +64,7 @@ WAGGLE_DETAILS (what the previous attempt saved, as JSON), WAGGLE_AGENT_ID, WAGG
 It reports to Waggle by lines like these on stderr:
   ::progress 40 reading the files
   ::details {"page": 12}
-On cancel it gets SIGTERM, then SIGKILL if it does not exit.
+On cancel it gets SIGTERM, then SIGKILL if it does not exit. What it leaves running in the background is not waited for.
 ${examples(
   "waggle agent run --name echo --capability echo -- cat",
   "waggle agent run --name coder --capability code:0.9 --concurrency 4 --label zone=eu -- ./solve.sh",

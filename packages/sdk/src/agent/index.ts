@@ -59,6 +59,9 @@ export interface RunningAgent {
   readonly stopped: Promise<string>;
 }
 
+/** A timer for longer would end at once. */
+const longestTimerMs = 2 ** 31 - 1;
+
 const words = (fields?: Record<string, unknown>) =>
   fields && Object.keys(fields).length > 0
     ? ` ${Object.entries(fields)
@@ -128,12 +131,14 @@ export function createAgent(options: AgentOptions): RunningAgent {
         clearTimeout(late);
         resolve();
       };
-      const late = patienceMs === undefined ? undefined : setTimeout(done, patienceMs);
+      const late = patienceMs === undefined ? undefined : setTimeout(done, Math.min(patienceMs, longestTimerMs));
       waiters.add(done);
     });
 
   const gone = (reason: string) => {
     if (state === "stopped") return;
+    // With this the process may end, and nobody else says why.
+    if (!stopping && state !== "starting") log.warn(`the server ended this agent: ${reason}`);
     state = "stopped";
     work.close();
     offSignals();
@@ -219,7 +224,7 @@ export function createAgent(options: AgentOptions): RunningAgent {
         // Stopped meanwhile: it does not stay behind as one that never came.
         if (stopping) {
           await client.agents.remove(info.id, { mode: "force" }).catch(() => undefined);
-          client.close();
+          if (!options.client) client.close();
           throw new WaggleConnectionError("client.unreachable", "stopped while starting");
         }
         if (options.handleSignals ?? true) {

@@ -1,5 +1,5 @@
 import type { Client } from "../client.ts";
-import { isPassing, WaggleApiError } from "../error.ts";
+import { isOwnWord, isPassing, WaggleApiError } from "../error.ts";
 import type { Commands } from "../types.ts";
 import { type AgentConnection, type Ended, tellState } from "./connection.ts";
 import type { Job, Log, Work } from "./work.ts";
@@ -19,6 +19,12 @@ export interface PollOptions {
 const waitSeconds = 20;
 /** Between two questions of which the first brought nothing. */
 const pauseMs = 1_000;
+
+/** The same call may succeed later: no answer, a passing one, or that of something in between, as while it is set up anew. */
+const mayPass = (error: unknown): boolean =>
+  !(error instanceof WaggleApiError) ||
+  isPassing(error) ||
+  (!isOwnWord(error) && (error.status < 400 || error.status === 403 || error.status === 404));
 
 /** The same over HTTP, for where a WebSocket cannot go. */
 export function pollConnection(options: PollOptions): AgentConnection {
@@ -47,7 +53,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
     wake();
   };
   const lost = (job: Job, error: unknown) => {
-    if (error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404)) work.lost(job);
+    const over = error instanceof WaggleApiError && (error.code === "task.lease_lost" || error.status === 404);
+    if (over && !mayPass(error)) work.lost(job);
     else log.warn(`${job.task.id}: ${error instanceof Error ? error.message : String(error)}`);
   };
   const send = async (job: Job): Promise<void> => {
@@ -64,7 +71,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
       work.settled(job);
       if (assignments && assignments.length > 0) work.assign(assignments);
     } catch (error) {
-      if (!(error instanceof WaggleApiError) || isPassing(error)) {
+      if (!(error instanceof WaggleApiError) || mayPass(error)) {
         // Out of reach for longer than a client tries: the heartbeat says when that is over.
         setTimeout(() => void (closed || send(job)), 1_000);
       } else if (error.status === 400 || error.status === 413) work.refused(job, error);
@@ -82,7 +89,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
     if (closed || job.outcome || job.aborted) return;
     client.tasks.start(job.task.id, { fence: job.fence }).catch((error) => {
       lost(job, error);
-      if (!(error instanceof WaggleApiError) || isPassing(error)) setTimeout(start, 1_000, job);
+      if (mayPass(error)) setTimeout(start, 1_000, job);
     });
   };
 
@@ -113,7 +120,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
         obey(commands);
       },
       (error) => {
-        if (error instanceof WaggleApiError && !isPassing(error) && [401, 403, 404, 409].includes(error.status))
+        if (error instanceof WaggleApiError && !mayPass(error) && [401, 403, 404, 409].includes(error.status))
           finish(error.message);
       },
     );
@@ -156,7 +163,8 @@ export function pollConnection(options: PollOptions): AgentConnection {
         if (given.length === 0 && now() - asked < pauseMs) await pause();
       } catch (error) {
         if (stopping.signal.aborted) return;
-        if (error instanceof WaggleApiError && [401, 403, 404].includes(error.status)) return finish(error.message);
+        if (error instanceof WaggleApiError && !mayPass(error) && [401, 403, 404].includes(error.status))
+          return finish(error.message);
         log.warn(`cannot ask for work: ${error instanceof Error ? error.message : String(error)}; trying again`);
         await pause();
       } finally {

@@ -2,16 +2,18 @@ const signals = ["SIGTERM", "SIGINT"] as const;
 
 /** How the agents of this process stop. They share one listener: Node warns of more than ten. */
 const agents = new Set<() => Promise<void>>();
-let asked = false;
+let askedAt: number | undefined;
+/** npm passes a Ctrl-C on to the program it runs, which the terminal has told already. */
+const echoMs = 500;
 
 function onSignal(signal: NodeJS.Signals): void {
   // A program that listens too says itself when it ends.
   const alone = process.listenerCount(signal) === 1;
-  if (asked) {
-    if (alone) process.exit(1);
+  if (askedAt !== undefined) {
+    if (alone && performance.now() - askedAt > echoMs) process.exit(1);
     return;
   }
-  asked = true;
+  askedAt = performance.now();
   void Promise.allSettled(Array.from(agents, (stop) => stop())).then(() => {
     if (alone) process.exit(0);
   });
@@ -28,6 +30,6 @@ export function stopOnSignal(stop: () => Promise<void>): () => void {
   return () => {
     if (!agents.delete(stop) || agents.size > 0) return;
     for (const signal of signals) process.off(signal, onSignal);
-    asked = false;
+    askedAt = undefined;
   };
 }

@@ -1,6 +1,6 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { WebSocket } from "ws";
-import { isPassing, toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
+import { isOwnWord, isPassing, toApiError, WaggleApiError, WaggleConnectionError } from "../error.ts";
 import { backoffMs } from "../retry.ts";
 import type { Assignment, Commands } from "../types.ts";
 import { type AgentConnection, type Ended, tellState } from "./connection.ts";
@@ -47,6 +47,9 @@ const later = { initialMs: 1_000, maxMs: 10_000 };
 
 /** The longest a call beside the connection may take, or a welcome. A gateway gives its function no longer. */
 const callMs = 30_000;
+
+/** Instead of the answers that a connection took with it. */
+const lost = { status: 503, code: "client.unreachable" };
 
 /** Answers to the upgrade that another try will not change. */
 const isFinal = (status: number) => status >= 400 && status < 500 && status !== 408 && status !== 425 && status !== 429;
@@ -157,17 +160,21 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     },
     progress(job) {
       if (!live) return;
+      const { progress, details } = job;
       const members = [
-        ...(job.progress ? [`"progress":${JSON.stringify(job.progress)}`] : []),
-        ...(job.details !== undefined ? [`"details":${job.details}`] : []),
+        ...(progress ? [`"progress":${JSON.stringify(progress)}`] : []),
+        ...(details !== undefined ? [`"details":${details}`] : []),
       ];
       job.progress = undefined;
       job.details = undefined;
-      say("progress", job, members.join(","), (reply) => {
-        job.heard ||= reply.ok;
-        if (reply.ok) return;
-        if (reply.problem?.code === "task.lease_lost") work.lost(job);
-        else log.warn(`progress was not taken: ${reply.problem?.detail}`, { taskId: job.task.id });
+      say("progress", job, members.join(","), ({ ok, problem = {} }) => {
+        job.heard ||= ok;
+        if (ok) return;
+        if (problem.code === "task.lease_lost") return work.lost(job);
+        if (problem.code !== lost.code)
+          return log.warn(`progress was not taken: ${problem.detail}`, { taskId: job.task.id });
+        if (progress) job.progress = { ...progress, ...job.progress };
+        job.details ??= details;
       });
     },
     outcome(job) {
@@ -203,6 +210,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       log.warn(`the input of ${assignment.task.id} did not come: ${error instanceof Error ? error.message : error}`);
     }
   };
+  const refusedUnnamed = (problem: NonNullable<Reply["problem"]>) => {
+    const { status = 400, code = "request.invalid", detail = code } = problem;
+    if (live || isPassing(problem)) return log.warn(`the server refused a frame: ${detail}`);
+    // It was the hello: this agent has no place here, and asking again gives it none.
+    finish(detail, new WaggleApiError({ status, code, detail }));
+  };
   const read = (frame: ServerFrame) => {
     switch (frame.op) {
       case "reply": {
@@ -210,7 +223,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         if (answer) {
           pending.delete(frame.re as number);
           hear(answer, frame);
-        } else if (!frame.ok) log.warn(`the server refused a frame: ${frame.problem?.detail ?? frame.problem?.code}`);
+        } else if (!frame.ok) refusedUnnamed(frame.problem ?? {});
         return;
       }
       case "assign": {
@@ -337,7 +350,9 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         request.destroy();
         if (elsewhere) return;
         const error = toApiError(status, text, (name) => response.headers[name] as string | undefined);
-        if (isFinal(status)) finish(error.message, error);
+        // Once it has been welcomed, what something in between says (404 while it is set up anew) may pass.
+        const over = opened ? isFinal(status) || status < 400 : isFinal(status) && (isOwnWord(error) || status === 401);
+        if (over) finish(error.message, error);
         else dropped(mine, error.message);
       });
     });
@@ -349,7 +364,10 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     socket = undefined;
     live = false;
     out = [];
+    // Outcomes are kept anyway. The newest first: of what was said again and again that one counts.
+    const unanswered = [...pending.values()].reverse();
     pending.clear();
+    for (const whom of unanswered) if (typeof whom === "function") whom({ ok: false, problem: lost });
     beat = undefined;
     if (which.readyState !== WebSocket.CLOSED) which.terminate();
     const waitMs = backoffMs(failures, failures < soon.tries ? soon : later, options.random);
@@ -414,5 +432,6 @@ function socketAt(location: string | undefined, from: string): string | undefine
 /** Whether a refused upgrade means that sockets do not get through, rather than that this agent may not come in. */
 export const socketImpossible = (error: unknown): boolean =>
   error instanceof WaggleApiError &&
-  (error.code.startsWith("http.") || error.code.startsWith("route.")) &&
+  // 426: something in between took the wish for a WebSocket out of the request.
+  (!isOwnWord(error) || error.code.startsWith("route.") || error.status === 426) &&
   error.status !== 401;

@@ -1,5 +1,15 @@
 import type { Delegation } from "../handle.ts";
-import type { Assignment, CreateTask, Progress, Task, TaskProblem, Usage } from "../types.ts";
+import type { Assignment, CreateTask, Progress, Task, Usage } from "../types.ts";
+import {
+  completeOutcome,
+  failOutcome,
+  messageOf,
+  type Outcome,
+  plain,
+  refusedProgress,
+  releaseOutcome,
+  toProblem,
+} from "./outcome.ts";
 
 export interface Log {
   debug(message: string, fields?: Record<string, unknown>): void;
@@ -16,7 +26,10 @@ export interface TaskContext {
   /** What the previous attempt last saved with `progress(…, details)`. */
   readonly details: unknown;
   readonly log: Log;
-  /** Tells how far it is; `details` are kept for the next attempt, at most 64 KiB. Calls of one turn are sent as one, the newest wins. */
+  /**
+   * Tells how far it is, by a message of at most 1024 characters; `details` are kept for the next attempt, at most 64 KiB.
+   * Calls of one turn are sent as one, the newest wins; what did not arrive is sent once the agent is connected again.
+   */
   progress(progress?: Progress, details?: unknown): void;
   /** A sign of life of this attempt, for tasks with `timeouts.heartbeatSeconds`. */
   heartbeat(): void;
@@ -29,12 +42,6 @@ export interface TaskContext {
 /** Returns the result; throws to fail the attempt. `code`, `message` and `retryable` of the error are recorded. */
 // biome-ignore lint/suspicious/noExplicitAny: a handler may name the type of the input it expects
 export type Handler = (task: Task & { input?: any }, context: TaskContext) => unknown;
-
-export interface Outcome {
-  readonly op: "complete" | "fail" | "release";
-  /** The members beside the fence, as JSON text: `"result":1`. */
-  readonly members: string;
-}
 
 /** One attempt this agent was given. */
 export interface Job {
@@ -76,12 +83,9 @@ export interface WorkOptions {
   /** A handler that ends within this needs no start of its own: its outcome implies it. */
   readonly startAfterMs: number;
   delegate(task: CreateTask): Delegation;
-  /** Called whenever a slot becomes free or the last job is gone. */
+  /** Called whenever the server has an outcome, or will never take it: a slot is free. */
   changed(): void;
 }
-
-/** The largest message the server takes is 1 MiB; the rest of the frame needs a little. */
-const maxOutcomeBytes = 1024 * 1024 - 4096;
 
 export type Work = ReturnType<typeof createWork>;
 
@@ -167,10 +171,7 @@ export function createWork(options: WorkOptions) {
     const { aborted } = job;
     // Given back: a cancelled task ends with it, another goes on elsewhere at no cost to its attempts.
     if (aborted && aborted.how !== "revoked") {
-      return finish(job, {
-        op: "release",
-        members: `"reason":${JSON.stringify(aborted.error.message.slice(0, 1024))}`,
-      });
+      return finish(job, releaseOutcome(aborted.error.message));
     }
     if (aborted === undefined)
       log.warn(`task failed: ${messageOf(error)}`, { taskId: job.task.id, attempt: job.task.attempt });
@@ -184,16 +185,13 @@ export function createWork(options: WorkOptions) {
       if (job.aborted?.how === "revoked") settled(job);
       else link?.outcome(job);
     }
-    options.changed();
   };
 
   /** The server has the outcome, or will never take it. */
   const settled = (job: Job) => {
     if (jobs.get(job.task.id) === job) jobs.delete(job.task.id);
-    if (jobs.size === 0) {
-      untold = [];
-      options.changed();
-    }
+    if (jobs.size === 0) untold = [];
+    options.changed();
   };
 
   const abort = (job: Job, how: "cancelled" | "released" | "revoked", error: Error) => {
@@ -226,13 +224,19 @@ export function createWork(options: WorkOptions) {
       },
       progress(progress, details) {
         if (job.outcome) return;
-        if (progress) job.progress = job.progress ? { ...job.progress, ...progress } : progress;
-        if (details !== undefined) job.details = JSON.stringify(details);
+        const told = progress && plain(progress);
+        const text = JSON.stringify(details) as string | undefined;
+        const wrong = refusedProgress(told, text);
+        if (wrong) log.warn(wrong, { taskId: job.task.id });
+        else {
+          if (told) job.progress = { ...job.progress, ...told };
+          if (text !== undefined) job.details = text;
+        }
         tellProgress(job);
       },
       heartbeat: () => tellProgress(job),
       usage(usage) {
-        job.usage = job.usage ? { ...job.usage, ...usage } : usage;
+        if (usage) job.usage = { ...job.usage, ...plain(usage) };
       },
       delegate: (task) => options.delegate({ ...task, parentId: job.task.id }),
     };
@@ -287,7 +291,7 @@ export function createWork(options: WorkOptions) {
     giveUp(reason: string) {
       for (const job of jobs.values()) {
         if (job.outcome) continue;
-        job.outcome = { op: "release", members: `"reason":${JSON.stringify(reason)}` };
+        job.outcome = releaseOutcome(reason);
         link?.outcome(job);
       }
     },
@@ -311,6 +315,7 @@ export function createWork(options: WorkOptions) {
       for (const job of jobs.values()) {
         if (job.saidAt >= before) continue;
         if (job.outcome) link?.outcome(job);
+        else if (job.progress || job.details !== undefined) link?.progress(job);
         else if (job.told && !job.heard) link?.start(job);
       }
     },
@@ -320,47 +325,7 @@ export function createWork(options: WorkOptions) {
   };
 }
 
-const completeOutcome = (result: unknown, usage: Usage | undefined): Outcome => {
-  let text: string | undefined;
-  try {
-    text = JSON.stringify(result);
-  } catch (error) {
-    return failOutcome(
-      { code: "result.invalid", message: `the result is no JSON: ${messageOf(error)}`, retryable: false },
-      usage,
-    );
-  }
-  // Three bytes a UTF-16 unit at most: only what is near the limit is counted.
-  if (text !== undefined && text.length * 3 > maxOutcomeBytes && Buffer.byteLength(text) > maxOutcomeBytes) {
-    const message = `the result is ${Buffer.byteLength(text)} bytes; at most ${maxOutcomeBytes} fit`;
-    return failOutcome({ code: "result.too_large", message, retryable: false }, usage);
-  }
-  const members = text === undefined ? "" : `"result":${text}`;
-  return { op: "complete", members: usage ? join(members, usageMember(usage)) : members };
-};
-const failOutcome = (error: TaskProblem, usage: Usage | undefined): Outcome => {
-  const members = `"error":${JSON.stringify(error)}`;
-  return { op: "fail", members: usage ? join(members, usageMember(usage)) : members };
-};
-const usageMember = (usage: Usage) => `"usage":${JSON.stringify(usage)}`;
-const join = (first: string, second: string) => (first === "" ? second : `${first},${second}`);
-
 const failure = (code: string, message: string): Error => Object.assign(new Error(message), { code });
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).slice(0, 16_000);
-
-/** What a thrown value says about the failure; a code the server would not take becomes `error`. */
-export function toProblem(error: unknown): TaskProblem {
-  const { code, name, retryable } = (typeof error === "object" && error !== null ? error : {}) as Record<
-    string,
-    unknown
-  >;
-  const wish = typeof code === "string" ? code : typeof name === "string" && name !== "Error" ? name : "error";
-  return {
-    code: /^[^\p{C}\p{Z}]+( [^\p{C}\p{Z}]+)*$/u.test(wish) && wish.length <= 128 ? wish : "error",
-    message: messageOf(error),
-    ...(typeof retryable === "boolean" && { retryable }),
-  };
-}
 
 const bind = (log: Log, more: Record<string, unknown>): Log => ({
   debug: (message, fields) => log.debug(message, { ...more, ...fields }),

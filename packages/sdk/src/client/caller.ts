@@ -18,6 +18,8 @@ export interface Call extends CreateOptions {
   creates?: boolean;
   /** Doing it twice differs from once, and no key guards it. */
   once?: boolean;
+  /** Takes something away: that it is not there any more, after an answer was lost, means that it was done. */
+  removes?: boolean;
   waitSeconds?: number;
 }
 
@@ -65,8 +67,14 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         (request.waitSeconds ?? 0) * 1000,
       waits: request.waitSeconds !== undefined && request.waitSeconds > 0,
     };
+    let answerLost = false;
     const once = async () => {
-      const reply = await transport.send(wire);
+      const reply = await transport.send(wire).catch((error: unknown) => {
+        answerLost = true;
+        throw error;
+      });
+      answerLost ||= reply.status === 502 || reply.status === 504;
+      if (answerLost && request.removes && reply.status === 404) return undefined as T;
       if (reply.status >= 400 || reply.status < 200) throw toApiError(reply.status, reply.text, reply.header);
       if (reply.text === "") return undefined as T;
       try {
@@ -95,6 +103,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
   ): AsyncGenerator<W.WaggleEvent, void, undefined> {
     let last = after;
     let failingSince: number | undefined;
+    let followed = false;
     for (let tried = 0; ; tried++) {
       const { transport, headers } = open();
       try {
@@ -111,6 +120,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
           throw toApiError(stream.status, text, stream.header);
         }
         failingSince = undefined;
+        followed = true;
         for await (const message of parseSse(stream.chunks)) {
           const sequence = Number(message.id);
           // A server may begin again at the last event it knows was read.
@@ -121,6 +131,11 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         }
       } catch (error) {
         if (signal?.aborted) return;
+        // Events of other types went by since the last one, and are past their retention: none was missed.
+        if (followed && error instanceof WaggleApiError && error.code === "event.gone") {
+          last = Number(error.problem.firstSequence) - 1;
+          continue;
+        }
         failingSince ??= platform.now();
         if (platform.now() - failingSince >= policy.forMs || !mayRetry(error, true)) throw error;
       }
@@ -132,7 +147,6 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     }
   }
 
-  /** Every item of a list, page after page. */
   /** All that a list has, in pages as large as the server makes them. */
   async function* every<Item, Query extends object>(
     list: (query: Query) => Promise<W.Page<Item>>,

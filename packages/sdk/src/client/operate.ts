@@ -33,7 +33,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<{ limit: W.Limit }>({ path: `/v1/limits/${part(key)}`, ...how }).then(({ limit }) => limit),
     /** What tasks ask holds again. */
     remove: (key: string, how: CallOptions = {}) =>
-      call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, ...how }),
+      call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, removes: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ path: "/v1/limits", query, ...how }),
     all: () => every(limits.list),
@@ -64,7 +64,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<W.Page<W.Key>>({ path: "/v1/keys", query, ...how }),
     all: () => every(keys.list),
     revoke: (id: string, how: CallOptions = {}) =>
-      call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, ...how }),
+      call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, removes: true, ...how }),
   };
   const status = {
     get: (how: CallOptions = {}) => call<W.Status>({ path: "/v1/status", ...how }),
@@ -72,9 +72,15 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
     audit: (query: { tenant?: string } = {}, how: CallOptions = {}) =>
       call<W.AuditReport>({ path: "/v1/audit", query, timeoutSeconds: 900, ...how }),
     /** Needs no key. An unhealthy server answers 503 with the same body, which is returned, not thrown. */
-    async health(how: CallOptions = {}): Promise<W.Health> {
+    async health({ signal, timeoutSeconds }: CallOptions = {}): Promise<W.Health> {
       const { transport, headers } = open();
-      const reply = await transport.send({ method: "GET", path: "/health", headers, timeoutMs, signal: how.signal });
+      const reply = await transport.send({
+        method: "GET",
+        path: "/health",
+        headers,
+        timeoutMs: timeoutSeconds === undefined ? timeoutMs : timeoutSeconds * 1000,
+        signal,
+      });
       try {
         const health = JSON.parse(reply.text) as W.Health;
         if (typeof health.status === "string") return health;
