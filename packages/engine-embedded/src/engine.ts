@@ -167,6 +167,8 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     expiry.reset();
     feed.load(marker.consumers, rows.changes());
     queues.load(rows.messages());
+    // After a failed write handlers went on until now: an ack of theirs must not reach the disk without what it was for.
+    journal.forget();
     journal.lsn = marker.lsn;
     log.replay(marker.lsn, upTo, (firstLsn, payload) => {
       journal.lsn = firstLsn - 1;

@@ -18,6 +18,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
+/** Waited for until somebody opens it. */
+function gate() {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { opened, open: () => open() };
+}
+
 /** A disk whose writes fail while `broken` says so; `reached`: although the bytes arrived. */
 function fragileDisk() {
   const disk = { broken: false, reached: false };
@@ -85,6 +94,59 @@ for (const reached of [false, true]) {
     expect(changed).toContain("later=3");
   });
 }
+
+test("a message that is done while memory goes back to what is on disk is there again, even after a crash", async () => {
+  mkdirSync(dataDir);
+  const table = openRows(join(dataDir, "table"));
+  const [checkpoints, begins, ends, again] = [gate(), gate(), gate(), gate()];
+  const rows: Rows = {
+    ...table,
+    async commit(batch) {
+      await checkpoints.opened;
+      await table.commit(batch);
+    },
+  };
+  const { disk, files } = fragileDisk();
+  const engine = openOn({ dataDir, flush: { files } }, dataDir, rows, () => {});
+  const { store, queues } = engine.ports;
+  const put = (sk: string) => store.write({ put: { pk: "t", sk, kind: "row" } });
+  let calls = 0;
+  engine.queueFeed.consume("timers", { batch: 1, concurrency: 1 }, async () => {
+    if (++calls > 1) await again.opened;
+    await begins.opened;
+    await put("what the message is for");
+    await ends.opened;
+    return { failed: [] };
+  });
+  await queues.timers.send([{ body: "due" }]);
+  await store.settled();
+  await expect.poll(() => calls).toBe(1);
+
+  // Memory goes back only once the checkpoint under way has ended.
+  const checkpoint = engine.checkpoint();
+  disk.broken = true;
+  begins.open();
+  const refused = () => store.get({ pk: "t", sk: "any" }).then(Boolean, () => "refused");
+  await expect.poll(refused).toBe("refused");
+  ends.open();
+  await new Promise((resolve) => setImmediate(resolve));
+  disk.broken = false;
+  checkpoints.open();
+  await checkpoint;
+  await expect.poll(() => calls).toBe(2);
+
+  await put("later");
+  await store.settled();
+  const copy = join(folder, "copy");
+  cpSync(dataDir, copy, { recursive: true });
+  const crashed = await openEmbedded({ dataDir: copy });
+  const { items } = await crashed.ports.store.query({ pk: "t", limit: 10 });
+  expect(items.map(({ sk }) => sk)).toEqual(["later"]);
+  expect(await crashed.ports.queues.timers.depth()).toMatchObject({ waiting: 1 });
+  await crashed.close();
+  again.open();
+  await engine.close();
+});
 
 test("goes on by itself once rows can be written to disk again, and gives up no message meanwhile", async () => {
   mkdirSync(dataDir);

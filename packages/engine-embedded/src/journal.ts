@@ -86,6 +86,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     },
     /** Calls back once all decided so far is on disk; never, if that fails. */
     afterDurable(callback: () => void): void {
+      if (broken !== undefined) return;
       if (journal.steps.length > 0) {
         later.push(callback);
         hurried = true;
@@ -101,6 +102,13 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     /** From now on no new call is taken; what was taken still becomes durable. */
     refuse(error: WaggleError): void {
       refusal = error;
+    },
+    /** What was decided and is not in a frame is void: memory goes back to what is on disk. */
+    forget(): void {
+      journal.steps = [];
+      journal.frame++;
+      later = [];
+      hurried = false;
     },
     /** All decided so far is on disk. */
     clean: (): boolean => broken === undefined && journal.steps.length === 0 && writing === undefined,
@@ -177,10 +185,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     const rejected = [writing?.done, waiting];
     writing = undefined;
     waiting = undefined;
-    later = [];
-    hurried = false;
-    journal.steps = [];
-    journal.frame++;
+    journal.forget();
     try {
       await hooks.recover();
       broken = undefined;
