@@ -63,6 +63,8 @@ interface Work {
   /** By what each is about: it is done once, for the last change that asks for it. */
   readonly todo: Readonly<Record<(typeof steps)[number], Map<unknown, () => Promise<unknown>>>>;
   readonly freed: Map<string, Map<string, AgentRow.Row>>;
+  /** Some of it takes payloads away. */
+  unnamed: boolean;
 }
 
 /**
@@ -71,7 +73,8 @@ interface Work {
  */
 export async function relay(ports: Ports, changes: readonly Change[]): Promise<void> {
   const todo = Object.fromEntries(steps.map((step) => [step, new Map()])) as unknown as Work["todo"];
-  const work: Work = { timers: [], dispatch: [], deliver: [], todo, freed: new Map() };
+  const work: Work = { timers: [], dispatch: [], deliver: [], todo, freed: new Map(), unnamed: false };
+  const generation = ports.store.generation();
   const tenants = new Set<string>();
   for (const change of changes) {
     const next = change.new as Row | AgentRow.Row | undefined;
@@ -92,6 +95,8 @@ export async function relay(ports: Ports, changes: readonly Change[]): Promise<v
     const types = await subscribed(ports, tenant);
     if (types.size > 0) await publish(ports, tenant, types, changes);
   }
+  // A payload is gone at once: that no row names it any more has to be on disk first.
+  if (work.unnamed) await ports.store.settled(generation);
   for (const step of steps) for (const run of todo[step].values()) await run();
   for (const [tenant, agents] of freed)
     if (agents.size > 0) await serveRoomy(systemScope(ports, tenant, "outbox"), [...agents.values()]);
@@ -103,12 +108,16 @@ function followTask(ports: Ports, work: Work, old: Row | undefined, next: Row | 
   const scope = systemScope(ports, tenant, "outbox");
   const { todo } = work;
   if (!next) {
+    work.unnamed ||= (old as Row).inputBlob !== undefined || (old as Row).resultBlob !== undefined;
     todo.deleted.set(old, () => clear(scope, old as Row));
     return;
   }
   // Retried by hand, it has the result no more that was kept apart from it.
   const blob = old?.resultBlob;
-  if (blob !== undefined && next.resultBlob === undefined) todo.result.set(blob, () => ports.blobs.delete(blob));
+  if (blob !== undefined && next.resultBlob === undefined) {
+    work.unnamed = true;
+    todo.result.set(blob, () => ports.blobs.delete(blob));
+  }
   const order = orderOf(old, next);
   if (order) work.deliver.push(order as unknown as Value);
   if (waitsForOne(old, next)) todo.bound.set(next, () => failIfRemoved(scope, next));

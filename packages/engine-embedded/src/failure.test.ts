@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Clock } from "@waggle/core";
+import { type Clock, outboxKinds, relay } from "@waggle/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { manualClock } from "../../../test/support/system.ts";
 import { openOn } from "./engine.ts";
@@ -111,10 +111,13 @@ test("a message that is done while memory goes back to what is on disk is there 
   const { store, queues } = engine.ports;
   const put = (sk: string) => store.write({ put: { pk: "t", sk, kind: "row" } });
   let calls = 0;
+  let refused = Promise.resolve();
   engine.queueFeed.consume("timers", { batch: 1, concurrency: 1 }, async () => {
     if (++calls > 1) await again.opened;
     await begins.opened;
     await put("what the message is for");
+    refused = store.settled();
+    refused.catch(() => {});
     await ends.opened;
     return { failed: [] };
   });
@@ -126,17 +129,18 @@ test("a message that is done while memory goes back to what is on disk is there 
   const checkpoint = engine.checkpoint();
   disk.broken = true;
   begins.open();
-  const refused = () => store.get({ pk: "t", sk: "any" }).then(Boolean, () => "refused");
-  await expect.poll(refused).toBe("refused");
+  const isShut = () => store.get({ pk: "t", sk: "any" }).then(Boolean, () => "shut");
+  await expect.poll(isShut).toBe("shut");
   ends.open();
   await new Promise((resolve) => setImmediate(resolve));
   disk.broken = false;
   checkpoints.open();
-  await checkpoint;
-  await expect.poll(() => calls).toBe(2);
-
+  await expect(refused).rejects.toMatchObject({ code: "store.unavailable" });
+  // The next frame takes along what was decided before it.
   await put("later");
   await store.settled();
+  await checkpoint;
+  await expect.poll(() => calls).toBe(2);
   const copy = join(folder, "copy");
   cpSync(dataDir, copy, { recursive: true });
   const crashed = await openEmbedded({ dataDir: copy });
@@ -146,6 +150,32 @@ test("a message that is done while memory goes back to what is on disk is there 
   await crashed.close();
   again.open();
   await engine.close();
+});
+
+test("a payload is there for as long as a row on disk names it", async () => {
+  const { disk, files } = fragileDisk();
+  const engine = await openEmbedded({ dataDir, flush: { files } });
+  const { store, blobs } = engine.ports;
+  const key = { pk: "t", sk: "task" };
+  await blobs.put("input", Buffer.from("{}"));
+  await store.write({ put: { ...key, kind: "task", tenant: "acme", id: "tsk_1", inputBlob: "input" } });
+  await store.settled();
+  engine.changes.consume("outbox", outboxKinds, (changes) => relay(engine.ports, changes));
+
+  disk.broken = true;
+  await store.write({ delete: key });
+  await expect(store.settled()).rejects.toMatchObject({ code: "store.unavailable" });
+  disk.broken = false;
+  // Whatever was begun ends.
+  await engine.close();
+
+  const { ports, changes, close } = await openEmbedded({ dataDir });
+  expect(await ports.store.get(key)).toMatchObject({ inputBlob: "input" });
+  expect(await ports.blobs.get("input")).toEqual(Buffer.from("{}"));
+  changes.consume("outbox", outboxKinds, (each) => relay(ports, each));
+  await ports.store.write({ delete: key });
+  await expect.poll(() => ports.blobs.get("input")).toBeUndefined();
+  await close();
 });
 
 test("goes on by itself once rows can be written to disk again, and gives up no message meanwhile", async () => {

@@ -241,6 +241,7 @@ async function takePiece(scope: Scope, record: BlobRecord, known: boolean): Prom
 async function takeTask(scope: Scope, record: TaskRecord, known: TaskRow | undefined): Promise<Result> {
   if (known) return compareTasks(scope, record, known);
   const payloads: { [F in PayloadField]?: JsonText } = {};
+  const generation = scope.ports.store.generation();
   for (const field of payloadFields) {
     const pieces = record.pieces?.[field];
     const text = pieces ? await joined(scope, record.id, field, pieces) : record[field];
@@ -262,6 +263,8 @@ async function takeTask(scope: Scope, record: TaskRecord, known: TaskRow | undef
       ? compareTasks(scope, record, now)
       : refused(differs(`task ${row.id} could not be stored; import again`));
   }
+  // Were the task taken back with a failed write, its pieces would be needed again, and whoever sent them takes them for received.
+  if (record.pieces) await scope.ports.store.settled(generation);
   for (const field of payloadFields) {
     const pieces = record.pieces?.[field];
     for (let index = 0; index < (pieces?.of ?? 0); index++)
