@@ -1,2 +1,2 @@
 export { type EmbeddedEngine, type EmbeddedOptions, openEmbedded } from "./engine.ts";
-export { diskFiles, type LogFiles } from "./log.ts";
+export { diskFiles, type LogFiles, syncFolder } from "./log.ts";

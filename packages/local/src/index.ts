@@ -1,10 +1,10 @@
 import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { type Engine, forget, Key, wasAway } from "@waggle/core";
 import { Audit, type Report } from "@waggle/core/audit";
 import { projectChanges } from "@waggle/edge";
-import { type EmbeddedOptions, openEmbedded } from "@waggle/engine-embedded";
+import { type EmbeddedOptions, openEmbedded, syncFolder } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
 import { type Served, serve } from "./serve.ts";
 
@@ -66,22 +66,24 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   url = server.url;
   server.deliver();
   const serverFile = join(dataDir, "server.json");
-  writeFileSync(
-    serverFile,
-    JSON.stringify({
-      url: server.url,
-      pid: process.pid,
-      version: options.version,
-      startedAt: new Date().toISOString(),
-    }),
-  );
+  async function close(): Promise<void> {
+    await server.stop(() => outbound.close());
+    await engine.close();
+  }
+  try {
+    const { pid } = process;
+    const startedAt = new Date().toISOString();
+    writeFileSync(serverFile, JSON.stringify({ url, pid, version: options.version, startedAt }));
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return {
     url: server.url,
     adminKey,
     engine,
     async stop() {
-      await server.stop(() => outbound.close());
-      await engine.close();
+      await close();
       rmSync(serverFile, { force: true });
     },
   };
@@ -107,13 +109,7 @@ export async function auditFolder(dataDir: string): Promise<Report> {
 /** Encrypts the secrets of webhooks, beside the data but for this machine's user alone. Made when the first is needed. */
 function secretKeyOf(dataDir: string): string {
   const file = join(dataDir, "secret.key");
-  if (!existsSync(file))
-    writeFileSync(file, `${randomBytes(32).toString("base64url")}\n`, {
-      mode: 0o600,
-      flag: "wx",
-      flush: true,
-    } as never);
-  return readFileSync(file, "utf8").trim();
+  return kept(file) ?? keep(file, randomBytes(32).toString("base64url"));
 }
 
 /**
@@ -122,9 +118,30 @@ function secretKeyOf(dataDir: string): string {
  */
 async function adminKeyOf(engine: Engine, dataDir: string): Promise<string> {
   const file = join(dataDir, "admin.key");
-  if (existsSync(file)) return readFileSync(file, "utf8").trim();
+  const known = kept(file);
+  if (known !== undefined) return known;
   const key = await Key.bootstrap(engine.ports);
   await engine.ports.store.settled();
-  writeFileSync(file, `${key}\n`, { mode: 0o600, flag: "wx" });
-  return key;
+  return keep(file, key);
+}
+
+/** What the file holds; undefined: there is none, or nothing in it, as a full disk or a crash may leave it. */
+function kept(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8").trim() || undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** On disk, whole, when it returns; for this machine's user alone. */
+function keep(file: string, text: string): string {
+  const draft = `${file}.draft`;
+  // One that is there may be readable by others.
+  rmSync(draft, { force: true });
+  writeFileSync(draft, `${text}\n`, { mode: 0o600, flag: "wx", flush: true } as never);
+  renameSync(draft, file);
+  syncFolder(dirname(file));
+  return text;
 }
