@@ -74,9 +74,10 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
   server.on("checkExpectation", (request: IncomingMessage, response: ServerResponse) =>
     answer(request, response, identify(request), 417, "Expect", "expected 100-continue, or nothing"),
   );
-  server.on("connect", (request: IncomingMessage, socket: Socket) =>
-    end(socket, identify(request), 405, requestErrors.methodNotAllowed, "this server is no proxy"),
-  );
+  server.on("connect", (request: IncomingMessage, socket: Socket) => {
+    handedOver(socket);
+    hangUp(socket, identify(request), 405, requestErrors.methodNotAllowed, "this server is no proxy");
+  });
   const host = options.host ?? "127.0.0.1";
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -90,7 +91,7 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
     createSockets({ ...app, onError: options.onError }),
   );
   server.on("upgrade", (request, socket, head) => {
-    socket.on("error", () => {});
+    handedOver(socket as Socket);
     if (request.headers.upgrade?.toLowerCase() !== "websocket")
       return stay(server, request, socket as Socket, head, identify(request));
     void sockets.then(({ upgrade }) => upgrade(request, socket, head));
@@ -167,7 +168,7 @@ function stay(server: Server, request: IncomingMessage, socket: Socket, head: Bu
   if (!socket.writable) return;
   // Node keeps no more than these, and what it dropped may have been the length of the body.
   if (request.rawHeaders.length >= limits.maxHeadersCount * 2) {
-    end(socket, requestId, 431, requestErrors.tooLarge, "too many headers");
+    hangUp(socket, requestId, 431, requestErrors.tooLarge, "too many headers");
     return;
   }
   const lines = [`${request.method} ${request.url} HTTP/${request.httpVersion}`];
@@ -185,6 +186,11 @@ const hopByHop: ReadonlySet<string> = new Set(["upgrade", "connection", "http2-s
 /** The answer being written to a connection, where there is one. */
 const answeringOn = (socket: Socket) =>
   (socket as Socket & { readonly _httpMessage?: ServerResponse | null })._httpMessage;
+
+/** Of a connection that Node hands over nobody hears that it broke, which would end the process. */
+function handedOver(socket: Socket): void {
+  socket.on("error", () => {});
+}
 
 /** What Node's parser refuses. */
 function refuse(error: NodeJS.ErrnoException, socket: Socket, requestId: string): void {
@@ -209,6 +215,12 @@ function end(socket: Socket, requestId: string, status: number, kind: ErrorKind,
   const headers = { ...headersOf(requestId), "content-length": Buffer.byteLength(text), connection: "close" };
   const lines = Object.entries(headers).map(([header, value]) => `${header}: ${value}\r\n`);
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join("")}\r\n${text}`);
+}
+
+/** The same on one that Node handed over: it ends none of these, and a peer that keeps its side open would hold up a stop. */
+function hangUp(socket: Socket, requestId: string, status: number, kind: ErrorKind, message: string): void {
+  socket.once("finish", () => socket.destroy());
+  end(socket, requestId, status, kind, message);
 }
 
 const reasons: Readonly<Record<string, { status: number; kind: ErrorKind }>> = {

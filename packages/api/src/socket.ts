@@ -94,13 +94,17 @@ export function createSockets(app: SocketOptions): Sockets {
     return all > limits.bufferedBytesOfAll ? limits.bufferedBytes : limits.bufferedBytesMax;
   }
 
+  function refuseWhenStopping(): void {
+    if (shared.closing.aborted) throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
+  }
+
   async function accept(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const started = performance.now();
     const header = headerOf(request);
     const requestId = requestIdOf({ header }, ports);
     const alive = () => !socket.destroyed;
     try {
-      if (shared.closing.aborted) throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
+      refuseWhenStopping();
       const path = (request.url ?? "").split("?", 1)[0] as string;
       const id = /^\/v1\/agents\/([^/]+)\/connect$/.exec(path)?.[1];
       if (id === undefined) throw requestErrors.notFound(`there is no WebSocket at ${path.slice(0, 200)}`);
@@ -114,6 +118,8 @@ export function createSockets(app: SocketOptions): Sockets {
         throw declared("agent.not_found")(`there is no agent ${id.slice(0, 64)}`);
       await Agent.seen(scope, id);
       await ports.store.settled();
+      // One that joined now would be told of no stop, and hold it up.
+      refuseWhenStopping();
       if (alive()) {
         accepted.set(request, { requestId, started });
         server.handleUpgrade(request, socket, head, (ws) => {
@@ -171,6 +177,8 @@ function refuse(socket: Duplex, thrown: unknown, requestId: string, started: num
     ...(retryAfterSeconds === undefined ? [] : [`Retry-After: ${retryAfterSeconds}`]),
     ...(status === 401 ? ['WWW-Authenticate: Bearer realm="waggle"'] : []),
   ];
+  // A peer that keeps its side open would hold up a stop.
+  socket.once("finish", () => socket.destroy());
   socket.end(`${lines.join("\r\n")}\r\n\r\n${text}`);
 }
 

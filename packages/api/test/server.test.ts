@@ -40,6 +40,15 @@ const post = async (url: string, path: string, body: object) =>
     any
   >;
 
+/** A connection on which this was said. */
+function dial(url: string, text: string) {
+  const { hostname, port } = new URL(url);
+  const socket = connect({ host: hostname, port: Number(port), allowHalfOpen: true });
+  socket.on("error", () => {});
+  socket.write(text);
+  return socket;
+}
+
 describe("a server that stops", () => {
   test("answers what waits, tells streams and agents, and takes no more", async () => {
     const { url, close } = await start();
@@ -88,6 +97,74 @@ describe("a server that stops", () => {
     await close({ graceSeconds: 0.2 });
     await gone;
   });
+
+  test("waits for nobody whom it has refused and who stays all the same", async () => {
+    const { url, close } = await start();
+    const refused = [
+      "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+      "GET /v1/agents/a/connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ].map((text) => {
+      const socket = dial(url, text);
+      return once(socket, "data").then(() => socket);
+    });
+    const left = await Promise.all(refused);
+    await close({ graceSeconds: 5 });
+    for (const socket of left) socket.destroy();
+  });
+
+  test("lets in no agent whose handshake is under way, which would be told of no stop and hold it up", async () => {
+    const { store } = engine.ports;
+    let onDisk = () => {};
+    const settles = new Promise<void>((resolve) => {
+      onDisk = resolve;
+    });
+    let slow = false;
+    let waits = 0;
+    const settled: typeof store.settled = async (...given) => {
+      if (slow) {
+        waits++;
+        await settles;
+      }
+      await store.settled(...given);
+    };
+    server = await createServer({ ports: { ...engine.ports, store: { ...store, settled } }, version: "1" });
+    const { url, close } = server;
+    const { agent, token } = await post(url, "/v1/agents", { name: "a", capabilities: [] });
+    const shake = () => {
+      const ws = new WebSocket(`${url.replace("http", "ws")}/v1/agents/${agent.id}/connect`, ["waggle.v1"], {
+        headers: { authorization: `Bearer ${token}` },
+      });
+      ws.on("error", () => {});
+      return ws;
+    };
+    // The stop waits for this one to end.
+    await once(shake(), "open");
+    slow = true;
+    const ws = shake();
+    const refused = new Promise<number | undefined>((resolve) => {
+      ws.once("unexpected-response", (_, response) => resolve(response.statusCode));
+      ws.once("open", () => resolve(101));
+    });
+    await eventually(async () => waits > 0 || undefined);
+    const closing = close();
+    onDisk();
+    expect(await refused).toBe(503);
+    ws.terminate();
+    await closing;
+  });
+});
+
+test("a caller that hangs up hard on its refusal harms nobody", async () => {
+  const { url } = await start();
+  for (let n = 0; n < 5; n++) {
+    const socket = dial(url, "CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    // What reaches the server then is a reset, not an end.
+    await once(socket, "connect");
+    await new Promise((resolve) => setImmediate(resolve));
+    socket.resetAndDestroy();
+    await once(socket, "close");
+  }
+  expect((await fetch(`${url}/health`)).status).toBe(200);
 });
 
 test("any number may wait, and each costs the same: none looks through the others to hear of the server's end", async () => {
@@ -171,10 +248,10 @@ test("an app that takes no connections sends agents, and nobody else, where they
     body: JSON.stringify({ name: "a", capabilities: [] }),
   });
   const { agent, token } = (await register.json()) as { agent: { id: string }; token: string };
-  const dial = (bearer: string) =>
+  const ask = (bearer: string) =>
     hono.request(`/v1/agents/${agent.id}/connect`, { headers: { authorization: `Bearer ${bearer}` } });
-  const sent = await dial(token);
+  const sent = await ask(token);
   expect([sent.status, sent.headers.get("location")]).toEqual([307, socketUrl]);
-  expect((await dial(key)).status).toBe(403);
-  expect((await dial("wga_nobody")).status).toBe(401);
+  expect((await ask(key)).status).toBe(403);
+  expect((await ask("wga_nobody")).status).toBe(401);
 });
