@@ -12,7 +12,7 @@ import {
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { Item, Store } from "@waggle/core";
 import { build } from "esbuild";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -188,6 +188,28 @@ test("refuses a log of which an older segment is damaged or gone", async () => {
     message: expect.stringContaining("is damaged at byte"),
   });
   expect(second).toContain("log");
+});
+
+test("starts though a crash brought back a segment that a checkpoint had made needless", async () => {
+  const options = { dataDir, flush: { segmentBytes: 4096 } };
+  const engine = await openEmbedded(options);
+  const write = async (n: number) => {
+    await engine.ports.store.write({ put: { pk: "t", sk: String(n), kind: "row", text: "x".repeat(100) } });
+    await engine.ports.store.settled();
+  };
+  for (let n = 10; n < 70; n++) await write(n);
+  const [oldest] = segments(dataDir) as [string];
+  const kept = readFileSync(oldest);
+  await engine.checkpoint();
+  expect(segments(dataDir)).not.toContain(oldest);
+  for (let n = 70; n < 75; n++) await write(n);
+  const copy = join(folder, "copy");
+  cpSync(dataDir, copy, { recursive: true });
+  await engine.close();
+  writeFileSync(join(copy, "log", basename(oldest)), kept);
+  const again = await openEmbedded({ ...options, dataDir: copy });
+  expect(await all(again.ports.store, "t")).toHaveLength(65);
+  await again.close();
 });
 
 test("refuses a folder that another process uses, naming it", async () => {
