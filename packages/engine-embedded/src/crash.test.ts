@@ -212,6 +212,23 @@ test("starts though a crash brought back a segment that a checkpoint had made ne
   await again.close();
 });
 
+test("a server that is killed soon after each start does not fill the disk with its log", async () => {
+  let left = dataDir;
+  for (let start = 1; start <= 6; start++) {
+    const engine = await openEmbedded({ dataDir: left, flush: { segmentBytes: 64 * 1024 } });
+    await engine.ports.store.write({ put: { pk: "t", sk: String(start), kind: "row" } });
+    await engine.ports.store.settled();
+    if (start === 6) {
+      await expect.poll(() => segments(left).length).toBeLessThanOrEqual(2);
+      expect((await all(engine.ports.store, "t")).map(({ sk }) => sk)).toEqual([..."123456"]);
+    }
+    const copy = join(folder, `killed-${start}`);
+    cpSync(left, copy, { recursive: true });
+    await engine.close();
+    left = copy;
+  }
+});
+
 test("refuses a folder that another process uses, naming it", async () => {
   const child = spawn(process.execPath, [join(program, "child.mjs"), dataDir, "1"], {
     stdio: ["ignore", "pipe", "inherit"],

@@ -60,6 +60,9 @@ export interface EmbeddedEngine extends Engine {
 
 const format = 1;
 
+/** With more segments of the log than that its first frame begins a checkpoint, which frees them. */
+const segmentsAtStart = 4;
+
 /**
  * Opens the engine that runs in this process on one folder.
  * Throws `store.locked`, `store.newer_format` and `store.unavailable`.
@@ -245,6 +248,8 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
 
   load(Number.POSITIVE_INFINITY);
   journal.durable = journal.lsn;
+  // Each start begins a segment: one after the other, each killed before its first checkpoint, would fill the disk with them.
+  if (log.segments() > segmentsAtStart) checkpoints.force();
   expiry.start();
 
   const blobs = createBlobs(join(dataDir, "blobs"), counts, () => journal.check());

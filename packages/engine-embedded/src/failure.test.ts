@@ -152,6 +152,30 @@ test("a message that is done while memory goes back to what is on disk is there 
   await engine.close();
 });
 
+test("where there is no room for the next segment of the log, it is not looked for at every write", async () => {
+  let fills = 0;
+  const files: LogFiles = {
+    write: diskFiles.write,
+    async fill(path, bytes) {
+      if (++fills > 1) throw Object.assign(new Error("ENOSPC: no space left on device"), { code: "ENOSPC" });
+      await diskFiles.fill(path, bytes);
+    },
+  };
+  const engine = await openEmbedded({ dataDir, flush: { files, segmentBytes: 16 * 1024 } });
+  const write = async (sk: number) => {
+    await engine.ports.store.write({ put: { pk: "t", sk: String(sk), kind: "row", text: "x".repeat(100) } });
+    await engine.ports.store.settled();
+  };
+  for (let n = 0; n < 75; n++) await write(n);
+  expect(fills).toBe(2);
+  const full = async () => {
+    for (let n = 75; n < 200; n++) await write(n);
+  };
+  await expect(full()).rejects.toMatchObject({ code: "store.unavailable" });
+  expect(fills).toBe(3);
+  await engine.close();
+});
+
 test("a payload is there for as long as a row on disk names it", async () => {
   const { disk, files } = fragileDisk();
   const engine = await openEmbedded({ dataDir, flush: { files } });

@@ -52,6 +52,8 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
   let nextSequence = 1;
   /** An empty file of the standard size, ready to become the next segment. */
   let spare: Promise<string> | undefined;
+  /** There was no room for one; the next segment tries again, and reports. Tries in between would take what room others need. */
+  let noRoom = false;
   /** A failed write may have reached the disk whole; before anything follows it must not look like a frame any more. */
   let unsure = false;
   let output = Buffer.allocUnsafeSlow(256 * 1024);
@@ -124,6 +126,7 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
     const sequence = nextSequence;
     const path = pathOf(sequence);
     let size = segmentBytes;
+    noRoom = false;
     if (leastBytes > segmentBytes) {
       size = leastBytes;
       await files.fill(path, size);
@@ -151,9 +154,10 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
     const path = sparePath();
     const filled = files.fill(path, segmentBytes).then(() => path);
     spare = filled;
-    // Full disk: the next rotation tries again, and reports.
     filled.catch(() => {
-      if (spare === filled) spare = undefined;
+      if (spare !== filled) return;
+      spare = undefined;
+      noRoom = true;
     });
   }
 
@@ -171,6 +175,7 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
   return {
     replay,
     lastLsn: () => lastLsn,
+    segments: (): number => segments.length,
     /** Of the segments in use and the one kept ready. */
     bytes: () => segments.reduce((sum, { bytes }) => sum + bytes, spare === undefined ? 0 : segmentBytes),
 
@@ -211,7 +216,7 @@ export function openLog({ folder, segmentBytes, files }: LogOptions) {
       position += length;
       lastLsn = last;
       (segments[segments.length - 1] as Segment).lastLsn = last;
-      if (spare === undefined && position > segmentBytes / 2) prepareSpare();
+      if (spare === undefined && !noRoom && position > segmentBytes / 2) prepareSpare();
     },
 
     /** Everything up to `lsn` is in a checkpoint: its segments are free. */
@@ -320,8 +325,10 @@ export const diskFiles: LogFiles = {
     const file = await nodeFs.promises.open(path, "w");
     try {
       const zeros = Buffer.alloc(Math.min(bytes, 1024 * 1024));
-      for (let at = 0; at < bytes; at += zeros.length)
-        await file.write(zeros, 0, Math.min(zeros.length, bytes - at), at);
+      for (let at = 0; at < bytes; ) {
+        const { bytesWritten } = await file.write(zeros, 0, Math.min(zeros.length, bytes - at), at);
+        at += bytesWritten;
+      }
       await file.sync();
     } catch (error) {
       nodeFs.rmSync(path, { force: true });
