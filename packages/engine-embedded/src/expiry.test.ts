@@ -71,3 +71,24 @@ test("deletes what expired while it was stopped, and what a crash left half done
   expect(third.ports.disk?.().tableBytes).toBeGreaterThan(0);
   await third.close();
 });
+
+test("deletes what expired though the clock is set back in the midst of it", async () => {
+  let backMs = 0;
+  const engine = await openEmbedded({ dataDir, clock: { ...clock, now: () => clock.now() - backMs } });
+  const many = 64;
+  await engine.ports.store.batchWrite(Array.from({ length: many }, (_, n) => ({ put: row(n, 60_000) })));
+  await engine.checkpoint();
+  const pass = async (ms: number) => {
+    clock.advance(ms);
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  // It deletes half of them at most, and makes a pause.
+  while ((await here(engine, 1))[0]) await pass(5_000);
+  expect((await here(engine, many)).at(-1)).toBe(true);
+  backMs = 3_600_000;
+  for (let turns = 0; turns < 100; turns++) await pass(8);
+  backMs = 0;
+  for (let turns = 0; turns < 20; turns++) await pass(5_000);
+  expect(await here(engine, many)).toEqual(Array(many).fill(false));
+  await engine.close();
+});

@@ -54,14 +54,16 @@ export function createExpiry(options: {
   /** @returns whether there may be more */
   async function round(): Promise<boolean> {
     const started = generation;
-    const due = rows.expiring(padded(clock.now()), recordsAtOnce, spent);
+    // One time for all of it: were the clock set back meanwhile, rows of a record that is worked through would stay for ever.
+    const now = clock.now();
+    const due = rows.expiring(padded(now), recordsAtOnce, spent);
     for (const { key, record } of due) {
       for (let i = 0; i < record.length; ) {
         while (feed.backlog() > backlogMost && !stopped) await pause();
         await busy();
         // Memory went back to what is on disk, and with it what was deleted here.
         if (stopped || started !== generation) return false;
-        i = deleteSome(record, i);
+        i = deleteSome(record, i, now);
         if (i < record.length) await pause();
       }
       spent.add(key);
@@ -71,9 +73,8 @@ export function createExpiry(options: {
     return due.length === recordsAtOnce;
   }
 
-  function deleteSome(record: ExpiryRecord, from: number): number {
+  function deleteSome(record: ExpiryRecord, from: number, now: number): number {
     const until = performance.now() + slice.milliseconds;
-    const now = clock.now();
     let i = from;
     while (i < record.length && i - from < slice.rows) {
       const [pk, sk] = record[i++] as ExpiryRecord[number];
