@@ -1,12 +1,15 @@
 import { createHash, randomUUID } from "node:crypto";
-import { promises as files, mkdirSync } from "node:fs";
+import { promises as files, mkdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type Blobs, checkBlobKey, storeErrors } from "@waggle/core";
-import { syncFolder } from "./log.ts";
+import { makeFolder } from "./log.ts";
 import type { Counts } from "./meter.ts";
 
 /** One file a blob, named by the hash of its key: safe on file systems that take `a` and `A` for the same name. */
 export function createBlobs(folder: string, counts: Counts, check: () => void): Blobs {
+  const drafts = join(folder, "drafts");
+  // What a crash left half-written.
+  rmSync(drafts, { recursive: true, force: true });
   function pathOf(key: string): string {
     check();
     checkBlobKey(key);
@@ -17,9 +20,10 @@ export function createBlobs(folder: string, counts: Counts, check: () => void): 
   return {
     async put(key, bytes) {
       const path = pathOf(key);
-      const draft = `${path}.${randomUUID()}.draft`;
+      const draft = join(drafts, randomUUID());
       try {
-        if (mkdirSync(dirname(path), { recursive: true }) !== undefined) syncFolder(folder);
+        makeFolder(dirname(path));
+        mkdirSync(drafts, { recursive: true });
         const file = await files.open(draft, "wx");
         try {
           await file.writeFile(bytes);

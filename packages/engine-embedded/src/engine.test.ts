@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -32,5 +32,21 @@ test("keeps rows, messages and consumers over a clean stop", async () => {
   expect(next.items[0]?.i).toBe(289);
   const [message] = await second.ports.queues.dispatch.receive({ max: 10 });
   expect(message).toMatchObject({ body: { hello: "there" }, receives: 1 });
+  await second.close();
+});
+
+test("what a crash left half-written of a payload takes no room from the next start on", async () => {
+  const drafts = join(dataDir, "blobs", "drafts");
+  const first = await openEmbedded({ dataDir });
+  await first.ports.blobs.put("whole", Buffer.from("1"));
+  expect(readdirSync(drafts)).toEqual([]);
+  await first.close();
+  mkdirSync(drafts, { recursive: true });
+  writeFileSync(join(drafts, "half"), "1");
+  const second = await openEmbedded({ dataDir });
+  expect(readdirSync(join(dataDir, "blobs"))).toHaveLength(1);
+  expect(await second.ports.blobs.get("whole")).toEqual(Buffer.from("1"));
+  await second.ports.blobs.put("next", Buffer.from("2"));
+  expect(await second.ports.blobs.get("next")).toEqual(Buffer.from("2"));
   await second.close();
 });

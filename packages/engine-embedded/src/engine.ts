@@ -21,7 +21,7 @@ import { createFeed } from "./feed.ts";
 import { createJournal, type Journal } from "./journal.ts";
 import { createLive } from "./live.ts";
 import { lockFolder } from "./lock.ts";
-import { diskFiles, type Log, type LogFiles, openLog } from "./log.ts";
+import { diskFiles, type Log, type LogFiles, makeFolder, openLog, syncFolder } from "./log.ts";
 import { createCounts } from "./meter.ts";
 import { createQueues } from "./queue.ts";
 import { openRows, type Rows } from "./rows.ts";
@@ -73,11 +73,12 @@ export async function openEmbedded(options: EmbeddedOptions): Promise<EmbeddedEn
   let unlock: (() => void) | undefined;
   let rows: Rows | undefined;
   try {
-    fs.mkdirSync(dataDir, { recursive: true });
+    makeFolder(dataDir);
     fs.accessSync(dataDir, fs.constants.W_OK | fs.constants.X_OK);
     unlock = lockFolder(dataDir);
     checkFormat(dataDir);
     rows = openRows(join(dataDir, "table"));
+    syncFolder(dataDir);
     return openOn(options, dataDir, rows, unlock);
   } catch (cause) {
     await rows?.close().catch(() => {});

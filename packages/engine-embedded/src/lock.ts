@@ -38,8 +38,13 @@ export function lockFolder(folder: string): () => void {
       throw cause;
     }
   }
-  fs.ftruncateSync(fd);
-  fs.writeSync(fd, `${process.pid}\n`, 0);
+  try {
+    // Over what is there, which needs no room.
+    fs.ftruncateSync(fd, fs.writeSync(fd, `${process.pid}\n`, 0));
+  } catch {
+    // It is only told to others: a full disk must keep no server from its data.
+    fs.ftruncateSync(fd);
+  }
   return () => fs.closeSync(fd);
 }
 

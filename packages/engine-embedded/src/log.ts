@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import * as nodeFs from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { crc32 } from "node:zlib";
 import { storeErrors } from "@waggle/core";
 
@@ -41,7 +41,7 @@ interface Segment {
 export type Log = ReturnType<typeof openLog>;
 
 export function openLog({ folder, segmentBytes, files }: LogOptions) {
-  nodeFs.mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   /** Segments with frames, oldest first; the last one is written to. */
   const segments: Segment[] = [];
   let seed = 0;
@@ -279,6 +279,13 @@ function laterFrame(bytes: Buffer, from: number, seed: number, expected: number)
 }
 
 const damaged = (what: string) => storeErrors.unavailable(`the write-ahead log is damaged: ${what}. Restore a backup.`);
+
+/** Makes a folder, with those above it that are missing, so that it is there after a power cut as well. */
+export function makeFolder(path: string): void {
+  const first = nodeFs.mkdirSync(path, { recursive: true });
+  if (first === undefined) return;
+  for (let made = path; made.length >= first.length; made = dirname(made)) syncFolder(dirname(made));
+}
 
 export function syncFolder(path: string): void {
   const fd = nodeFs.openSync(path, "r");
