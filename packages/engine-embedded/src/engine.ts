@@ -241,10 +241,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     everyBytes: flush.checkpointBytes ?? 4 * 1024 * 1024,
     everyMs: (flush.checkpointSeconds ?? 30) * 1000,
     written: () => journal.touch(),
-    failed() {
-      cancelRetry();
-      if (closing === undefined) cancelRetry = clock.after(1000, () => void checkpoint().catch(() => {}));
-    },
+    failed: tryAgain,
   });
 
   load(Number.POSITIVE_INFINITY);
@@ -255,6 +252,12 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
 
   const blobs = createBlobs(join(dataDir, "blobs"), counts, () => journal.check());
   let closing: Promise<void> | undefined;
+
+  /** Until one is written: it may fail before it begins as well, with the frame that was to begin it. */
+  function tryAgain(): void {
+    cancelRetry();
+    if (closing === undefined) cancelRetry = clock.after(1000, () => void checkpoint().catch(tryAgain));
+  }
 
   async function checkpoint(): Promise<void> {
     for (;;) {

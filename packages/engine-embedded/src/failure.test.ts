@@ -152,6 +152,45 @@ test("a message that is done while memory goes back to what is on disk is there 
   await engine.close();
 });
 
+test("moves rows into the table by itself once the disk takes them, though the log failed meanwhile as well", async () => {
+  mkdirSync(dataDir);
+  const table = openRows(join(dataDir, "table"));
+  let full = true;
+  const rows: Rows = {
+    ...table,
+    async commit(batch) {
+      if (full) throw new Error("ENOSPC: no space left on device");
+      await table.commit(batch);
+    },
+  };
+  const clock = manualClock();
+  const { disk, files } = fragileDisk();
+  const flush = { files, checkpointBytes: 64 * 1024 };
+  const engine = openOn({ dataDir, clock: clock as Clock, flush }, dataDir, rows, () => {});
+  const { store, backlog } = engine.ports;
+  const put = (n: number) => store.write({ put: { pk: "t", sk: String(n), kind: "row", text: "x".repeat(2000) } });
+  for (let n = 0; n < 30; n++) {
+    await put(n);
+    await store.settled();
+  }
+  // The next try comes while a write is under way, and goes down with it.
+  disk.broken = true;
+  await put(30);
+  const refused = expect(store.settled()).rejects.toMatchObject({ code: "store.unavailable" });
+  clock.advance(1000);
+  await refused;
+  disk.broken = false;
+  full = false;
+  expect(backlog?.().bytes).toBeGreaterThan(0);
+  await expect
+    .poll(() => {
+      clock.advance(1000);
+      return backlog?.().bytes;
+    })
+    .toBe(0);
+  await engine.close();
+});
+
 test("where there is no room for the next segment of the log, it is not looked for at every write", async () => {
   let fills = 0;
   const files: LogFiles = {

@@ -293,14 +293,18 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     dead.to = to;
   }
 
+  /** @throws `store.unavailable` while nothing is taken */
+  function checkWritable(): void {
+    journal().check();
+    const refusal = checkpoints().refusal();
+    if (refusal === undefined) return;
+    throw storeErrors.unavailable("rows cannot be written to disk", { cause: refusal, retryAfterSeconds: 1 });
+  }
+
   /** Runs a write now, or when memory has room for it. */
   async function admit<T>(run: () => T): Promise<T> {
     for (;;) {
-      journal().check();
-      const refusal = checkpoints().refusal();
-      if (refusal !== undefined) {
-        throw storeErrors.unavailable("rows cannot be written to disk", { cause: refusal, retryAfterSeconds: 1 });
-      }
+      checkWritable();
       const room = checkpoints().room();
       if (room === undefined) return run();
       await room;
@@ -342,8 +346,9 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
 
   return {
     store,
-    /** Deletes the row if its time is over by now. */
+    /** Deletes the row if its time is over by now. @throws `store.unavailable` */
     expire(key: Key, now: number): void {
+      checkWritable();
       const prepared = prepare({ delete: key });
       if (prepared.old !== undefined && (expiryOf(prepared.old) ?? Number.POSITIVE_INFINITY) <= now) apply(prepared);
     },
