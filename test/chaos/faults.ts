@@ -34,7 +34,7 @@ export interface World {
   readonly counts: Record<Fault, number>;
   /** When the server was away, out of step or without its disk, by its clock. */
   readonly disturbed: Disturbance[];
-  /** What was found wrong in the folders of servers that had been killed. */
+  /** What was found wrong in the folders of servers that had been killed, and with those that ended without. */
   readonly autopsies: { count: number; readonly faults: string[] };
   /** Does harm, and returns once what was harmed is there again. */
   inflict(fault: Fault): Promise<void>;
@@ -104,6 +104,13 @@ export async function openWorld(dataDir: string, random: () => number): Promise<
       );
     }
     server = await startServer();
+  }
+
+  /** A server that nobody killed has to be there: one that comes back with the next kill would not be missed. */
+  async function missed(): Promise<void> {
+    if (server.running) return;
+    autopsies.faults.push(`the server ended by itself:\n${server.output().slice(-4_000)}`);
+    await afterDeath();
   }
 
   const harm: Record<Fault, () => Promise<void>> = {
@@ -176,12 +183,14 @@ export async function openWorld(dataDir: string, random: () => number): Promise<
     autopsies,
     draw: (allowed) => faultOf(random, allowed),
     async inflict(fault) {
+      await missed();
       counts[fault]++;
       const from = now();
       await harm[fault]();
       disturbed.push([from, now() + 1_000]);
     },
     async calm() {
+      await missed();
       proxy.weather = fair;
       // Never back, so that what waits for a time is not kept waiting for the step.
       clockMs = Math.max(clockMs, 0);
