@@ -23,8 +23,11 @@ export function createCheckpoints(options: {
   readonly everyMs: number;
   /** One has ended, and carried what it was to. */
   readonly written: () => void;
-  /** One could not be written: while nothing is taken for want of room no frame would begin the next. */
-  readonly failed: () => void;
+  /**
+   * One could not be written: while nothing is taken for want of room no frame would begin the next.
+   * @param again nor could the one before
+   */
+  readonly failed: (cause: unknown, again: boolean) => void;
 }) {
   const { table, rows, log, queues, feed, expiry, clock, everyBytes, everyMs } = options;
   let dirty: Entry[] = [];
@@ -118,12 +121,13 @@ export function createCheckpoints(options: {
   }
 
   function start(taken: ReturnType<typeof snapshot>): Promise<void> {
+    const failedBefore = failure !== undefined;
     running = write(taken).finally(() => {
       running = undefined;
       room?.resolve();
       room = undefined;
       if (failure === undefined) options.written();
-      else options.failed();
+      else options.failed(failure, failedBefore);
     });
     return running;
   }

@@ -46,6 +46,11 @@ export interface EmbeddedOptions {
     /** How the log writes; a test's way to a disk that fails. */
     readonly files?: LogFiles;
   };
+  /**
+   * Told of what fails in the background and is tried again: `log` and `table` for a disk that takes nothing, at the first of such failures in a
+   * row; a follower of changes by its name.
+   */
+  readonly onError?: (component: string, error: unknown) => void;
 }
 
 export interface EmbeddedEngine extends Engine {
@@ -122,6 +127,7 @@ function checkFormat(dataDir: string): void {
 /** On a folder that is locked, and rows that are open. Apart from `openEmbedded` so that a simulation can bring rows of its own. */
 export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, unlock: () => void): EmbeddedEngine {
   const clock = options.clock ?? systemClock;
+  const onError = options.onError ?? (() => {});
   const counts = createCounts();
   const flush = options.flush ?? {};
   const table = createTable();
@@ -137,6 +143,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     () => journal,
     clock,
     (writes) => core.derive(writes),
+    onError,
   );
   const queues = createQueues({
     journal: () => journal,
@@ -222,6 +229,7 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
         void checkpoints.start(taken);
       };
     },
+    failed: (cause) => onError("log", cause),
     async recover() {
       await checkpoints.idle();
       load(journal.durable);
@@ -241,7 +249,10 @@ export function openOn(options: EmbeddedOptions, dataDir: string, rows: Rows, un
     everyBytes: flush.checkpointBytes ?? 4 * 1024 * 1024,
     everyMs: (flush.checkpointSeconds ?? 30) * 1000,
     written: () => journal.touch(),
-    failed: tryAgain,
+    failed(cause, again) {
+      if (!again) onError("table", cause);
+      tryAgain();
+    },
   });
 
   load(Number.POSITIVE_INFINITY);

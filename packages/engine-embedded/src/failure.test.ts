@@ -191,6 +191,34 @@ test("moves rows into the table by itself once the disk takes them, though the l
   await engine.close();
 });
 
+test("tells of a disk that takes nothing, once until it does again, and of every follower of changes that fails", async () => {
+  const { disk, files } = fragileDisk();
+  const told: string[] = [];
+  const onError = (component: string, error: unknown) => told.push(`${component}: ${(error as Error).message}`);
+  const engine = await openEmbedded({ dataDir, flush: { files }, onError });
+  const { store } = engine.ports;
+  const write = async (kind: string) => {
+    await store.write({ put: { pk: "t", sk: kind, kind } });
+    await store.settled();
+  };
+  for (const sickness of [1, 2]) {
+    disk.broken = true;
+    for (let n = 0; n < 3; n++) await expect(write("row")).rejects.toMatchObject({ code: "store.unavailable" });
+    disk.broken = false;
+    await write("row");
+    expect(told).toEqual(Array(sickness).fill("log: ENOSPC: no space left on device, write"));
+  }
+  let failed = false;
+  engine.changes.consume("follower", ["followed"], async () => {
+    if (failed) return;
+    failed = true;
+    throw new Error("not yet");
+  });
+  await write("followed");
+  await expect.poll(() => told.at(-1)).toBe("follower: not yet");
+  await engine.close();
+});
+
 test("where there is no room for the next segment of the log, it is not looked for at every write", async () => {
   let fills = 0;
   const files: LogFiles = {

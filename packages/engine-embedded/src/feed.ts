@@ -54,7 +54,12 @@ export type Feed = ReturnType<typeof createFeed>;
  * Change stream. Consumers known from before the last stop collect changes from the first write on,
  * even before they are there again.
  */
-export function createFeed(journal: () => Journal, clock: Clock, derive: (writes: readonly Write[]) => void) {
+export function createFeed(
+  journal: () => Journal,
+  clock: Clock,
+  derive: (writes: readonly Write[]) => void,
+  onError: (consumer: string, error: unknown) => void,
+) {
   const consumers = new Map<string, Consumer>();
   const byKind = new Map<string, Consumer[]>();
   let generation = 0;
@@ -135,8 +140,9 @@ export function createFeed(journal: () => Journal, clock: Clock, derive: (writes
       if (consumer.projection && writes) derive(writes);
       consumer.position = (batch[count - 1] as Pending).lsn;
       consumer.failures = 0;
-    } catch {
+    } catch (error) {
       if (started !== generation) return;
+      onError(consumer.name, error);
       consumer.pending = consumer.pending.length === 0 ? batch : batch.concat(consumer.pending);
       const delayMs = Math.min(10_000, 50 * 2 ** consumer.failures++);
       consumer.cancelRetry = clock.after(delayMs, () => {

@@ -17,6 +17,8 @@ export interface JournalHooks {
   beforeFrame(): void;
   /** A frame is about to be written: all steps up to `lsn` are in it or in one before. @returns called when it is on disk */
   framed(lsn: number, bytes: number): (() => void) | undefined;
+  /** The first frame since one was written could not be. */
+  failed(cause: unknown): void;
   /** A frame could not be written: memory goes back to what is on disk. */
   recover(): Promise<void>;
 }
@@ -36,6 +38,8 @@ export function createJournal(log: Log, hooks: JournalHooks) {
   /** Something came up since the round under way began. */
   let touched = false;
   let broken: WaggleError | undefined;
+  /** The last frame could not be written. */
+  let failing = false;
   let refusal: WaggleError | undefined;
   let waiting: Deferred | undefined;
   let writing: { done: Deferred | undefined } | undefined;
@@ -157,6 +161,7 @@ export function createJournal(log: Log, hooks: JournalHooks) {
       const onDisk = hooks.framed(lsn, bytes);
       await log.append(bytes, lsn);
       journal.durable = lsn;
+      failing = false;
       const { done } = writing;
       writing = undefined;
       done?.resolve();
@@ -181,6 +186,8 @@ export function createJournal(log: Log, hooks: JournalHooks) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const error = storeErrors.unavailable(`the log could not be written: ${reason}`, { cause, retryAfterSeconds: 1 });
     broken = error;
+    if (!failing) hooks.failed(cause);
+    failing = true;
     journal.generation++;
     const rejected = [writing?.done, waiting];
     writing = undefined;

@@ -6,7 +6,7 @@ import { Audit, type Report } from "@waggle/core/audit";
 import { projectChanges } from "@waggle/edge";
 import { type EmbeddedOptions, openEmbedded, syncFolder } from "@waggle/engine-embedded";
 import { createOutbound, outboundFromEnv } from "@waggle/outbound";
-import { type Served, serve } from "./serve.ts";
+import { lineOf, type Served, serve } from "./serve.ts";
 
 export { type Served, type ServeOptions, serve } from "./serve.ts";
 
@@ -50,7 +50,8 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
     allowLoopbackTargets: isLoopback(host),
     ...outboundFromEnv(options.env ?? process.env),
   });
-  const engine = await openEmbedded({ ...options.engine, dataDir, outbound });
+  const onError = (component: string, error: unknown) => options.log?.(lineOf(component, error));
+  const engine = await openEmbedded({ ...options.engine, dataDir, outbound, onError });
   engine.onReset(() => forget(engine.ports));
   wasAway(engine.ports);
   let adminKey: string;

@@ -30,6 +30,10 @@ export interface Served {
 
 const minuteMs = 60_000;
 
+/** What the log says of something that failed. */
+export const lineOf = (component: string, error: unknown): string =>
+  withoutSecrets(`${component}: ${error instanceof Error ? error.message : String(error)}`);
+
 /**
  * The API and every handler that is a function on AWS, in this process, driven by the engine's own feeds.
  * @throws whatever the port refuses
@@ -38,8 +42,7 @@ const minuteMs = 60_000;
 export async function serve(engine: Engine, options: ServeOptions): Promise<Served> {
   const { host = "127.0.0.1", port = 0, version, log = () => {}, deliveries = 256 } = options;
   const { ports } = engine;
-  const onError = (component: string, error: unknown) =>
-    log(withoutSecrets(`${component}: ${error instanceof Error ? error.message : String(error)}`));
+  const onError = (component: string, error: unknown) => log(lineOf(component, error));
   const feeds = [
     ...followChanges(engine.changes, ports),
     engine.queueFeed.consume("dispatch", { batch: 10, concurrency: 8 }, dispatchHandler(ports, onError)),
