@@ -86,6 +86,8 @@ export async function createServer(options: ServerOptions): Promise<RunningServe
       resolve();
     });
   });
+  // Such as no file left for one connection more: without a listener it would end the process.
+  server.on("error", (error) => options.onError?.(error, identify()));
   // Loaded once the server listens: a start should not wait for it.
   const sockets = import("./socket.ts").then(({ createSockets }) =>
     createSockets({ ...app, onError: options.onError }),
