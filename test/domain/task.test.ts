@@ -122,6 +122,19 @@ describe("a task", () => {
     await system.pass(61, 61);
     expect((await system.get(task.id)).status).toBe("queued");
   });
+
+  test.skipIf(mode.brief)("waits for a long delay no longer, though the clock had been two hours ahead", async () => {
+    const { sweep } = await import("@waggle/core");
+    const { ports } = system.engine;
+    const { clock } = system;
+    await sweep({ ...ports, clock: { ...ports.clock, now: () => clock.now() + 2 * 3600_000 } });
+    const task = await system.task("greet", { delaySeconds: 3600 });
+    for (let minute = 0; minute < 61; minute++) {
+      await sweep(ports);
+      await system.pass(60, 60);
+    }
+    expect((await system.get(task.id)).status).toBe("queued");
+  });
 });
 
 // Where others share the store the reconciler sees to it (reconcile.test.ts).
