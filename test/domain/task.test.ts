@@ -123,6 +123,17 @@ describe("a task", () => {
     expect((await system.get(task.id)).status).toBe("queued");
   });
 
+  test.skipIf(mode.brief || mode.shared)("a week of standstill costs few writes where nothing is due", async () => {
+    const { sweep } = await import("@waggle/core");
+    const { ports, meter } = system.engine;
+    const { clock } = system;
+    await sweep(ports);
+    const before = meter().writeUnits;
+    await sweep({ ...ports, clock: { ...ports.clock, now: () => clock.now() + 7 * 24 * 3600_000 } });
+    expect(meter().writeUnits - before).toBeLessThan(100);
+    await sweep(ports);
+  });
+
   test.skipIf(mode.brief)("waits for a long delay no longer, though the clock had been two hours ahead", async () => {
     const { sweep } = await import("@waggle/core");
     const { ports } = system.engine;

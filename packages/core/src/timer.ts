@@ -15,6 +15,8 @@ export const timerGrainMs = 100;
 const horizonMs = queueLimits.delaySeconds * 1000;
 const entriesPerMessage = 100;
 const minuteMs = 60_000;
+/** Empty minutes that are passed in one go, and without a note: after a long standstill there are very many. */
+const minutesAtOnce = 500;
 
 /** Sees to it that each is looked at when it is due: by a delayed message, or by a row of its minute when that is far off. */
 export async function arm(ports: Ports, timers: readonly TimerEntry[]): Promise<void> {
@@ -93,6 +95,7 @@ export async function sweep(ports: Ports): Promise<number> {
   const from = passed !== undefined && passed <= until ? passed + 1 : Math.floor(clock.now() / minuteMs) - 1;
   let turned = 0;
   for (let minute = from; minute <= until; minute++) {
+    const before = turned;
     for (let shard = 0; shard < timerShards; shard++) {
       const pk = timerPartition(minute, shard);
       for (;;) {
@@ -107,7 +110,11 @@ export async function sweep(ports: Ports): Promise<number> {
         turned += page.items.length;
       }
     }
-    await store.write({ put: { ...timerCursorKey, kind: "cursor", minute } });
+    const pause = minute % minutesAtOnce === 0;
+    if (turned > before || pause || minute === until)
+      await store.write({ put: { ...timerCursorKey, kind: "cursor", minute } });
+    // A store that answers from memory would keep all others waiting.
+    if (pause) await new Promise((resolve) => setImmediate(resolve));
   }
   return turned;
 }
