@@ -37,6 +37,29 @@ const types = async () =>
     .filter((event) => event.type.startsWith("agent."))
     .map((event) => event.type);
 
+// On a shared store its row says which connection an agent has.
+test.skipIf(mode.shared)("no work goes to a connection that failed as it was made", async () => {
+  const id = await system.agent("a");
+  const { live } = system.ports;
+  const { publish } = live;
+  Object.assign(live, {
+    publish(channel: string, message: unknown) {
+      if (!channel.endsWith("/connection")) return publish(channel, message);
+      Object.assign(live, { publish });
+      throw new Error("no more");
+    },
+  });
+  const pushed: Agent.AgentMessage[] = [];
+  const options = { connectionId: "one", push: (message: Agent.AgentMessage) => void pushed.push(message) };
+  await expect(Agent.connect(system.as(id), id, options)).rejects.toThrow("no more");
+  const task = await system.task("greet");
+  expect((await system.get(task.id)).status).toBe("queued");
+  expect(pushed).toEqual([]);
+  await connect(id);
+  expect((await system.get(task.id)).status).toBe("assigned");
+  expect(pushed).toEqual([]);
+});
+
 describe("registration", () => {
   test("keeps a name for one agent", async () => {
     await system.agent("a");

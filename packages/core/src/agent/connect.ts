@@ -62,22 +62,25 @@ export async function connect(
     offReplaced();
     return true;
   };
-  await setConnection(scope.ports, scope.tenant, id, options.connectionId, true);
-  live.publish(replaced, {});
-  const again = (await heldTasks(scope, id)).filter(
-    (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
-  );
-  if (again.length > 0)
-    options.push({ assign: await Promise.all(again.map((task) => toAssignment(scope, task, member))) });
-  const told = await commands(scope, id);
-  await serveAgent(scope, id);
-  return {
-    agent: toInfo(member.row),
-    commands: told,
-    async disconnect() {
-      if (close()) await setConnection(scope.ports, scope.tenant, id, options.connectionId, false);
-    },
+  const disconnect = async () => {
+    if (close()) await setConnection(scope.ports, scope.tenant, id, options.connectionId, false);
   };
+  try {
+    await setConnection(scope.ports, scope.tenant, id, options.connectionId, true);
+    live.publish(replaced, {});
+    const again = (await heldTasks(scope, id)).filter(
+      (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,
+    );
+    if (again.length > 0)
+      options.push({ assign: await Promise.all(again.map((task) => toAssignment(scope, task, member))) });
+    const told = await commands(scope, id);
+    await serveAgent(scope, id);
+    return { agent: toInfo(member.row), commands: told, disconnect };
+  } catch (error) {
+    // Nobody else knows of it: work would go to a connection that does not stand.
+    await disconnect().catch(() => {});
+    throw error;
+  }
 }
 
 const replacedReason = "the agent connected anew";
