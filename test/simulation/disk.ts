@@ -13,6 +13,8 @@ import type { Rows } from "../../packages/engine-embedded/src/rows.ts";
 export interface Session {
   readonly files: LogFiles;
   readonly rows: Rows;
+  /** So many of the next writes fail, with all, some or nothing of what they wrote on disk. */
+  fail(times: number): void;
   /**
    * The machine stops: of what was being written any part may be there, a checkpoint is there whole or not at all, and the
    * process hears of nothing any more.
@@ -47,6 +49,7 @@ export function createDisk(random: () => number, wait: () => Promise<void>, lies
 
   function session(): Session {
     let dead = false;
+    let failing = 0;
     const writing = new Set<{ fd: number; bytes: Buffer; at: number }>();
     let committing: (() => void) | undefined;
     const alive = async () => {
@@ -62,7 +65,11 @@ export function createDisk(random: () => number, wait: () => Promise<void>, lies
         await alive();
         writing.delete(write);
         if (lies && random() < 0.2) return;
-        writeSync(fd, write.bytes, 0, length, at);
+        const fails = failing > 0;
+        if (fails) failing--;
+        const arrives = !fails || random() < 0.3 ? length : Math.floor(random() * length);
+        writeSync(fd, write.bytes, 0, arrives, at);
+        if (fails) throw Object.assign(new Error("EIO: i/o error, write"), { code: "EIO" });
       },
       async fill(path, bytes) {
         await alive();
@@ -130,6 +137,9 @@ export function createDisk(random: () => number, wait: () => Promise<void>, lies
     return {
       files,
       rows,
+      fail(times) {
+        failing = times;
+      },
       crash() {
         dead = true;
         for (const { fd, bytes, at } of writing) {

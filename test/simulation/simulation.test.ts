@@ -23,6 +23,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.record({ do: fc.constant("pass" as const), seconds, turns }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("keep" as const), seconds: fc.constantFrom(60, 600), turns }) },
   { weight: 4, arbitrary: fc.record({ do: fc.constant("crash" as const), turns }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constant("fault" as const), times: fc.integer({ min: 1, max: 3 }), turns }),
+  },
 );
 const history = fc.array(step, { minLength: 15, maxLength: 80, size: "max" });
 

@@ -55,6 +55,27 @@ export function stepFault(
   }
 }
 
+const leaves: ReadonlySet<string> = new Set(
+  ["queued", "released", "retried", "completed", "failed", "cancelled", "expired"].map((step) => `task.${step}`),
+);
+
+/** Moments of the event log at which more of these tasks were with agents than their limit, which is one, allows. */
+export function limitFaults(
+  events: readonly { readonly sequence: number; readonly type: string; readonly taskId?: string | undefined }[],
+  limited: ReadonlySet<string>,
+): string[] {
+  const running = new Set<string>();
+  const faults: string[] = [];
+  for (const { sequence, type, taskId } of events) {
+    if (taskId === undefined || !limited.has(taskId)) continue;
+    if (leaves.has(type)) running.delete(taskId);
+    if (type !== "task.assigned") continue;
+    running.add(taskId);
+    if (running.size > 1) faults.push(`${[...running].join()} ran at once under a limit of one (event ${sequence})`);
+  }
+  return faults;
+}
+
 /** What a call was answered. `lost`: the server died before it answered, so that it may have happened or not. */
 type Answer = "yes" | "no" | "lost";
 const may = (answers: readonly Answer[]): boolean => answers.some((answer) => answer !== "no");

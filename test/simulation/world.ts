@@ -16,7 +16,7 @@ import { type EmbeddedEngine, openOn } from "../../packages/engine-embedded/src/
 import { randomOf } from "../support/random.ts";
 import { drive, manualClock } from "../support/system.ts";
 import { createDisk, type Session } from "./disk.ts";
-import { createSpec, type Status } from "./spec.ts";
+import { createSpec, limitFaults, type Status } from "./spec.ts";
 
 /** One thing that happens; `turns` of the event loop pass before it, in which whatever is under way goes on. */
 export type Step = { readonly turns: number } & (
@@ -27,6 +27,7 @@ export type Step = { readonly turns: number } & (
   | { readonly do: "keep"; readonly seconds: number }
   | { readonly do: "pass"; readonly seconds: number }
   | { readonly do: "crash" }
+  | { readonly do: "fault"; readonly times: number }
 );
 
 /** What a task asks for beside an agent. */
@@ -64,6 +65,10 @@ export interface Outcome {
 }
 
 const gone = new Error("the machine has stopped");
+const isUnavailable = (error: unknown): boolean => isError(error) && error.code === "store.unavailable";
+function unlessUnavailable(error: unknown): void {
+  if (!isUnavailable(error)) throw error;
+}
 const agents = 3;
 const slots = 2;
 const leaseSeconds = 10;
@@ -167,7 +172,7 @@ async function run(
       session.rows,
       () => {},
     );
-    drive(engine, engine.ports, (_, error) => errors.push(error));
+    drive(engine, engine.ports, (_, error) => void (isUnavailable(error) || errors.push(error)));
     let end = () => {};
     const ended = new Promise<never>((_, reject) => {
       end = () => reject(gone);
@@ -207,6 +212,8 @@ async function run(
         await store.settled(generation);
         return { value };
       } catch (error) {
+        // It may have happened: what failed to be written may be on disk all the same, and there after a crash.
+        if (isUnavailable(error)) return "lost" as const;
         if (isError(error)) return "no" as const;
         throw error;
       }
@@ -314,15 +321,20 @@ async function run(
         else if ("revoked" in message) for (const taskId of message.revoked) worker.held.delete(taskId);
       };
       const options = { connectionId, holding: holding(worker), push };
-      const got = await call((scope) => {
+      let made: Agent.Connection | undefined;
+      const got = await call(async (scope) => {
         engine = life.engine;
-        return Agent.connect(scope, id, options);
+        made = await Agent.connect(scope, id, options);
+        return made;
       }, agentOf(worker));
-      if (typeof got === "string") return;
+      if (typeof got === "string") {
+        if (life.engine === engine) await made?.disconnect().catch(unlessUnavailable);
+        return;
+      }
       welcome = true;
       for (const message of early) push(message);
       worker.disconnect = async () => {
-        if (life.engine === engine) await got.value.disconnect();
+        if (life.engine === engine) await got.value.disconnect().catch(unlessUnavailable);
       };
     },
     async disconnect(worker: Worker) {
@@ -399,6 +411,7 @@ async function run(
   for (const step of steps) {
     await pass(step.turns);
     if (step.do === "crash") await crash();
+    else if (step.do === "fault") life.session.fail(step.times);
     else if (step.do === "pass") await advance(step.seconds);
     else if (step.do === "submit") running.push(submit(step.kind, workers[step.who % agents] as Worker));
     else if (step.do === "cancel") running.push(cancel(step.which));
@@ -407,6 +420,9 @@ async function run(
     else running.push(acts[step.do](workers[step.who % agents] as Worker));
   }
   await Promise.all(running);
+  // The disk is well again, and what a failed write took back is done again.
+  life.session.fail(0);
+  await pass(50);
 
   const read = () => Promise.all(spec.ids().map((id) => Task.get(scopeOf(), id).catch(() => undefined)));
   // One at least goes on. Of the others nothing is heard any more.
@@ -464,6 +480,10 @@ async function run(
   const faults = [
     ...stuck.map(({ id, status }) => `${id} is ${status}, though there is somebody to do it`),
     ...spec.contradicted(stored, told),
+    ...limitFaults(
+      items,
+      new Set([...stored.values()].flatMap(({ id, concurrency }) => (concurrency.length > 0 ? [id] : []))),
+    ),
     ...miscounted.map(([status, count]) => `${count} agents are counted as ${status}, ${listed[status] ?? 0} are`),
     ...(inUse === counted.slotsInUse ? [] : [`${counted.slotsInUse} slots are counted as in use, ${inUse} are`]),
     ...findings.map(({ code, subject, problem }) => `${code} ${subject} ${problem}`),
