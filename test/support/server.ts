@@ -71,7 +71,10 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       current = await start();
     },
     async stop() {
-      await current.end("SIGTERM");
+      const { running } = current;
+      await current.end("SIGTERM", 20);
+      if (running && current.child.exitCode !== 0)
+        throw new Error(`the server was asked to stop, and did not:\n${current.output()}`);
       if (options.dataDir === undefined) rmSync(dataDir, { recursive: true, force: true, maxRetries: 5 });
     },
   };
