@@ -746,6 +746,17 @@ describe("limits", () => {
     await system.pass(6);
     expect(a.tasks()).toHaveLength(2);
   });
+  test("of rate go on after a correction that is no whole number of milliseconds", async () => {
+    const a = await connect(await system.agent("a", { maxConcurrency: 50, leaseSeconds: 3600 }));
+    const rate = { key: "calls", limit: 7, perSeconds: 10 };
+    for (let units = 2; units < 5; units++) {
+      await system.task("x", { rate });
+      const { task, fence } = a.assignments().at(-1)!;
+      await Task.complete(system.as(a.agent.id), task.id, { fence, usage: { units } });
+      await system.pass(10);
+      expect(a.tasks()).toHaveLength(units - 1);
+    }
+  });
   test("of rate stand in the way of no outcome, however much a call says it used", async () => {
     const a = await system.agent("a");
     const task = await system.task("x", { rate: { key: "calls", limit: 0.001, perSeconds: 86_400 } });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { admit } from "./gate.ts";
+import { admit, asRead, type Row } from "./gate.ts";
 
 describe("a rate limit", () => {
   const rate = { limit: 5, perSeconds: 10 };
@@ -68,6 +68,30 @@ describe("a rate limit", () => {
           }
         },
       ),
+    );
+  });
+  test("goes on letting tasks through when its time was corrected by a store that adds in decimals", () => {
+    const digits = 20;
+    /** In units of 10^-20. */
+    const exact = (value: number): bigint => {
+      const [whole = "", part = ""] = String(value).split(".");
+      return BigInt(whole + part.padEnd(digits, "0"));
+    };
+    const read = (units: bigint) => Number(`${units / 10n ** BigInt(digits)}.${`${units}`.slice(-digits)}`);
+    const day = fc.integer({ min: Date.parse("2024-01-01"), max: Date.parse("2100-01-01") });
+    const part = fc.integer({ min: 1, max: 10_000 });
+    fc.assert(
+      fc.property(day, part, part, part, (now, limit, weight, more) => {
+        const { tat } = admit(0, { limit, perSeconds: 1 }, weight, now) as { tat: number };
+        const stored = exact(tat) + exact((more * 1000) / limit);
+        const row = { running: 1, tat: read(stored) } as Row;
+        const { equals, lessThan } = asRead(row, true);
+        expect(equals).toEqual({ running: 1 });
+        expect(exact(lessThan?.tat as number) > stored).toBe(true);
+        // Another that entered meanwhile and took a thousandth of a millisecond or more is seen.
+        expect((lessThan?.tat as number) - row.tat!).toBeLessThan(0.001);
+      }),
+      { numRuns: 1000 },
     );
   });
 });

@@ -147,7 +147,7 @@ export async function enter(
         add: { running: 1, ...(ask.key === task.gate && { waiting: -1 }) },
         ...(tat !== undefined && { set: { tat } }),
         // The row as read: its count and its time decide together.
-        if: asRead(row, tat === undefined ? ["running"] : ["running", "tat"]),
+        if: asRead(row, tat !== undefined),
       });
     }
   }
@@ -157,11 +157,16 @@ export async function enter(
 /** A correction for whatever a caller says was used must leave a time that a row can hold: 30,000 years. */
 const longestMs = 1e15;
 
-function asRead(row: Row, names: readonly ("running" | "tat")[]): Condition {
-  const there = names.filter((name) => row[name] !== undefined);
+/**
+ * Nobody entered since the row was read. Its time is only to be no later: DynamoDB adds a correction in decimals, and a sum of more digits
+ * than a number has is never equal to what is read of it. One that was set back meanwhile is overwritten, which lets no more through.
+ */
+export function asRead({ running, tat }: Row, timed: boolean): Condition {
+  const missing = [...(running === undefined ? ["running"] : []), ...(timed && tat === undefined ? ["tat"] : [])];
   return {
-    missing: names.filter((name) => row[name] === undefined),
-    equals: Object.fromEntries(there.map((name) => [name, row[name] as number])),
+    missing,
+    ...(running !== undefined && { equals: { running } }),
+    ...(timed && tat !== undefined && { lessThan: { tat: tat + Math.max(Math.abs(tat), 1) * Number.EPSILON } }),
   };
 }
 
