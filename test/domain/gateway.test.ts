@@ -151,7 +151,7 @@ describe("an agent behind the gateway", () => {
     expect((await say("one", { op: "heartbeat", re: 1 })).map(({ stop }) => stop)).toEqual([true]);
   });
 
-  test.each([["hello"], ["stop"]])(
+  test.each([["hello"], ["heartbeat"], ["pause"], ["drain"], ["stop"]])(
     "whose token is void is told to stop by its %s too, on a connection nobody knew of",
     async (op) => {
       const { token } = await register("a");
@@ -163,6 +163,24 @@ describe("an agent behind the gateway", () => {
       expect([...fleet.ended]).toEqual(["spare"]);
       const id = await submit();
       expect(heard("one").at(-1)).toMatchObject({ op: "assign", assignments: [{ task: { id } }] });
+    },
+  );
+
+  test.each([{ op: "heartbeat" }, [{ op: "ping" }], { op: "complete", taskId: "tsk_none", fence: 1 }])(
+    "whose token is void cannot make who has its place seem alive by %j",
+    async (frame) => {
+      const { token } = await register("a");
+      await open("spare", token);
+      const next = await register("a");
+      await open("one", next.token);
+      await say("one", { op: "hello" });
+      const id = await submit();
+      for (let n = 0; n < 6; n++) {
+        await say("spare", frame);
+        await fleet.pass(20, 20);
+      }
+      expect((await Agent.get(admin(), next.agent.id)).status).toBe("lost");
+      expect((await get(id)).status).toBe("queued");
     },
   );
 

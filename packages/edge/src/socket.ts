@@ -32,6 +32,8 @@ export interface SocketAnswer {
 }
 
 const protocol = "waggle.v1";
+/** What speaks for the agent as a whole: its token is looked at anew. Of a task its fence tells who may speak. */
+const ofAgent: ReadonlySet<AgentFrame["op"]> = new Set(["heartbeat", "ping", "pause", "drain", "resume", "stop"]);
 
 /**
  * The WebSocket of agents behind API Gateway: `$connect` checks the token, messages are the frames of `agent/frame.ts`, and
@@ -86,6 +88,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const scope: Scope = { tenant, actor: { role: "agent", id: agentId }, ports, requestId };
   const replies: string[] = [];
   let stopped = false;
+  let spoke = false;
   const refuse = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) onError("socket", thrown);
     replies.push(Frames.refusal(re, thrown, requestId));
@@ -106,9 +109,9 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const work = async (frame: AgentFrame) => {
     try {
       if (frame.op === "hello") return await hello(frame);
-      const asks = frame.op === "heartbeat" || frame.op === "stop";
-      if (asks && !(await Agent.stillHolds(scope, connectionId, holder))) return;
+      if (ofAgent.has(frame.op) && !(await Agent.stillHolds(scope, connectionId, holder))) return;
       replies.push(await Frames.act(scope, frame));
+      spoke = true;
       stopped ||= frame.op === "stop";
     } catch (thrown) {
       if (isError(thrown, requestErrors.unauthenticated))
@@ -118,7 +121,6 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   };
   try {
     if (event.isBase64Encoded) throw requestErrors.invalid("send text");
-    await Agent.seen(scope, agentId);
     const working = new Map<string, Promise<void>>();
     const all: Promise<void>[] = [];
     for (const value of Frames.readFrames(event.body ?? "")) {
@@ -136,6 +138,8 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
       if (subject !== undefined) working.set(subject, done);
     }
     await Promise.all(all);
+    // Not before: what is refused, as of one whose token is void, must not keep the agent from being taken for lost.
+    if (spoke && !stopped) await Agent.seen(scope, agentId);
   } catch (thrown) {
     refuse(undefined, thrown);
   }
