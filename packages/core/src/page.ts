@@ -1,5 +1,5 @@
 import { requestErrors } from "./error.ts";
-import { type Item, type RowKey, type Store, storeLimits } from "./port/index.ts";
+import { checkKey, type Item, type RowKey, type Store, storeLimits } from "./port/index.ts";
 import type { Scope } from "./scope.ts";
 
 /** Every row of a partition, a page at a time. */
@@ -55,8 +55,12 @@ export const cursorCharacters = 4096;
 export function decodeCursor(list: List, cursor: string): string {
   try {
     const text = atob(cursor);
-    if (text.startsWith(`${list}:`) && /^[\x21-\x7e]+$/.test(text))
-      return decodeURIComponent(text.slice(list.length + 1));
+    if (text.startsWith(`${list}:`) && /^[\x21-\x7e]+$/.test(text)) {
+      const sk = decodeURIComponent(text.slice(list.length + 1));
+      // DynamoDB does not begin at what cannot be a key.
+      checkKey({ pk: "-", sk });
+      return sk;
+    }
   } catch {}
   throw badCursor();
 }

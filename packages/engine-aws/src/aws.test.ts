@@ -141,6 +141,35 @@ test("an invocation that fails ends with its last call: nothing goes on when its
   server.close();
 });
 
+test("a transaction that DynamoDB takes long over is waited for, and given up only as all calls are", async () => {
+  let left = 0;
+  const tokens = new Set<string>();
+  const server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (chunk) => (body += chunk));
+    request.on("end", () => {
+      tokens.add(JSON.parse(body).ClientRequestToken);
+      if (left-- <= 0) return response.end("{}");
+      response.statusCode = 400;
+      response.end('{"__type":"TransactionInProgressException"}');
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  process.env.AWS_ACCESS_KEY_ID ??= "test";
+  process.env.AWS_SECRET_ACCESS_KEY ??= "test";
+  const storeEndpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const aws = createAws({ ...configFromEnv(env), storeEndpoint }, { retry: { baseMs: 1, capMs: 2 } });
+  const write = () => aws.ports.store.transact(["a", "b"].map((sk) => ({ put: { pk: "p", sk, kind: "k" } })));
+  left = 12;
+  expect(await write()).toEqual({ ok: true });
+  expect(tokens.size).toBe(1);
+  left = Number.POSITIVE_INFINITY;
+  await expect(aws.invocation(100, write)).rejects.toMatchObject({ code: "store.unavailable" });
+  await aws.close();
+  server.closeAllConnections();
+  server.close();
+});
+
 test("a batch of new rows whose reply is lost leaves alone what others have made of them meanwhile", async () => {
   type Row = Record<string, { readonly S: string }>;
   const rows = new Map<string, Row>();

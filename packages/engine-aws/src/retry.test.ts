@@ -12,7 +12,7 @@ test.each([
   [named("ThrottlingException"), "throttled"],
   [named("SlowDown", { $metadata: { httpStatusCode: 503 } }), "throttled"],
   [named("TransactionConflictException"), "conflict"],
-  [named("TransactionInProgressException"), "conflict"],
+  [named("TransactionInProgressException", { $metadata: { httpStatusCode: 400 } }), "unsure"],
   [reasons("None", "TransactionConflict"), "conflict"],
   [reasons("ThrottlingError", "TransactionConflict"), "throttled"],
   [reasons("ConditionalCheckFailed", "TransactionConflict"), "final"],

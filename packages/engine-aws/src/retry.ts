@@ -53,11 +53,7 @@ const throttles = new Set([
   "OverLimit",
   "KmsThrottled",
 ]);
-const conflicts = new Set([
-  "TransactionConflictException",
-  "TransactionInProgressException",
-  "ConcurrentModificationException",
-]);
+const conflicts = new Set(["TransactionConflictException", "ConcurrentModificationException"]);
 const network = new Set([
   "ECONNRESET",
   "ECONNREFUSED",
@@ -96,6 +92,8 @@ export function judge(error: unknown): Verdict {
   }
   if (throttles.has(name)) return "throttled";
   if (conflicts.has(name)) return "conflict";
+  // It meets no other's transaction but its own first try, whose reply did not come, and which is not over.
+  if (name === "TransactionInProgressException") return "unsure";
   if (name === "TimeoutError" || name === "AbortError" || network.has(code) || network.has(name)) return "unsure";
   if (($metadata?.httpStatusCode ?? 0) >= 500 || $retryable !== undefined) return "unsure";
   return "final";
