@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -159,6 +160,28 @@ test("a function or queue is refused in words where there are no credentials or 
     expect(await emulated.check(local)).toMatch(/AWS_REGION/);
     Object.assign(process.env, { AWS_ACCESS_KEY_ID: "x", AWS_SECRET_ACCESS_KEY: "x" });
     expect(await createOutbound().check({ type: "lambda", functionArn })).toBeUndefined();
+  } finally {
+    for (const name of Object.keys(process.env)) if (!(name in before)) delete process.env[name];
+    Object.assign(process.env, before);
+  }
+});
+
+test("a queue is sent whatever JSON can say, as SQS takes it", async () => {
+  let sent = "";
+  const endpoint = await receiver(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    sent = JSON.parse(Buffer.concat(chunks).toString()).MessageBody;
+    response.end(JSON.stringify({ MD5OfMessageBody: createHash("md5").update(sent).digest("hex") }));
+  });
+  const before = { ...process.env };
+  try {
+    Object.assign(process.env, { AWS_ACCESS_KEY_ID: "x", AWS_SECRET_ACCESS_KEY: "x", AWS_ENDPOINT_URL_SQS: endpoint });
+    const said = { text: "a\ufffe\uffff\ufffdżółć😀" };
+    await createOutbound().send("https://sqs.eu-west-1.amazonaws.com/123456789012/work", JSON.stringify(said));
+    expect(JSON.parse(sent)).toEqual(said);
+    // Source: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+    expect(sent).toMatch(/^[\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]*$/u);
   } finally {
     for (const name of Object.keys(process.env)) if (!(name in before)) delete process.env[name];
     Object.assign(process.env, before);
