@@ -21,14 +21,24 @@ const retentionDays = { "1 week": 7 }[logs.retention];
 /** Lambda keeps this many executions for functions that reserve none. */
 const unreservedAtLeast = 100;
 
+/** Of concurrent executions, in the account. */
+const quota = aws.servicequotas.getServiceQuotaOutput({ serviceCode: "lambda", quotaCode: "L-B99A9384" }).value;
+
 /**
  * Whether executions are reserved: in production, where the account's quota leaves room. What is reserved is taken from all others of
  * the account, so that a second stage that did it would not fit into 1,000. New accounts start with a quota of 10, where reserving would
  * make the deployment fail; there the limits of the queues' mappings hold alone, until the quota is raised and the stage deployed again.
  */
-export const reserves = aws.servicequotas
-  .getServiceQuotaOutput({ serviceCode: "lambda", quotaCode: "L-B99A9384" })
-  .apply(({ value }) => isProduction($app.stage) && value >= reservedInAll + unreservedAtLeast);
+export const reserves = quota.apply((value) => isProduction($app.stage) && value >= reservedInAll + unreservedAtLeast);
+
+/** Lambda takes no less for a queue's mapping. */
+const fewestAtOnce = 2;
+/**
+ * How many executions a queue may have at once: a tenth of the quota at most. The four of them would use up a small one, and what is received
+ * only to be refused stays hidden for minutes each time, and is a dead letter after eight.
+ */
+export const atOnce = (wanted: number) =>
+  quota.apply((value) => Math.min(wanted, Math.max(fewestAtOnce, Math.floor(value / 10))));
 
 /** Where everything lies: the names that `configFromEnv` of the AWS engine reads. */
 const places: Record<string, $util.Input<string>> = {

@@ -1,4 +1,4 @@
-import { functions } from "./functions.ts";
+import { atOnce, functions } from "./functions.ts";
 import { functions as entries, type FunctionName, type Trigger } from "./manifest.ts";
 import { failureQueues, queues } from "./queues.ts";
 import { socket } from "./socket.ts";
@@ -16,7 +16,7 @@ function onQueue(name: FunctionName, trigger: Of<"queue">): void {
     },
     transform: {
       eventSourceMapping(args) {
-        args.scalingConfig = { maximumConcurrency: trigger.concurrency };
+        args.scalingConfig = { maximumConcurrency: atOnce(trigger.concurrency) };
       },
     },
   });

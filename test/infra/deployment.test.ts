@@ -126,7 +126,7 @@ group("nothing is lost", () => {
     for (const each of ofQueues) {
       expect(each.functionResponseTypes).toEqual(["ReportBatchItemFailures"]);
       const { reserved } = functions[each.functionName.split("-").at(-1) as keyof typeof functions];
-      expect(each.scalingConfig.maximumConcurrency).toBeLessThan(reserved);
+      expect(each.scalingConfig?.maximumConcurrency).toBeLessThan(reserved);
     }
   });
 
@@ -395,6 +395,17 @@ group("an account with a small quota", () => {
   test("a new account of 10 concurrent executions can be deployed to: nothing is reserved, and the output says so", () => {
     for (const { inputs } of lambdas(small)) expect(inputs.reservedConcurrentExecutions).toBe(-1);
     expect(small.outputs.concurrency).toMatch(/quota is too low/);
+  });
+
+  test("there the queues together leave some of them to the API, its connections, the stream and the schedules", () => {
+    const limits = ofType(small, "aws:lambda/eventSourceMapping:EventSourceMapping").flatMap(
+      ({ inputs }) => inputs.scalingConfig?.maximumConcurrency ?? [],
+    );
+    expect(limits).toEqual(Object.keys(queues).map(() => 2));
+    for (const { inputs } of ofType(production, "aws:lambda/eventSourceMapping:EventSourceMapping")) {
+      const { trigger }: FunctionEntry = functions[inputs.functionName.split("-").at(-1) as keyof typeof functions];
+      if (trigger.type === "queue") expect(inputs.scalingConfig?.maximumConcurrency).toBe(trigger.concurrency);
+    }
   });
 
   test("production alone keeps executions for each function, so that a trial beside it fits into a quota of 1,000", () => {

@@ -20,7 +20,7 @@ export interface Inputs {
   readonly managedPolicyArns?: readonly string[];
   readonly redrivePolicy: string;
   readonly eventSourceArn: string;
-  readonly scalingConfig: { readonly maximumConcurrency: number };
+  readonly scalingConfig?: { readonly maximumConcurrency: number };
   readonly filterCriteria: { readonly filters: readonly { readonly pattern: string }[] };
   readonly target: { readonly deadLetterConfig: unknown };
   readonly dimensions: { readonly QueueName: string; readonly FunctionName: string };
