@@ -256,7 +256,8 @@ async function takesEvents({ cloud, call, register, remove, submit }: Tools): Pr
   const on = await submit({ delaySeconds: 5 });
   const task = { ...rich, input: large, agentId: agent.id, dependsOn: [on] };
   const body = { tenant: "default", key: id, id: "evt-1", task };
-  await cloud.engine.ports.queues.intake.send([{ body }, { body }, { body: { ...body, id: "evt-2", task: rich } }]);
+  const others = [rich, plain].map((task, n) => ({ body: { ...body, id: `evt-${n + 2}`, task } }));
+  await cloud.engine.ports.queues.intake.send([{ body }, { body }, ...others]);
   await cloud.pass(10);
   await remove(agent);
 }

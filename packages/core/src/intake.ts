@@ -56,7 +56,8 @@ export async function intake(ports: Ports, body: Value, messageId: string): Prom
   const hash = createHash("sha256").update(JSON.stringify(wanted)).digest("hex");
   const scope: Scope = { tenant, actor, ports, requestId: id };
   const idempotency = { key: `event/${key}/${id}`, hash };
-  return (await create(scope, made, { idempotency, hops })).task;
+  // On AWS whoever takes events may not touch agents.
+  return (await create(scope, made, { idempotency, hops, queued: ports.shared })).task;
 }
 
 const record = (value: unknown): Readonly<Record<string, unknown>> | undefined =>

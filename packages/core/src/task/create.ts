@@ -20,6 +20,8 @@ export interface CreateOptions {
   readonly idempotency?: { readonly key: string; readonly hash: string };
   /** How many tasks caused one another by their events before this one, itself included. */
   readonly hops?: number;
+  /** Its agent is looked for by `dispatch`, and not by whoever submits it. */
+  readonly queued?: boolean;
 }
 
 /** What makes the same request make the same tasks again. */
@@ -39,7 +41,7 @@ export interface Seed {
 export async function create(
   scope: Scope,
   input: Create,
-  { idempotency, hops }: CreateOptions = {},
+  { idempotency, hops, queued = false }: CreateOptions = {},
 ): Promise<{ task: Info; replayed: boolean }> {
   for (;;) {
     const { seed: known, remember } = await recall(scope, idempotency);
@@ -64,7 +66,7 @@ export async function create(
       }
       // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
       const keyFirst = scope.ports.shared && input.id === undefined;
-      if (await store(scope, [row], { remembered: remember?.({ ids: [id], at }), keyFirst })) {
+      if (await store(scope, [row], { remembered: remember?.({ ids: [id], at }), keyFirst, queued })) {
         room?.taken();
         return { task: infoOf(row, input), replayed: false };
       }
@@ -202,12 +204,14 @@ export async function store(
     remembered,
     atomic = false,
     keyFirst = false,
+    queued = false,
     ahead = false,
   }: {
     again?: boolean;
     remembered?: Put | undefined;
     atomic?: boolean;
     keyFirst?: boolean;
+    queued?: boolean;
     ahead?: boolean;
   },
 ): Promise<boolean> {
@@ -225,9 +229,9 @@ export async function store(
     for (const row of rows) await store.write({ put: row, if: { exists: false } });
   } else if (keyFirst && remembered) {
     if (!(await store.write(remembered)).ok) return false;
-    await storeTogether(scope, rows, []);
+    await storeTogether(scope, rows, [], queued);
   } else if (rows.length === 1 || (atomic && rows.length < 100)) {
-    if (!(await storeTogether(scope, rows, remembered ? [remembered] : []))) return false;
+    if (!(await storeTogether(scope, rows, remembered ? [remembered] : [], queued))) return false;
   } else {
     if (remembered && !(await store.write(remembered)).ok) return false;
     if (atomic) await storeTogether(scope, rows, []);
@@ -240,9 +244,14 @@ export async function store(
 const noneEnded: Ended = new Map();
 
 /** All or none. @returns false when a condition refused it */
-async function storeTogether(scope: Scope, rows: readonly Row[], others: readonly Write[]): Promise<boolean> {
+async function storeTogether(
+  scope: Scope,
+  rows: readonly Row[],
+  others: readonly Write[],
+  queued = false,
+): Promise<boolean> {
   const [first] = rows;
-  if (first && rows.length === 1 && admissible(scope.ports, first)) {
+  if (!queued && first && rows.length === 1 && admissible(scope.ports, first)) {
     const admitted = await admit(scope, first, others);
     if (admitted !== undefined) return admitted === "stored";
   }
