@@ -231,7 +231,7 @@ export const functions = {
     memoryMiB: 512,
     timeoutSeconds: 30,
     reserved: 50,
-    may: { ...matches, read: [...matching, "connections"], blobs: ["read"], send: ["dispatch", "timers"], push: true },
+    may: { ...matches, blobs: ["read"], send: ["dispatch", "timers"], push: true },
     knows: ["socketEndpoint"],
   },
   timers: {
@@ -307,7 +307,7 @@ export const functions = {
     may: {
       ...matches,
       read: [...matches.read, "lists", "counters", "tenants", "timers", "repairs"],
-      write: [...matching, "timers", "repairs"],
+      write: [...matching, "dependants", "timers", "repairs"],
       blobs: ["read"],
       send: ["dispatch", "timers"],
       push: true,

@@ -1,3 +1,4 @@
+import type { Value } from "@waggle/core";
 import { type Assigned, type Content, large, plain, rich, type Tools } from "./tools.ts";
 
 /* What goes wrong on the way, and what puts it right. */
@@ -16,8 +17,11 @@ export async function vanishes({ cloud, call, submit, register, remove, open, sa
   await cloud.quiet();
   await remove(byApi);
 
-  const byDispatch = await alone("byDispatch");
+  const byDispatch = await alone("byDispatch", { maxConcurrency: 2 });
   await open("byDispatch", byDispatch);
+  // It was to stop what it had not begun.
+  const stopping = await submit({ requires: [{ capability: "byDispatch" }] });
+  await call("POST", `/v1/tasks/${stopping}/cancel`, {});
   cloud.gone.add("byDispatch");
   // What is free at once is given by who takes it; this comes by the queue.
   await submit({ requires: [{ capability: "byDispatch" }], input, delaySeconds: 5 });
@@ -74,12 +78,19 @@ export async function repairs({ cloud, call, submit, register, open, end }: Tool
     }
     throw new Error(`there is no ${kind} ${id}`);
   };
-  const set = async (kind: "agent" | "task", id: string, values: Readonly<Record<string, string | number>>) => {
+  const set = async (kind: "agent" | "task", id: string, values: Readonly<Record<string, Value>>) => {
     await store.write({ update: await rowOf(kind, id), kind, set: values });
   };
   const now = () => cloud.clock.now();
   const lasting = (name: string, more: Content = {}) =>
     register(name, { capabilities: [{ name }], leaseSeconds: 3600, ...more });
+
+  // Who stored a task that waits for another died before it looked whether that one had ended.
+  const over = await submit({ delaySeconds: 5000 });
+  await call("POST", `/v1/tasks/${over}/cancel`, {});
+  await set("task", await submit({ delaySeconds: 5000 }), { unmet: [over] });
+  await cloud.pass(40, 10);
+  await cloud.minute();
 
   // More than is looked at in one run.
   for (let i = 0; i < 3; i++) {
