@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { admit, asRead, type Row } from "./gate.ts";
+import { admit, asRead, correctionOf, type Row } from "./gate.ts";
 
 describe("a rate limit", () => {
   const rate = { limit: 5, perSeconds: 10 };
@@ -92,6 +92,24 @@ describe("a rate limit", () => {
         expect((lessThan?.tat as number) - row.tat!).toBeLessThan(0.001);
       }),
       { numRuns: 1000 },
+    );
+  });
+  test("is corrected by no more digits than a store has for the sum, whatever a call says it used", () => {
+    const now = Date.parse("2030-01-01");
+    const size = fc.double({ min: 0.001, max: 1_000_000, noNaN: true });
+    const seconds = fc.double({ min: 0.001, max: 86_400, noNaN: true });
+    const units = fc.oneof(fc.double({ min: 0, max: 9e125, noNaN: true }), size);
+    const digits = (limit: number, perSeconds: number, weight: number, used: number) => {
+      const by = correctionOf({ limit, perSeconds }, weight, used, now, now);
+      expect(Math.abs(by)).toBeLessThanOrEqual(1e15);
+      return String(by).split(".")[1]?.length ?? 0;
+    };
+    // What a sum of prices may come to: 0.30000000000000004.
+    expect(digits(100, 60, 0.3, 0.1 + 0.2)).toBe(0);
+    fc.assert(
+      fc.property(size, seconds, size, units, (...numbers) => {
+        expect(digits(...numbers)).toBeLessThanOrEqual(3);
+      }),
     );
   });
 });

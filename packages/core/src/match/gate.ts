@@ -158,6 +158,24 @@ export async function enter(
 const longestMs = 1e15;
 
 /**
+ * By how many milliseconds a rate's time is corrected where a call used `units` and had taken `weight` of it in advance; to thousandths, as a
+ * sum of more than 38 digits is none that DynamoDB takes.
+ */
+export function correctionOf(
+  rate: { readonly limit: number; readonly perSeconds: number },
+  weight: number,
+  units: number,
+  tat: number,
+  now: number,
+): number {
+  const taken = Math.min(weight, rate.limit);
+  const behind = Math.max(0, now - tat);
+  // Time that has passed unused since is not given back: correcting from `now` would be a double credit.
+  const used = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
+  return Math.round(Math.min(longestMs, used) * 1000) / 1000;
+}
+
+/**
  * Nobody entered since the row was read. Its time is only to be no later: DynamoDB adds a correction in decimals, and a sum of more digits
  * than a number has is never equal to what is read of it. One that was set back meanwhile is overwritten, which lets no more through.
  */
@@ -184,12 +202,7 @@ export async function leave(
     let correction: number | undefined;
     if (ask.rate && units !== undefined && units !== ask.weight) {
       const row = (await ports.store.get(key)) as Row | undefined;
-      const rate = row?.rate ?? ask.rate;
-      const taken = Math.min(ask.weight, rate.limit);
-      const behind = Math.max(0, now - (row?.tat ?? now));
-      // Time that has passed unused since is not given back: correcting from `now` would be a double credit.
-      const used = ((units - taken) * rate.perSeconds * 1000) / rate.limit + (units > taken ? behind : 0);
-      correction = Math.min(longestMs, used);
+      correction = correctionOf(row?.rate ?? ask.rate, ask.weight, units, row?.tat ?? now, now);
     }
     writes.push({
       update: key,
