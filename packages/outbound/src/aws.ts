@@ -1,4 +1,4 @@
-import { deliveryErrors, requestErrors, type Target } from "@waggle/core";
+import { deliveryErrors, isError, requestErrors, type Target } from "@waggle/core";
 import { type Env, regionOfFunction, regionOfQueue } from "./target.ts";
 
 export interface AwsOptions {
@@ -36,6 +36,7 @@ export function createAws({ env, totalSeconds, closing }: AwsOptions) {
       return await run(AbortSignal.any([late, closing]));
     } catch (error) {
       if (closing.aborted) throw requestErrors.notReady("the server is stopping");
+      if (isError(error)) throw error;
       const { name, message } = error as Error;
       const what = late.aborted ? `no answer within ${seconds} s` : name === "Error" ? message : `${name}: ${message}`;
       throw deliveryErrors.failed(what, { cause: error });

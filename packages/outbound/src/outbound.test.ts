@@ -4,7 +4,7 @@ import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import { createChecker, createOutbound, type OutboundOptions, outboundFromEnv } from "./index.ts";
 
 const servers: Server[] = [];
@@ -166,26 +166,50 @@ test("a function or queue is refused in words where there are no credentials or 
   }
 });
 
-test("a queue is sent whatever JSON can say, as SQS takes it", async () => {
-  let sent = "";
-  const endpoint = await receiver(async (request, response) => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    sent = JSON.parse(Buffer.concat(chunks).toString()).MessageBody;
-    response.end(JSON.stringify({ MD5OfMessageBody: createHash("md5").update(sent).digest("hex") }));
-  });
+describe("a queue", () => {
+  const queueUrl = "https://sqs.eu-west-1.amazonaws.com/123456789012/work";
   const before = { ...process.env };
-  try {
+  afterEach(() => {
+    for (const name of Object.keys(process.env)) if (!(name in before)) delete process.env[name];
+    Object.assign(process.env, before);
+  });
+  /** A server in SQS's place. @returns bodies of messages sent to it */
+  async function sqs(refusal?: string): Promise<readonly string[]> {
+    const sent: string[] = [];
+    const endpoint = await receiver(async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(chunk as Buffer);
+      const { MessageBody } = JSON.parse(Buffer.concat(chunks).toString());
+      sent.push(MessageBody);
+      if (refusal !== undefined) response.statusCode = 400;
+      const MD5OfMessageBody = createHash("md5").update(MessageBody).digest("hex");
+      response.end(JSON.stringify(refusal === undefined ? { MD5OfMessageBody } : { message: refusal }));
+    });
     Object.assign(process.env, { AWS_ACCESS_KEY_ID: "x", AWS_SECRET_ACCESS_KEY: "x", AWS_ENDPOINT_URL_SQS: endpoint });
+    return sent;
+  }
+
+  test("is sent whatever JSON can say, as SQS takes it", async () => {
     const said = { text: "a\ufffe\uffff\ufffdżółć😀" };
-    await createOutbound().send("https://sqs.eu-west-1.amazonaws.com/123456789012/work", JSON.stringify(said));
+    const bodies = await sqs();
+    await createOutbound().send(queueUrl, JSON.stringify(said));
+    const [sent = ""] = bodies;
     expect(JSON.parse(sent)).toEqual(said);
     // Source: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
     expect(sent).toMatch(/^[\t\n\r\x20-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]*$/u);
-  } finally {
-    for (const name of Object.keys(process.env)) if (!(name in before)) delete process.env[name];
-    Object.assign(process.env, before);
-  }
+  });
+
+  test.each([
+    [
+      "of a limit of its own tells so",
+      "Reason: Message must be shorter than 262144 bytes.",
+      "delivery.answer_too_large",
+    ],
+    ["that refuses for another reason was not reached", "The queue is not there.", "delivery.failed"],
+  ])("%s", async (_, refusal, code) => {
+    await sqs(`One or more parameters are invalid. ${refusal}`);
+    await expect(createOutbound().send(queueUrl, "{}")).rejects.toMatchObject({ code });
+  });
 });
 
 test("settings come from the environment, and a wrong one is named", () => {

@@ -1,4 +1,5 @@
 import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
+import { deliveryErrors } from "@waggle/core";
 
 /** SQS refuses a message with either of these, which JSON may have in a text, and may as well escape. */
 const sendable = (json: string): string =>
@@ -11,7 +12,14 @@ export function createSqs(region: string) {
   return {
     credentials: () => client.config.credentials(),
     async send(queueUrl: string, body: string, abortSignal: AbortSignal): Promise<void> {
-      await client.send(new SendMessageCommand({ QueueUrl: queueUrl, MessageBody: sendable(body) }), { abortSignal });
+      try {
+        await client.send(new SendMessageCommand({ QueueUrl: queueUrl, MessageBody: sendable(body) }), { abortSignal });
+      } catch (error) {
+        // A queue of its own, smaller limit: it takes others, and would not take this one the next time.
+        const limit = /must be shorter than (\d+) bytes/.exec((error as Error).message)?.[1];
+        if (limit === undefined) throw error;
+        throw deliveryErrors.answerTooLarge(`the queue takes messages of less than ${limit} bytes`, { cause: error });
+      }
     },
   };
 }

@@ -16,7 +16,7 @@ export interface OutboundAnswer {
  * Delivers work to agents that are called. Each call is one try: whoever calls tries again.
  *
  * All three throw `delivery.failed` when the target may not be called, was not reached, or did not answer in time, and
- * `delivery.answer_too_large`. Anything else thrown says nothing about the target: the process is about to stop.
+ * `delivery.answer_too_large`, also where a queue takes no message so large. Anything else thrown says nothing about the target: the process is about to stop.
  */
 export interface Outbound {
   /** Where agents reach this API, without a slash at its end. */
