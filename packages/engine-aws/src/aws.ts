@@ -27,7 +27,10 @@ export interface AwsOptions {
   readonly onClient?: OnClient;
   /** How often who waits looks again, as nothing published in another process arrives. Default 1,000. */
   readonly pollMs?: number;
-  /** Told of a message to a connection that was given up: not that the connection is gone, but that AWS would not or could not. */
+  /**
+   * Told of a message to a connection that was given up: not that the connection is gone, but that AWS would not or could not. And of what
+   * failed of seeing to one that is gone.
+   */
   readonly onUnsent?: (error: unknown) => void;
   /** What calls agents with a webhook, a function or a queue. None unless given: then no such agent can be registered. */
   readonly outbound?: Outbound;

@@ -8,7 +8,7 @@ export interface LiveParts {
   /** Messages to connections go through API Gateway; without it they stay in the process like others. */
   readonly sockets: boolean;
   readonly pollMs: number;
-  /** Told of a message to a connection that was given up, unless the connection is gone. */
+  /** Told of a message to a connection that was given up, unless the connection is gone; and of what failed of seeing to that. */
   readonly onUnsent?: ((error: unknown) => void) | undefined;
 }
 
@@ -43,7 +43,7 @@ export function createLive({ clients, caller, sockets, pollMs, onUnsent = () => 
     } catch (error) {
       const { name, $metadata } = error as { name?: string; $metadata?: { httpStatusCode?: number } };
       if (name !== "GoneException" && $metadata?.httpStatusCode !== 410) return onUnsent(error);
-      for (const listener of goneListeners) await listener(connectionId).catch(() => {});
+      for (const listener of goneListeners) await listener(connectionId).catch(onUnsent);
     }
   }
 

@@ -43,7 +43,7 @@ export interface Condition {
 
 export interface Changes {
   readonly set?: Readonly<Record<string, Value>>;
-  /** Adds to a number; not set counts as 0. */
+  /** Adds to a number; not set counts as 0. DynamoDB adds in decimals: a sum of fractions need not be equal to what is read of it. */
   readonly add?: Readonly<Record<string, number>>;
   readonly remove?: readonly string[];
 }
