@@ -177,7 +177,7 @@ const readIdempotency = each((pass, _books, row, key) => {
 
 /** Counters that are sums of rows. What has ended is told by the log alone, as far as that goes back. */
 const isSum = (name: string, begins: number): boolean =>
-  /^((tasks|depth|agents|roles)\.|bytes$)/.test(name) || (begins === 1 && name.startsWith("ended."));
+  /^((tasks|depth|agents|slots)\.|bytes$)/.test(name) || (begins === 1 && name.startsWith("ended."));
 
 const readCounters = each((pass, { tenant, counts, mark, begins }, row) => {
   for (const name of new Set([...Object.keys(row), ...counts.keys()])) {
