@@ -149,7 +149,8 @@ export const statusRoutes: readonly Route[] = [
     description:
       "`types` is a comma-separated list; `task.*` matches a family. With `Accept: text/event-stream`: the events after `after` or " +
       "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing. " +
-      "0 begins with the first event there is. After any other number, 410 with `firstSequence` means that events after it are past their retention.",
+      "0 begins with the first event there is. After any other number, 410 with `firstSequence` means that events after it are past their retention, " +
+      "or, to a stream, that it is the number of another log.",
     roles: everyone,
     query: EventLog.ListQuery,
     streams: true,

@@ -137,9 +137,14 @@ async function firstRow(scope: Scope, after: number, end: number): Promise<Row |
   });
 }
 
-/** @throws `event.gone` where events after this number are past their retention */
+/** @throws `event.gone` where events after this number are past their retention, or it is of another log */
 export async function reach(scope: Scope, after: number): Promise<void> {
-  await firstRow(scope, after, await last(scope));
+  const end = await last(scope);
+  if (after <= end) return void (await firstRow(scope, after, end));
+  const firstSequence = (await firstRow(scope, 0, end))?.first ?? end + 1;
+  throw gone(`the log ends at ${end}: number ${after} is of another one; read it after ${firstSequence - 1}`, {
+    data: { firstSequence },
+  });
 }
 
 async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {
@@ -178,7 +183,7 @@ export async function* follow(
     readonly signal: AbortSignal;
   },
 ): AsyncGenerator<Info> {
-  const { live, clock } = scope.ports;
+  const { live, clock, store } = scope.ports;
   let wake: () => void = () => {};
   let pending = true;
   const nudge = () => {
@@ -191,9 +196,10 @@ export async function* follow(
     let after = query.after;
     while (!query.signal.aborted) {
       pending = false;
+      const generation = store.generation();
       const { items, nextAfter } = await list(scope, { after, limit: 200, types: query.types, taskId: query.taskId });
-      // Nothing leaves before it is durable.
-      await scope.ports.store.settled();
+      // Nothing leaves before it is durable, nor what was taken back meanwhile: its numbers go to other events.
+      await store.settled(generation);
       for (const item of items) {
         yield item;
         if (query.signal.aborted) return;
