@@ -37,9 +37,9 @@ export async function makeRoom(scope: Scope, quotas: Quotas, names: readonly Cou
   if (!tally.base || tally.generation !== store.generation() || (shared && clock.now() - tally.readAt > sharedMs))
     await look(scope, tally);
   for (let looked = 0, name = over(); name !== undefined; name = over()) {
-    // What was stored while the counters were read may be counted twice.
-    if (looked === looks || (looked > 0 && tally.added[name] === 0))
-      throw refusal(name, quotas[name] as number, used(name));
+    // What was stored while the counters were read may be counted twice, and what was before and is not told of yet.
+    const settled = tally.added[name] === 0 && tally.coming[name] === 0;
+    if (looked === looks || (looked > 0 && settled)) throw refusal(name, quotas[name] as number, used(name));
     await look(scope, tally);
     looked++;
   }
