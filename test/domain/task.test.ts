@@ -149,6 +149,12 @@ describe("a task", () => {
 });
 
 // Where others share the store the reconciler sees to it (reconcile.test.ts).
+test("a wait for a task that is over before it begins is answered at once", async () => {
+  const { id } = await system.task("greet");
+  const wait = Task.get(system.admin, id, { waitSeconds: 20, signal: AbortSignal.abort() });
+  expect((await wait).status).toBe("queued");
+});
+
 test.skipIf(mode.shared)(
   "a task finds an agent though the store kept it waiting for seconds as it was to be stored",
   async () => {
