@@ -1,4 +1,4 @@
-import { Agent, createId, EventLog, type JsonText, Status, Task } from "@waggle/core";
+import { Agent, createId, EventLog, type JsonText, Key, Status, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -692,6 +692,38 @@ describe("the status", () => {
     await system.quiet();
     expect((await Status.read(system.admin)).queues).toEqual([{ capability: "work", waiting: 1, oldestSeconds: 0 }]);
   });
+});
+
+test("a name there was no room to count under counts as ever once there was, however many came before", async () => {
+  const long = (text: string) => ({ capability: `${text}-${"é".repeat(120)}` });
+  const waiting = async () => {
+    const { queues } = await Status.read(system.admin);
+    return queues.find(({ capability }) => capability === late.capability)?.waiting ?? 0;
+  };
+  const late = long("late");
+  const submit = async () => (await system.task("x", { requires: [late] })).id;
+  const full = await system.task("x", { requires: Array.from({ length: 64 }, (_, n) => long(`${n}`)) });
+  const uncounted = [await submit(), await submit()];
+  expect(await waiting()).toBe(0);
+  await Task.cancel(system.admin, full.id, {});
+  const ids = [...uncounted, await submit()];
+  expect(await waiting()).toBe(1);
+  for (const id of ids) await Task.cancel(system.admin, id, {});
+  await system.quiet();
+  expect(await waiting()).toBe(0);
+  await submit();
+  expect(await waiting()).toBe(1);
+});
+
+test("metrics tell of every tenant after a restart, whether or not anything came of it since", async () => {
+  await Key.create(system.tenant("quiet"), { role: "admin" });
+  await system.reopen().then((again) => (system = again));
+  const tenants = async (only?: string) =>
+    new Set(
+      (await Status.metrics(system.ports, only)).flatMap(({ samples }) => samples.map(({ labels }) => labels.tenant)),
+    );
+  if (!mode.shared) expect(await tenants()).toContain("quiet");
+  expect([...(await tenants("quiet"))]).toEqual(["quiet"]);
 });
 
 describe("payloads", () => {

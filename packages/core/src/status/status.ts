@@ -109,8 +109,16 @@ export async function load(ports: Ports) {
   return loads;
 }
 
-/** Metrics of every tenant this process works for, as labels. */
-export async function metrics(ports: Ports): Promise<Metric[]> {
+/** Every tenant; on a shared store, where it would cost much to read them all, those that this process has worked for. */
+async function told(ports: Ports): Promise<Iterable<string>> {
+  const tenants = new Set(opened(ports));
+  if (ports.shared) return tenants;
+  for await (const page of pages(ports.store, tenantKey("").pk, 1000)) for (const { sk } of page) tenants.add(sk);
+  return tenants;
+}
+
+/** @param only of this tenant; of every one unless it is given, on a shared store of those this process has worked for */
+export async function metrics(ports: Ports, only?: string): Promise<Metric[]> {
   type Sample = Metric["samples"][number];
   const tasks: Sample[] = [];
   const ended: Sample[] = [];
@@ -118,7 +126,7 @@ export async function metrics(ports: Ports): Promise<Metric[]> {
   const queues: Sample[] = [];
   const ages: Sample[] = [];
   const slots: Sample[] = [];
-  for (const tenant of opened(ports)) {
+  for (const tenant of only === undefined ? await told(ports) : [only]) {
     const status = await read(systemScope(ports, tenant, "metrics"));
     for (const [name, value] of Object.entries(status.tasks.byStatus))
       tasks.push({ labels: { tenant, status: name }, value });
