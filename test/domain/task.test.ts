@@ -295,6 +295,30 @@ describe("timeouts", () => {
   });
 });
 
+test("a deadline that cannot be looked at holds up no other that is due with it", async () => {
+  const timeouts = { queueSeconds: 60 };
+  const tasks = ["bad", "good"].map((type) => ({ type, timeouts, requires: [{ capability: "nobody" }] }));
+  const { results } = await Task.createBatch(system.admin, Task.CreateBatch.parse({ tasks }));
+  const [bad, good] = results.map((result) => ("task" in result ? result.task.id : "")) as [string, string];
+  await system.quiet();
+  const { store } = system.ports;
+  const { get } = store;
+  Object.assign(store, {
+    async get(key: Parameters<typeof get>[0]) {
+      if (key.sk === bad) throw new Error("it cannot be read");
+      return get(key);
+    },
+  });
+  await system.pass(61, 1);
+  expect((await system.get(good)).status).toBe("expired");
+  Object.assign(store, { get });
+  await system.pass(30, 1);
+  expect((await system.get(bad)).status).toBe("expired");
+  expect(new Set(system.errors.splice(0).map((error) => (error as Error).message))).toEqual(
+    new Set(["it cannot be read"]),
+  );
+});
+
 describe("a deadline that follows from another", () => {
   test("is kept: the back-off after a run timeout ends", async () => {
     const agent = await system.agent("a");
@@ -713,6 +737,13 @@ test("a name there was no room to count under counts as ever once there was, how
   expect(await waiting()).toBe(0);
   await submit();
   expect(await waiting()).toBe(1);
+});
+
+test("rates count what was told in the last minute, also where the log goes on in another partition", async () => {
+  await system.ports.store.write({ put: { pk: "acme#EH", sk: "head", kind: "events-head", last: 999_994 } });
+  for (let n = 0; n < 6; n++) await system.task("x");
+  expect(await EventLog.last(system.admin)).toBe(1_000_006);
+  expect((await Status.rates(system.admin)).perSecond.created).toBe(0.1);
 });
 
 test("metrics tell of every tenant after a restart, whether or not anything came of it since", async () => {
