@@ -103,10 +103,15 @@ async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
   }
 }
 
-/** The newest rows of the log, the newest first, at most so many; of its last million events. */
+/** The newest rows of the log, the newest first, at most so many; of its last million events or more. */
 export async function lastRows(scope: Scope, limit: number): Promise<Row[]> {
-  const pk = eventPartition(scope.tenant, await last(scope));
-  return (await scope.ports.store.query({ pk, reverse: true, limit })).items as Row[];
+  const end = await last(scope);
+  const newest = async (sequence: number, most: number): Promise<readonly Item[]> =>
+    (await scope.ports.store.query({ pk: eventPartition(scope.tenant, sequence), reverse: true, limit: most })).items;
+  const rows = [...(await newest(end, limit))];
+  if (rows.length < limit && end >= eventRowsPerPartition)
+    rows.push(...(await newest(end - eventRowsPerPartition, limit - rows.length)));
+  return rows as Row[];
 }
 
 /** The row that holds the event of this number. */
