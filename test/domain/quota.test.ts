@@ -124,6 +124,18 @@ describe("a tenant's quota", () => {
     expect(await use()).toMatchObject({ bytes: 1024 + 97_902, tasks: 1 });
   });
 
+  test("of bytes heeds results that came since it was last looked at", async () => {
+    await set({ bytes: 100_000 });
+    const agent = await system.agent("a");
+    const { task } = await submit();
+    const { fence } = await system.lease(agent);
+    const text = (bytes: number) => JSON.stringify("x".repeat(bytes)) as JsonText;
+    await Task.complete(system.as(agent), task.id, Task.Complete.parse({ fence, result: text(90_000) }));
+    system.clock.advance(1_001);
+    expect(await code(submit({ input: text(20_000) }))).toBe("quota.exceeded");
+    expect(await code(submit({ input: text(2_000) }))).toBe("no error");
+  });
+
   test("of agents lets exactly as many register, and one stopped makes room", async () => {
     await set({ agents: 3 });
     const register = (n: number) =>
