@@ -101,7 +101,7 @@ describe("moving a tenant to another server", () => {
     await to.task("first");
     await imported(records);
     for (let rounds = 0; rounds < 3; rounds++) {
-      await (to.engine as EmbeddedEngine).checkpoint();
+      await (to.engine as Partial<EmbeddedEngine>).checkpoint?.();
       to.clock.advance(5_000);
       await to.quiet();
     }
@@ -324,6 +324,20 @@ describe("importing where something is already", () => {
     const results = await move();
     expect(results.at(-1)?.problem?.message).toContain("went on where it comes from (to completed)");
     expect((await to.get(task.id)).status).toBe("queued");
+  });
+
+  test("a key that was revoked stays void, whoever imports it again", async () => {
+    const { key, info } = await Key.create(from.admin, { role: "client" });
+    await move();
+    await Key.revoke(to.admin, info.id);
+    const [record] = (await exported()).filter(({ kind }) => kind === "key");
+    for (const admin of [to.admin, to.tenant("other")]) {
+      const [result] = await Transfer.take(admin, { version: 1, records: [record] });
+      expect(result?.problem?.message).toContain("was revoked here and stays void");
+    }
+    expect(await Key.authenticate(to.ports, key)).toBeUndefined();
+    expect((await Key.list(to.admin, { limit: 10 })).items).toEqual([]);
+    expect(await Key.authenticate(from.ports, key)).toMatchObject({ actor: { id: info.id } });
   });
 
   test("a key in use by another tenant is not taken from it", async () => {

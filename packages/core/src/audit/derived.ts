@@ -269,7 +269,7 @@ export async function readCommon(pass: Pass, pk: string): Promise<void> {
 async function readBearer(pass: Pass, pk: string): Promise<void> {
   for await (const page of pagesOf(pass, pk)) {
     for (const row of page) {
-      if (row.sk !== "key") continue;
+      if (row.kind !== "bearer") continue;
       const tenant = String(row.tenant);
       const id = String(row.id);
       const bears = await pass.ports.store.get(
