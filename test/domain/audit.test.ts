@@ -1,6 +1,8 @@
-import { Agent, type Item, Key, Limit, Retention, type RowKey, Task, type Write } from "@waggle/core";
+import { Agent, EventLog, type Item, Key, Limit, Retention, type RowKey, Task, type Write } from "@waggle/core";
 import { Audit } from "@waggle/core/audit";
+import type { EmbeddedEngine } from "@waggle/engine-embedded";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { eventually } from "../support/eventually.ts";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
 let system: System;
@@ -284,11 +286,48 @@ test("rows that expire may be gone: events from the log's beginning on, and task
   expect(await findings()).toEqual([]);
 });
 
+test("events that were kept shorter than those before them leave a hole in the log that is no damage", async () => {
+  await populate();
+  const { checkpoint } = system.engine as EmbeddedEngine;
+  const old = await EventLog.last(system.admin);
+  await Retention.put(system.admin, { eventSeconds: 60 });
+  const short = await system.task("short");
+  const gone = await EventLog.last(system.admin);
+  const sequences = async () =>
+    (await EventLog.list(system.admin, { after: gone, limit: 200 })).items.map(({ sequence }) => sequence);
+  system.clock.advance(61_000);
+  await eventually("they are deleted", async () => {
+    await checkpoint();
+    system.clock.advance(5_000);
+    await system.quiet();
+    return (await code(EventLog.list(system.admin, { after: old, limit: 1 }))) === "event.gone" || undefined;
+  });
+  // At its end, and with something after it.
+  expect(await findings()).toEqual([]);
+  const task = await system.task("new");
+  expect(await findings()).toEqual([]);
+  expect((await sequences())[0]).toBe(gone + 1);
+  await Retention.put(system.admin, { eventSeconds: 0 });
+  expect(await findings()).toEqual([]);
+  // What the log tells after it is compared as ever.
+  await system.ports.store.write(change(await row(of("task", task.id)), { status: "scheduled", scheduledAt: 5e12 }));
+  await system.quiet();
+  expect((await findings()).map(({ subject }) => subject)).not.toContain(short.id);
+  expect((await findings()).map(({ code, subject }) => `${code} ${subject}`)).toContain(`event.status ${task.id}`);
+  await system.ports.store.write(drop(await row(of("events-head"))));
+  for (const { code } of await findings()) system.damaged.add(code);
+});
+
 test("a task that retention deleted is not missed when tasks are kept longer again, and one that is lost after that is", async () => {
   const { done, agentId } = await populate();
   await Retention.put(system.admin, { taskSeconds: 60 });
   await system.pass(70, 1);
-  expect(await code(system.get(done))).toBe("task.not_found");
+  await eventually("it is deleted", async () => {
+    await (system.engine as EmbeddedEngine).checkpoint();
+    system.clock.advance(5_000);
+    await system.quiet();
+    return (await code(system.get(done))) === "task.not_found";
+  });
   await Retention.put(system.admin, { taskSeconds: 86_400 });
   await system.pass(10, 1);
   await Retention.put(system.admin, { taskSeconds: 0 });
@@ -341,6 +380,24 @@ test("on a store that others share it is read many rows at a time, and the same 
   const found = (await Audit.run(watched)).findings.map(({ code }) => code);
   expect(found.sort()).toEqual(["agent.slots", "list.missing"]);
   for (const code of found) system.damaged.add(code);
+});
+
+test("of counters, those of slots are compared where processes share a store, and what an older version counted is not", async () => {
+  await system.close();
+  mode.shared = true;
+  system = await openSystem();
+  mode.shared = false;
+  await system.agent("a", { maxConcurrency: 3 });
+  await system.quiet();
+  await system.ports.store.projected();
+  const counters = await row(of("counters"));
+  await system.ports.store.write(change(counters, { "roles.reviewer": 1 }));
+  expect(await findings()).toEqual([]);
+  await system.ports.store.write(change(counters, { "slots.all": 9 }));
+  expect(await findings()).toMatchObject([
+    { code: "count.wrong", problem: expect.stringContaining("counts 9 slots.all; there are 3") },
+  ]);
+  system.damaged.add("count.wrong");
 });
 
 test("what is not read in time is not half an answer: the call says that there is more", async () => {

@@ -30,6 +30,44 @@ describe("a tenant's quota", () => {
     expect(await use()).toMatchObject({ tasks: 50, waiting: 50 });
   });
 
+  test("refuses nothing that fits while a submit before it is stored, and has yet to say so", async () => {
+    await set({ waiting: 3 });
+    const agent = await system.agent("a");
+    for (let n = 0; n < 2; n++) await submit();
+    const { store } = system.ports;
+    const { transact, projected } = store;
+    let isStored = () => {};
+    const stored = new Promise<void>((resolve) => (isStored = resolve));
+    let goOn = () => {};
+    const told = new Promise<void>((resolve) => (goOn = resolve));
+    Object.assign(store, {
+      async transact(...writes: Parameters<typeof transact>) {
+        const result = await transact(...writes);
+        isStored();
+        await told;
+        return result;
+      },
+    });
+    const before = submit();
+    await stored;
+    Object.assign(store, { transact });
+    // Two wait, and the one before counts among them.
+    await system.lease(agent);
+    let looks = 0;
+    Object.assign(store, {
+      async projected() {
+        await projected();
+        if (++looks === 2) goOn();
+      },
+    });
+    const found = await codes([submit()]);
+    goOn();
+    expect([found, await codes([before])]).toEqual([{ "no error": 1 }, { "no error": 1 }]);
+    Object.assign(store, { projected });
+    expect(await use()).toMatchObject({ waiting: 3 });
+    expect(await code(submit())).toBe("quota.throttled");
+  });
+
   test("refuses what is over with what it is, and changes nothing", async () => {
     await set({ tasks: 1 });
     const large = JSON.stringify("x".repeat(70_000)) as JsonText;
@@ -84,6 +122,18 @@ describe("a tenant's quota", () => {
     system.damaged.add("task.lost");
     await system.ports.store.write({ delete: { pk, sk } });
     expect(await use()).toMatchObject({ bytes: 1024 + 97_902, tasks: 1 });
+  });
+
+  test("of bytes heeds results that came since it was last looked at", async () => {
+    await set({ bytes: 100_000 });
+    const agent = await system.agent("a");
+    const { task } = await submit();
+    const { fence } = await system.lease(agent);
+    const text = (bytes: number) => JSON.stringify("x".repeat(bytes)) as JsonText;
+    await Task.complete(system.as(agent), task.id, Task.Complete.parse({ fence, result: text(90_000) }));
+    system.clock.advance(1_001);
+    expect(await code(submit({ input: text(20_000) }))).toBe("quota.exceeded");
+    expect(await code(submit({ input: text(2_000) }))).toBe("no error");
   });
 
   test("of agents lets exactly as many register, and one stopped makes room", async () => {

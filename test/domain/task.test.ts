@@ -1,4 +1,4 @@
-import { Agent, createId, EventLog, type JsonText, Status, Task } from "@waggle/core";
+import { Agent, createId, EventLog, type JsonText, Key, Status, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -149,6 +149,12 @@ describe("a task", () => {
 });
 
 // Where others share the store the reconciler sees to it (reconcile.test.ts).
+test("a wait for a task that is over before it begins is answered at once", async () => {
+  const { id } = await system.task("greet");
+  const wait = Task.get(system.admin, id, { waitSeconds: 20, signal: AbortSignal.abort() });
+  expect((await wait).status).toBe("queued");
+});
+
 test.skipIf(mode.shared)(
   "a task finds an agent though the store kept it waiting for seconds as it was to be stored",
   async () => {
@@ -287,6 +293,30 @@ describe("timeouts", () => {
     expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
     expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
   });
+});
+
+test("a deadline that cannot be looked at holds up no other that is due with it", async () => {
+  const timeouts = { queueSeconds: 60 };
+  const tasks = ["bad", "good"].map((type) => ({ type, timeouts, requires: [{ capability: "nobody" }] }));
+  const { results } = await Task.createBatch(system.admin, Task.CreateBatch.parse({ tasks }));
+  const [bad, good] = results.map((result) => ("task" in result ? result.task.id : "")) as [string, string];
+  await system.quiet();
+  const { store } = system.ports;
+  const { get } = store;
+  Object.assign(store, {
+    async get(key: Parameters<typeof get>[0]) {
+      if (key.sk === bad) throw new Error("it cannot be read");
+      return get(key);
+    },
+  });
+  await system.pass(61, 1);
+  expect((await system.get(good)).status).toBe("expired");
+  Object.assign(store, { get });
+  await Task.cancel(system.admin, bad, {});
+  await system.quiet();
+  expect(new Set(system.errors.splice(0).map((error) => (error as Error).message))).toEqual(
+    new Set(["it cannot be read"]),
+  );
 });
 
 describe("a deadline that follows from another", () => {
@@ -686,6 +716,45 @@ describe("the status", () => {
     await system.quiet();
     expect((await Status.read(system.admin)).queues).toEqual([{ capability: "work", waiting: 1, oldestSeconds: 0 }]);
   });
+});
+
+test("a name there was no room to count under counts as ever once there was, however many came before", async () => {
+  const long = (text: string) => ({ capability: `${text}-${"é".repeat(120)}` });
+  const waiting = async () => {
+    await system.quiet();
+    const { queues } = await Status.read(system.admin);
+    return queues.find(({ capability }) => capability === late.capability)?.waiting ?? 0;
+  };
+  const late = long("late");
+  const submit = async () => (await system.task("x", { requires: [late] })).id;
+  const full = await system.task("x", { requires: Array.from({ length: 64 }, (_, n) => long(`${n}`)) });
+  const uncounted = [await submit(), await submit()];
+  expect(await waiting()).toBe(0);
+  await Task.cancel(system.admin, full.id, {});
+  const ids = [...uncounted, await submit()];
+  expect(await waiting()).toBe(1);
+  for (const id of ids) await Task.cancel(system.admin, id, {});
+  expect(await waiting()).toBe(0);
+  await submit();
+  expect(await waiting()).toBe(1);
+});
+
+test("rates count what was told in the last minute, also where the log goes on in another partition", async () => {
+  await system.ports.store.write({ put: { pk: "acme#EH", sk: "head", kind: "events-head", last: 999_994 } });
+  for (let n = 0; n < 6; n++) await system.task("x");
+  expect(await EventLog.last(system.admin)).toBe(1_000_006);
+  expect((await Status.rates(system.admin)).perSecond.created).toBe(0.1);
+});
+
+test("metrics tell of every tenant after a restart, whether or not anything came of it since", async () => {
+  await Key.create(system.tenant("quiet"), { role: "admin" });
+  await system.reopen().then((again) => (system = again));
+  const tenants = async (only?: string) =>
+    new Set(
+      (await Status.metrics(system.ports, only)).flatMap(({ samples }) => samples.map(({ labels }) => labels.tenant)),
+    );
+  if (!mode.shared) expect(await tenants()).toContain("quiet");
+  expect([...(await tenants("quiet"))]).toEqual(["quiet"]);
 });
 
 describe("payloads", () => {

@@ -1,5 +1,6 @@
 import { Agent, DeadLetter, EventLog, type JsonText, Key, Limit, Status, Task } from "@waggle/core";
 import { Transfer } from "@waggle/core/transfer";
+import type { EmbeddedEngine } from "@waggle/engine-embedded";
 import { createOutbound } from "@waggle/outbound";
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, manualClock, mode, openSystem, type System } from "../support/system.ts";
@@ -85,6 +86,29 @@ describe("moving a tenant to another server", () => {
       await Task.complete(to.as(agent?.id as string), task.id, { fence });
     }
     expect(order).toEqual([ids[30], ...ids.filter((_, n) => n !== 30)]);
+  });
+
+  test("keeps what the log tells of it from when it came, however long ago that was", async () => {
+    const waits = await from.task("waits", { requires: [{ capability: "nobody" }] });
+    const agent = await from.agent("a");
+    const done = await from.task("done");
+    const { fence } = await from.lease(agent);
+    await Task.complete(from.as(agent), done.id, { fence });
+    await from.quiet();
+    from.clock.advance(8 * 24 * 3600 * 1000);
+    await from.quiet();
+    const records = await exported();
+    await to.task("first");
+    await imported(records);
+    for (let rounds = 0; rounds < 3; rounds++) {
+      await (to.engine as Partial<EmbeddedEngine>).checkpoint?.();
+      to.clock.advance(5_000);
+      await to.quiet();
+    }
+    const { items } = await EventLog.list(to.admin, { after: 0, limit: 200 });
+    const told = items.filter(({ type }) => type === "task.created").map(({ taskId }) => taskId);
+    expect(told).toEqual(expect.arrayContaining([waits.id, done.id]));
+    expect((await Task.events(to.admin, done.id, { after: 0, limit: 10 })).items.at(-1)?.type).toBe("task.completed");
   });
 
   test("takes held tasks back: the attempt is not counted, the old fence is void, saved details go along", async () => {
@@ -300,6 +324,20 @@ describe("importing where something is already", () => {
     const results = await move();
     expect(results.at(-1)?.problem?.message).toContain("went on where it comes from (to completed)");
     expect((await to.get(task.id)).status).toBe("queued");
+  });
+
+  test("a key that was revoked stays void, whoever imports it again", async () => {
+    const { key, info } = await Key.create(from.admin, { role: "client" });
+    await move();
+    await Key.revoke(to.admin, info.id);
+    const [record] = (await exported()).filter(({ kind }) => kind === "key");
+    for (const admin of [to.admin, to.tenant("other")]) {
+      const [result] = await Transfer.take(admin, { version: 1, records: [record] });
+      expect(result?.problem?.message).toContain("was revoked here and stays void");
+    }
+    expect(await Key.authenticate(to.ports, key)).toBeUndefined();
+    expect((await Key.list(to.admin, { limit: 10 })).items).toEqual([]);
+    expect(await Key.authenticate(from.ports, key)).toMatchObject({ actor: { id: info.id } });
   });
 
   test("a key in use by another tenant is not taken from it", async () => {

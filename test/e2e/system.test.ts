@@ -42,6 +42,16 @@ test("the status counts agents, tasks and what waits for each capability", async
   expect(status.queues.find(({ capability }) => capability === "x")).toMatchObject({ waiting: 2 });
 });
 
+test("what needs no capability, and what needs one named any, wait in one queue: no metric comes twice", async () => {
+  const api = await server.tenant();
+  for (const requires of [[], [{ capability: "any" }], [{ capability: "any" }]]) await api.delegate({ requires });
+  const queues = await eventually("all are counted", async () => {
+    const { body } = await api.get<Status>("/v1/status");
+    return body.tasks.byStatus.queued === 3 && body.queues;
+  });
+  expect(queues).toMatchObject([{ capability: "any", waiting: 3 }]);
+});
+
 test("the status says how many tasks a second came and ended in the last minute", async () => {
   const api = await server.tenant();
   const agent = await api.register({ capabilities: [{ name: "x" }] });

@@ -26,14 +26,21 @@ const sampleMs = 100;
 /** Of the newest sample. */
 const weight = 0.3;
 
+/** A request's stay among those being worked on. */
+export interface Stay {
+  /** Its body was read, and had so many bytes: where that was not said before, it was taken for the largest there may be. */
+  read(bytes: number): void;
+  /** To be called once, when it is done. */
+  leave(): void;
+}
+
 /** Lets in only as much at once as memory has room for; what was let in is never given up. */
 export interface Admission {
   /**
    * @param work it brings new work, which is refused before anything else
-   * @returns to be called once, when it is done
    * @throws `server.overloaded`
    */
-  enter(header: (name: string) => string | undefined, work: boolean): () => void;
+  enter(header: (name: string) => string | undefined, work: boolean): Stay;
   readonly now: {
     readonly requests: number;
     readonly bodyBytes: number;
@@ -74,7 +81,7 @@ export function createAdmission(ports: Ports, given: Partial<AdmissionLimits> = 
   return {
     now,
     enter(header, work) {
-      const bodyBytes = bodyBytesOf(header);
+      let bodyBytes = bodyBytesOf(header);
       const refusal = reason(bodyBytes, work);
       if (refusal !== undefined) {
         now.refused++;
@@ -87,12 +94,19 @@ export function createAdmission(ports: Ports, given: Partial<AdmissionLimits> = 
       if (work) now.requests++;
       if (!sampling) sample();
       let open = true;
-      return () => {
-        if (!open) return;
-        open = false;
-        inside--;
-        now.bodyBytes -= bodyBytes;
-        if (work) now.requests--;
+      return {
+        read(bytes) {
+          if (!open) return;
+          now.bodyBytes += bytes - bodyBytes;
+          bodyBytes = bytes;
+        },
+        leave() {
+          if (!open) return;
+          open = false;
+          inside--;
+          now.bodyBytes -= bodyBytes;
+          if (work) now.requests--;
+        },
       };
     },
   };

@@ -13,7 +13,7 @@ import {
   toProblem,
 } from "@waggle/core";
 import { type Context, Hono } from "hono";
-import type { Admission } from "./admission.ts";
+import type { Admission, Stay } from "./admission.ts";
 import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
@@ -94,7 +94,7 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
     let answer: Answer;
     const { store } = common.options.ports;
     const generation = store.generation();
-    const visit: Visit = { leave: () => {} };
+    const visit: Visit = { stay: undefined };
     try {
       answer = await run(served, c, request, requestId, visit);
       // Nothing leaves before what it tells of is on disk, reads included.
@@ -102,7 +102,7 @@ function pipeline(route: Route, common: Common): (c: Context<Env>) => Promise<Re
     } catch (thrown) {
       answer = await failure(thrown, requestId, common);
     } finally {
-      visit.leave();
+      visit.stay?.leave();
     }
     return respond(answer, request, requestId, started, route.path, common);
   };
@@ -116,9 +116,9 @@ interface Served {
   readonly paramNames: readonly string[];
 }
 
-/** A request's stay among those being worked on. */
+/** What a call holds until it has been answered. */
 interface Visit {
-  leave(): void;
+  stay: Stay | undefined;
 }
 
 async function run(
@@ -143,8 +143,8 @@ async function run(
   if (scope?.actor.role === "agent") await checkAgent(scope, route, params);
   const query = readQuery(request.search);
   if (route.body !== undefined && common.shared.admission)
-    visit.leave = common.shared.admission.enter(request.header, route.brings === "work");
-  const body = route.body === undefined ? undefined : await readBody(route, request);
+    visit.stay = common.shared.admission.enter(request.header, route.brings === "work");
+  const body = route.body === undefined ? undefined : await readBody(route, request, visit);
   const call: Call = {
     shared: common.shared,
     // A public route has no scope and uses none.
@@ -153,7 +153,7 @@ async function run(
     query,
     body: body?.parsed,
     request,
-    done: () => visit.leave(),
+    done: () => visit.stay?.leave(),
     async stillAllowed() {
       const known = bearer === undefined ? undefined : await Key.authenticate(ports, bearer);
       return known?.actor.id === scope?.actor.id;
@@ -212,12 +212,13 @@ async function checkAgent(scope: Scope, route: Route, params: Readonly<Record<st
   await Agent.seen(scope, scope.actor.id);
 }
 
-async function readBody(route: Route, request: Inbound): Promise<{ raw: unknown; parsed: unknown }> {
+async function readBody(route: Route, request: Inbound, { stay }: Visit): Promise<{ raw: unknown; parsed: unknown }> {
   const encoding = request.header("content-encoding");
   if (encoding !== undefined && encoding.toLowerCase() !== "identity") {
     throw requestErrors.unsupportedMediaType("send the body as it is, without Content-Encoding");
   }
   const text = await request.body();
+  stay?.read(Buffer.byteLength(text));
   let raw: unknown = {};
   if (text !== "" || !route.bodyOptional) {
     const type = request.header("content-type");

@@ -51,8 +51,8 @@ export function eventStream(call: Call, query: { after: number; types?: string |
   if (outer.aborted) end();
   else outer.addEventListener("abort", end, { once: true });
   const off = call.onRevoked(end);
-  /** A key revoked by another process shows when it is looked at. */
-  let checkedAt = clock.now();
+  /** A key revoked by another process, or before anybody listened, shows when it is looked at. */
+  let checkedAt = Number.NEGATIVE_INFINITY;
   const check = async () => {
     if (clock.now() - checkedAt < heartbeatMs) return;
     checkedAt = clock.now();
@@ -86,9 +86,11 @@ export function eventStream(call: Call, query: { after: number; types?: string |
           });
           const result = await Promise.race([next, silence]).finally(() => cancel());
           await check();
-          if (result === undefined) return controller.enqueue(encoder.encode(":\n\n"));
-          next = undefined;
-          if (!result.done) return controller.enqueue(encoder.encode(eventText(result.value)));
+          if (!stop.signal.aborted) {
+            if (result === undefined) return controller.enqueue(encoder.encode(":\n\n"));
+            next = undefined;
+            if (!result.done) return controller.enqueue(encoder.encode(eventText(result.value)));
+          }
         } catch {
           // The client comes back with Last-Event-ID and misses nothing.
         }

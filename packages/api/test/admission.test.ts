@@ -94,6 +94,26 @@ test("refuses any body while bodies take all the memory they may, new work from 
   expect((await call("POST", "/v1/tasks/batch", large)).status).toBe(207);
 });
 
+test("counts of an agent that waits for work what it sent, though it did not say how much that would be", async () => {
+  const { agent, token } = JSON.parse((await call("POST", "/v1/agents", { name: "polls", capabilities: [] })).text);
+  // What others left is not for it.
+  expect((await call("POST", `/v1/agents/${agent.id}/pause`)).status).toBe(200);
+  const bytes = async () =>
+    Number(/^waggle_request_bytes_held (\d+)$/m.exec((await call("GET", "/metrics")).text)?.[1]);
+  const body = '{"waitSeconds":20}';
+  for (let n = 0; n < 3; n++) {
+    const socket = connect({ host: "127.0.0.1", port: Number(new URL(url).port) });
+    sockets.push(socket);
+    socket.on("error", () => {});
+    socket.write(
+      `POST /v1/agents/${agent.id}/lease HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n` +
+        `Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    );
+    await eventually(async () => ((await bytes()) === body.length * (n + 1) ? true : undefined));
+  }
+  expect((await submit()).status).toBe(201);
+});
+
 test("counts a caller who waits for the end of a task no longer than its task takes to be stored", async () => {
   const stop = new AbortController();
   const waiting: Promise<unknown>[] = [];

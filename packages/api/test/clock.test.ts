@@ -160,7 +160,7 @@ describe("a WebSocket", () => {
 describe("an event stream", () => {
   test("sends a comment every 15 s, and ends when its key is revoked", async () => {
     const made = (await call("POST", "/v1/keys", { role: "reader" })).body;
-    const response = await fetch(`${server.url}/v1/events?after=1000`, {
+    const response = await fetch(`${server.url}/v1/events?types=agent.lost`, {
       headers: { authorization: `Bearer ${made.key}`, accept: "text/event-stream" },
     });
     let text = "";
@@ -182,5 +182,33 @@ describe("an event stream", () => {
       return ended || undefined;
     });
     await reading;
+  });
+
+  test("tells nothing more to whose key another process revoked, once it has looked", async () => {
+    const made = (await call("POST", "/v1/keys", { role: "reader" })).body;
+    const response = await fetch(`${server.url}/v1/events?types=task.created`, {
+      headers: { authorization: `Bearer ${made.key}`, accept: "text/event-stream" },
+    });
+    let text = "";
+    const reading = (async () => {
+      const decoder = new TextDecoder();
+      for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) text += decoder.decode(chunk);
+    })();
+    const submit = async () => (await call("POST", "/v1/tasks", { type: "t" })).body.task.id as string;
+    const told = async () => {
+      const id = await submit();
+      await eventually(() => text.includes(id) || undefined);
+    };
+    await told();
+    system.clock.advance(10_000);
+    await told();
+    const { hashOf } = await import("../../core/src/secret.ts");
+    const { bearerKey } = await import("../../core/src/rows.ts");
+    await system.engine.ports.store.write({ delete: bearerKey(hashOf(made.key)) });
+    system.damaged.add("key.bearer");
+    system.clock.advance(6_000);
+    const id = await submit();
+    await reading;
+    expect(text).not.toContain(id);
   });
 });

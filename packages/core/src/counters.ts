@@ -45,7 +45,11 @@ export async function countedBy(
   const row = changed.some(([name]) => isNamed(name)) ? ((await ports.store.get(key)) ?? key) : undefined;
   const isNew = (name: string) => row !== undefined && isNamed(name) && row[name] === undefined;
   // What was not counted when it came is not when it goes.
-  const add = changed.filter(([name, by]) => by > 0 || !isNew(name));
+  const least = (name: string) =>
+    row !== undefined && isNamed(name) ? -((row[name] as number | undefined) ?? 0) : -Infinity;
+  const add = changed
+    .map(([name, by]): [string, number] => [name, Math.max(by, least(name))])
+    .filter(([, by]) => by !== 0);
   const bytes = add.reduce((sum, [name]) => sum + (isNew(name) ? nameBytes(name) + numberBytes : 0), 0);
   if (row === undefined || bytes === 0 || itemBytes(row) + bytes <= rowBytes)
     return add.length === 0 ? undefined : { update: key, kind: key.kind, add: Object.fromEntries(add) };
@@ -55,7 +59,7 @@ export async function countedBy(
   let size = itemBytes({ ...key, ...next });
   for (const [name, by] of add) {
     const more = next[name] === undefined ? nameBytes(name) + numberBytes : 0;
-    if (isNamed(name) && more > 0 && (by < 0 || size + more > rowBytes)) continue;
+    if (isNamed(name) && more > 0 && size + more > rowBytes) continue;
     next[name] = (next[name] ?? 0) + by;
     size += more;
   }

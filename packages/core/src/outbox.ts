@@ -480,14 +480,12 @@ async function append(
   again: (Put | Delete)[],
 ): Promise<void> {
   const { eventSeconds } = (await policyOf(ports, tenant)).retention;
-  const ends = (at: number) => {
-    const expiresAt = expiry(at, eventSeconds);
-    return expiresAt !== undefined && { expiresAt };
-  };
+  // From now on, not from when it was: what an import tells of may be older than that, and the log would have holes.
+  const expiresAt = expiry(ports.clock.now(), eventSeconds);
+  const ends = expiresAt !== undefined && { expiresAt };
   const head = await ports.store.get(eventHeadKey(tenant));
   let last = (head?.last as number | undefined) ?? 0;
   const rowsOf = new Map<string, number[]>();
-  const latest = events.at(-1)?.[1] ?? 0;
   for (let done = 0; done < events.length; ) {
     const first = last + 1;
     const room = eventRowsPerPartition - (first % eventRowsPerPartition);
@@ -499,7 +497,7 @@ async function append(
         kind: "events",
         first,
         entries: entries as unknown as Value,
-        ...ends((entries.at(-1) as Entry)[1]),
+        ...ends,
       },
     });
     for (const [, , taskId] of entries) {
@@ -519,7 +517,7 @@ async function append(
       continue;
     }
     const sk = sequenceKey(rows[0] as number);
-    again.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows, ...ends(latest) } });
+    again.push({ put: { pk: taskEventPartition(tenant, taskId), sk, kind: "task-events", rows, ...ends } });
   }
 }
 

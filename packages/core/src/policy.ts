@@ -10,10 +10,12 @@ export interface Policy {
   readonly quotas: Quotas;
   /** Tasks that ended by then may be gone though they would be kept now: they were kept shorter before. 0: none. */
   readonly retiredTo: number;
+  /** The same of events that were written by then. */
+  readonly forgottenTo: number;
 }
 
 /** Another process may have changed it: looked at again after this. */
-const keptMs = 60_000;
+export const policyMs = 60_000;
 interface Known {
   readonly at: number;
   readonly policy: Policy;
@@ -25,7 +27,7 @@ export async function policyOf(ports: Ports, tenant: string): Promise<Policy> {
   const cache = caches.of(ports);
   const known = cache.get(tenant);
   const now = ports.clock.now();
-  if (known && (!ports.shared || now - known.at < keptMs)) return known.policy;
+  if (known && (!ports.shared || now - known.at < policyMs)) return known.policy;
   const policy = await readPolicy(ports, tenant);
   cache.set(tenant, { at: now, policy });
   return policy;
@@ -38,6 +40,7 @@ const toPolicy = (row: Item | undefined): Policy => ({
   retention: { ...defaultRetention, ...(row?.retention as Partial<Retention> | undefined) },
   quotas: (row?.quotas as Quotas | undefined) ?? {},
   retiredTo: (row?.retiredTo as number | undefined) ?? 0,
+  forgottenTo: (row?.forgottenTo as number | undefined) ?? 0,
 });
 
 /** Changes a part of it. The other part stays. */

@@ -27,6 +27,9 @@ export const bearerRow = (hash: string, tenant: string, { role, id }: Actor): It
   id,
 });
 
+/** In its place, for good: no import makes a key that was revoked good again. */
+export const revokedRow = (hash: string): Item => ({ ...bearerKey(hash), kind: "revoked" });
+
 /** Text that may repeat what a caller sent, or what was thrown, with keys, tokens and secrets we made cut to their beginning. */
 export const withoutSecrets = (text: string): string =>
   text.replace(/\b(wg[ak]_|whsec_)[A-Za-z0-9_+/-]{27,}={0,2}/g, "$1…");

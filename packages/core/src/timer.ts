@@ -65,21 +65,27 @@ export async function fire(ports: Ports, body: Value): Promise<void> {
     retention?: Walk;
   };
   const again: TimerEntry[] = [];
+  const errors: unknown[] = [];
+  // One that fails holds up none of the others in its message, which comes again.
+  const attempt = (run: () => Promise<unknown>) => run().catch((error) => errors.push(error));
   for (const [tenant, kind, id, at] of timers) {
     if (at > ports.clock.now() + timerGrainMs) {
       again.push([tenant, kind, id, at]);
       continue;
     }
     const scope = systemScope(ports, tenant, "timers");
-    const next = kind === "task" ? await timeUp(scope, id) : await Agent.timeUp(scope, id);
-    if (next !== undefined) again.push([tenant, kind, id, next]);
+    await attempt(async () => {
+      const next = kind === "task" ? await timeUp(scope, id) : await Agent.timeUp(scope, id);
+      if (next !== undefined) again.push([tenant, kind, id, next]);
+    });
   }
   for (const [tenant, key, at] of gates) {
     woken(ports, tenant, key, at);
-    await serveGate(systemScope(ports, tenant, "timers"), key);
+    await attempt(() => serveGate(systemScope(ports, tenant, "timers"), key));
   }
   if (again.length > 0) await arm(ports, again);
   if (retention) await step(systemScope(ports, retention.tenant, "retention"), retention);
+  if (errors.length > 0) throw errors[0];
 }
 
 /**

@@ -149,7 +149,8 @@ export const statusRoutes: readonly Route[] = [
     description:
       "`types` is a comma-separated list; `task.*` matches a family. With `Accept: text/event-stream`: the events after `after` or " +
       "`Last-Event-ID`, then live; `id` is the sequence number, so a client that reconnects misses nothing. " +
-      "0 begins with the first event there is. After any other number, 410 with `firstSequence` means that events after it are past their retention.",
+      "0 begins with the first event there is. After any other number, 410 with `firstSequence` means that events after it are past their retention, " +
+      "or, to a stream, that it is the number of another log.",
     roles: everyone,
     query: EventLog.ListQuery,
     streams: true,
@@ -169,19 +170,17 @@ export const statusRoutes: readonly Route[] = [
     id: "getMetrics",
     tag: "System",
     summary: "Get metrics as Prometheus text",
-    description: "The first tenant sees every tenant and the process; any other sees its own.",
+    description:
+      "The first tenant sees every tenant (on AWS those that the process which answers has worked for) and the process; any other sees its own.",
     roles: everyone,
     responses: { 200: { description: "Prometheus text, version 0.0.4", type: "text/plain" } },
     errors: [],
     async handler({ scope, shared }) {
       const all = scope.tenant === Key.firstTenant;
       const lines: string[] = [];
-      for (const metric of await Status.metrics(shared.ports)) {
+      for (const metric of await Status.metrics(shared.ports, all ? undefined : scope.tenant)) {
         family(lines, metric.name, metric.type, metric.help);
-        for (const sample of metric.samples) {
-          if (all || sample.labels.tenant === scope.tenant)
-            lines.push(`${metric.name}${labels(sample.labels)} ${sample.value}`);
-        }
+        for (const sample of metric.samples) lines.push(`${metric.name}${labels(sample.labels)} ${sample.value}`);
       }
       let text = `${lines.join("\n")}\n`;
       if (all) text += shared.metrics.render();

@@ -177,7 +177,7 @@ const readIdempotency = each((pass, _books, row, key) => {
 
 /** Counters that are sums of rows. What has ended is told by the log alone, as far as that goes back. */
 const isSum = (name: string, begins: number): boolean =>
-  /^((tasks|depth|agents|roles)\.|bytes$)/.test(name) || (begins === 1 && name.startsWith("ended."));
+  /^((tasks|depth|agents|slots)\.|bytes$)/.test(name) || (begins === 1 && name.startsWith("ended."));
 
 const readCounters = each((pass, { tenant, counts, mark, begins }, row) => {
   for (const name of new Set([...Object.keys(row), ...counts.keys()])) {
@@ -269,7 +269,7 @@ export async function readCommon(pass: Pass, pk: string): Promise<void> {
 async function readBearer(pass: Pass, pk: string): Promise<void> {
   for await (const page of pagesOf(pass, pk)) {
     for (const row of page) {
-      if (row.sk !== "key") continue;
+      if (row.kind !== "bearer") continue;
       const tenant = String(row.tenant);
       const id = String(row.id);
       const bears = await pass.ports.store.get(

@@ -32,9 +32,7 @@ export interface Told {
 export interface Books {
   readonly tenant: string;
   readonly policy: Policy;
-  /** Events expire: what the log no longer has may be gone. */
-  forgets: boolean;
-  /** The first event there is. */
+  /** The first event after which all are there: what came before it may be gone. */
   begins: number;
   readonly told: Map<string, Told>;
   /** By agent: the tasks it holds, as `id fence rev`, and their slots. */

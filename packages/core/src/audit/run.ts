@@ -107,7 +107,6 @@ async function readTenant(pass: Pass, tenant: string, named: readonly string[] |
   const books: Books = {
     tenant,
     policy: await policyOf(pass.ports, tenant),
-    forgets: false,
     begins: 1,
     told: new Map(),
     held: new Map(),

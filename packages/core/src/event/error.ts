@@ -1,3 +1,3 @@
 import { defineError } from "../error.ts";
 
-export const gone = defineError("event.gone", { status: 410, title: "Events past their retention", retry: "never" });
+export const gone = defineError("event.gone", { status: 410, title: "Not in the event log", retry: "never" });

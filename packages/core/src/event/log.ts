@@ -103,10 +103,15 @@ async function* rowsAfter(scope: Scope, after: number): AsyncGenerator<Row> {
   }
 }
 
-/** The newest rows of the log, the newest first, at most so many; of its last million events. */
+/** The newest rows of the log, the newest first, at most so many; of its last million events or more. */
 export async function lastRows(scope: Scope, limit: number): Promise<Row[]> {
-  const pk = eventPartition(scope.tenant, await last(scope));
-  return (await scope.ports.store.query({ pk, reverse: true, limit })).items as Row[];
+  const end = await last(scope);
+  const newest = async (sequence: number, most: number): Promise<readonly Item[]> =>
+    (await scope.ports.store.query({ pk: eventPartition(scope.tenant, sequence), reverse: true, limit: most })).items;
+  const rows = [...(await newest(end, limit))];
+  if (rows.length < limit && end >= eventRowsPerPartition)
+    rows.push(...(await newest(end - eventRowsPerPartition, limit - rows.length)));
+  return rows as Row[];
 }
 
 /** The row that holds the event of this number. */
@@ -137,9 +142,14 @@ async function firstRow(scope: Scope, after: number, end: number): Promise<Row |
   });
 }
 
-/** @throws `event.gone` where events after this number are past their retention */
+/** @throws `event.gone` where events after this number are past their retention, or it is of another log */
 export async function reach(scope: Scope, after: number): Promise<void> {
-  await firstRow(scope, after, await last(scope));
+  const end = await last(scope);
+  if (after <= end) return void (await firstRow(scope, after, end));
+  const firstSequence = (await firstRow(scope, 0, end))?.first ?? end + 1;
+  throw gone(`the log ends at ${end}: number ${after} is of another one; read it after ${firstSequence - 1}`, {
+    data: { firstSequence },
+  });
 }
 
 async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {
@@ -178,7 +188,7 @@ export async function* follow(
     readonly signal: AbortSignal;
   },
 ): AsyncGenerator<Info> {
-  const { live, clock } = scope.ports;
+  const { live, clock, store } = scope.ports;
   let wake: () => void = () => {};
   let pending = true;
   const nudge = () => {
@@ -191,9 +201,10 @@ export async function* follow(
     let after = query.after;
     while (!query.signal.aborted) {
       pending = false;
+      const generation = store.generation();
       const { items, nextAfter } = await list(scope, { after, limit: 200, types: query.types, taskId: query.taskId });
-      // Nothing leaves before it is durable.
-      await scope.ports.store.settled();
+      // Nothing leaves before it is durable, nor what was taken back meanwhile: its numbers go to other events.
+      await store.settled(generation);
       for (const item of items) {
         yield item;
         if (query.signal.aborted) return;

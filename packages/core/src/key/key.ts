@@ -4,7 +4,7 @@ import { decodeCursor, encodeCursor, pages } from "../page.ts";
 import type { Item, Ports, Write } from "../port/index.ts";
 import { adoptedKey, bearerKey, keyListPartition, tenantKey } from "../rows.ts";
 import { type Actor, type Role, type Scope, systemScope } from "../scope.ts";
-import { bearerRow, hashOf, newSecret, tellRevoked } from "../secret.ts";
+import { bearerRow, hashOf, newSecret, revokedRow, tellRevoked } from "../secret.ts";
 import type { Create, Info } from "./schema.ts";
 
 export const notFound = defineError("key.not_found", { status: 404, title: "Key not found", retry: "never" });
@@ -86,7 +86,8 @@ export async function authenticate(
 ): Promise<{ tenant: string; actor: Actor } | undefined> {
   if (!/^wg[ak]_[A-Za-z0-9_-]{27}$/.test(bearer)) return undefined;
   const row = await ports.store.get(bearerKey(hashOf(bearer)));
-  return row && { tenant: row.tenant as string, actor: { role: row.role as Role, id: row.id as string } };
+  if (row?.kind !== "bearer") return undefined;
+  return { tenant: row.tenant as string, actor: { role: row.role as Role, id: row.id as string } };
 }
 
 /** The bearer of a key, known by the key's id: for what the tenant's admin has set up to act by it. */
@@ -144,7 +145,7 @@ export async function revoke(scope: Scope, id: string): Promise<void> {
     if (row.role === "admin" && !other) throw lastAdmin("this is the tenant's last admin key; make another first");
     const { ok } = await store.transact([
       { delete: { pk: row.pk, sk: row.sk } },
-      { delete: bearerKey(row.hash) },
+      { put: revokedRow(row.hash) },
       // Written as it is: it must still be there, or two admins could revoke one another.
       ...(other ? [{ put: other, if: { exists: true } }] : []),
     ]);

@@ -15,8 +15,8 @@ export interface Room {
 const boundless: Room = { taken() {}, release() {} };
 
 /**
- * Makes room for what is about to be stored. In one process no quota is ever exceeded and none is refused that fits; where
- * others share the store it may be exceeded by what they all store within about two seconds.
+ * Makes room for what is about to be stored. In one process no quota is ever exceeded by it and none is refused that fits, but what takes room
+ * without asking counts a second later; where others share the store it may be exceeded by what they all store within about two seconds.
  * @param needOf asked only where there is a quota: most tenants have none, and to count bytes takes its time
  * @throws `quota.exceeded`, `quota.throttled`; nothing is changed then
  */

@@ -21,8 +21,8 @@ interface Tally {
 }
 const tallies = createMemory<Tally>();
 
-/** What others took is learned of after this, where others share the store. */
-const sharedMs = 1_000;
+/** What took room without asking is learned of after this: results, imports, what is tried again, and other processes on a shared store. */
+const knownMs = 1_000;
 /** After so many looks at what others change meanwhile it is refused, for now. */
 const looks = 5;
 /** Waiting tasks leave in their own time. */
@@ -33,13 +33,13 @@ export async function makeRoom(scope: Scope, quotas: Quotas, names: readonly Cou
   const tally = tallyOf(scope.ports, scope.tenant);
   const used = (name: Counted) => (tally.base?.[name] ?? 0) + tally.added[name] + tally.coming[name];
   const over = () => names.find((name) => used(name) + (need[name] ?? 0) > (quotas[name] as number));
-  const { shared, clock, store } = scope.ports;
-  if (!tally.base || tally.generation !== store.generation() || (shared && clock.now() - tally.readAt > sharedMs))
+  const { clock, store } = scope.ports;
+  if (!tally.base || tally.generation !== store.generation() || clock.now() - tally.readAt > knownMs)
     await look(scope, tally);
   for (let looked = 0, name = over(); name !== undefined; name = over()) {
-    // What was stored while the counters were read may be counted twice.
-    if (looked === looks || (looked > 0 && tally.added[name] === 0))
-      throw refusal(name, quotas[name] as number, used(name));
+    // What was stored while the counters were read may be counted twice, and what was before and is not told of yet.
+    const settled = tally.added[name] === 0 && tally.coming[name] === 0;
+    if (looked === looks || (looked > 0 && settled)) throw refusal(name, quotas[name] as number, used(name));
     await look(scope, tally);
     looked++;
   }

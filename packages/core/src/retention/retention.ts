@@ -1,5 +1,5 @@
 import { readTask } from "../match/assignment.ts";
-import { type Policy, policyOf, readPolicy, setPolicy } from "../policy.ts";
+import { type Policy, policyMs, policyOf, readPolicy, setPolicy } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -17,12 +17,16 @@ export async function put(scope: Scope, input: Put): Promise<Info> {
   const { retention: before, retiredTo } = await readPolicy(ports, tenant);
   const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
   const now = ports.clock.now();
-  const longer = before.taskSeconds > 0 && (taskSeconds === 0 || taskSeconds > before.taskSeconds);
-  const noted = longer && {
-    retiredTo: Math.max(retiredTo, now - Math.max(0, before.taskSeconds * 1000 - walkMs)),
+  const noted = {
+    ...(isLonger(before.taskSeconds, taskSeconds) && {
+      retiredTo: Math.max(retiredTo, now - Math.max(0, before.taskSeconds * 1000 - walkMs)),
+    }),
+    ...(isLonger(before.eventSeconds, eventSeconds) && { forgottenTo: now + (ports.shared ? policyMs : 0) }),
   };
   return (await setPolicy(ports, tenant, { retention: { taskSeconds, eventSeconds }, ...noted })).retention;
 }
+
+const isLonger = (before: number, now: number): boolean => before > 0 && (now === 0 || now > before);
 
 /** Until a walk comes to a task, it may go by the retention before. The longest that one may take. */
 const walkMs = 24 * 3600 * 1000;
@@ -39,6 +43,10 @@ export const expiry = (at: number, keepSeconds: number): number | undefined =>
 /** Whether a task that ended at this time may have been deleted. */
 export const isRetired = ({ retention, retiredTo }: Policy, endedAt: number, now: number): boolean =>
   endedAt <= retiredTo || (expiry(endedAt, retention.taskSeconds) ?? Number.POSITIVE_INFINITY) <= now;
+
+/** Whether an event that was written at this time may have been deleted. */
+export const isForgotten = ({ retention, forgottenTo }: Policy, at: number, now: number): boolean =>
+  at <= forgottenTo || (expiry(at, retention.eventSeconds) ?? Number.POSITIVE_INFINITY) <= now;
 
 /** How far a walk over the finished tasks came: the list it is at, and the last id it saw there. */
 export interface Walk {

@@ -22,6 +22,9 @@ const laneLimit = 200;
 /** How old the agents may be that are told of. */
 const agentsMs = 2_000;
 
+/** What tasks that ask for no capability are counted under. */
+const anyName = "any";
+
 /** The fleet and the work at a glance. */
 export async function read(scope: Scope) {
   const counts = await counters(scope);
@@ -72,11 +75,19 @@ async function queuesOf(scope: Scope, directory: Directory, counts: Record<strin
       oldest[name] = Math.max(oldest[name] ?? 0, age);
     }
   }
-  return Object.entries(depth).map(([capability, waiting]) => ({
-    capability: capability || "any",
-    waiting,
-    oldestSeconds: Math.round((oldest[capability] ?? 0) * 1000) / 1000,
-  }));
+  const queues = new Map<string, { capability: string; waiting: number; oldestSeconds: number }>();
+  for (const [name, waiting] of Object.entries(depth)) {
+    // A capability may have that name: one entry for both, since a sample of a metric must not come twice.
+    const capability = name || anyName;
+    const other = queues.get(capability);
+    const oldestSeconds = Math.round((oldest[name] ?? 0) * 1000) / 1000;
+    queues.set(capability, {
+      capability,
+      waiting: waiting + (other?.waiting ?? 0),
+      oldestSeconds: Math.max(oldestSeconds, other?.oldestSeconds ?? 0),
+    });
+  }
+  return [...queues.values()];
 }
 
 /** Of every tenant: what waits, by the capability it needs, and the slots there are. Where that is counted no agent is read. */
@@ -98,8 +109,16 @@ export async function load(ports: Ports) {
   return loads;
 }
 
-/** Metrics of every tenant this process works for, as labels. */
-export async function metrics(ports: Ports): Promise<Metric[]> {
+/** Every tenant; on a shared store, where it would cost much to read them all, those that this process has worked for. */
+async function told(ports: Ports): Promise<Iterable<string>> {
+  const tenants = new Set(opened(ports));
+  if (ports.shared) return tenants;
+  for await (const page of pages(ports.store, tenantKey("").pk, 1000)) for (const { sk } of page) tenants.add(sk);
+  return tenants;
+}
+
+/** @param only of this tenant; of every one unless it is given, on a shared store of those this process has worked for */
+export async function metrics(ports: Ports, only?: string): Promise<Metric[]> {
   type Sample = Metric["samples"][number];
   const tasks: Sample[] = [];
   const ended: Sample[] = [];
@@ -107,7 +126,7 @@ export async function metrics(ports: Ports): Promise<Metric[]> {
   const queues: Sample[] = [];
   const ages: Sample[] = [];
   const slots: Sample[] = [];
-  for (const tenant of opened(ports)) {
+  for (const tenant of only === undefined ? await told(ports) : [only]) {
     const status = await read(systemScope(ports, tenant, "metrics"));
     for (const [name, value] of Object.entries(status.tasks.byStatus))
       tasks.push({ labels: { tenant, status: name }, value });

@@ -39,6 +39,7 @@ export async function get(
     const unsubscribe = live.subscribe(taskChannel(scope.tenant, id), finish);
     const stop = clock.after((options.waitSeconds as number) * 1000, finish);
     options.signal?.addEventListener("abort", finish);
+    if (options.signal?.aborted) finish();
     // It may have ended between the read and the subscription; and where nothing tells of it, it is looked at again.
     const look = (): unknown =>
       readTask(scope, id).then((again) => {

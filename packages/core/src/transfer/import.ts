@@ -13,7 +13,16 @@ import { offerWrite } from "../match/shared.ts";
 import type { Item, RowKey, Write } from "../port/index.ts";
 import { tryParse } from "../problem.ts";
 import { keptUntil } from "../retention/retention.ts";
-import { agentKey, agentNameKey, gateKey, gateListKey, keyListPartition, payloadKey, taskKey } from "../rows.ts";
+import {
+  agentKey,
+  agentNameKey,
+  bearerKey,
+  gateKey,
+  gateListKey,
+  keyListPartition,
+  payloadKey,
+  taskKey,
+} from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { bearerRow } from "../secret.ts";
 import { released } from "../task/change.ts";
@@ -223,6 +232,10 @@ async function takeKey(scope: Scope, record: KeyRecord): Promise<Result> {
   if (result.ok) return taken;
   const now = await store.get(at);
   if (now && now.hash === record.hash && now.role === record.role) return there;
+  if ((await store.get(bearerKey(record.hash)))?.kind === "revoked")
+    return refused(
+      differs(`key ${record.id} was revoked here and stays void; make a new key for whoever still uses it`),
+    );
   return refused(
     now
       ? differs(`key ${record.id} is another one here and stays so; make a new key for whoever used the other`)

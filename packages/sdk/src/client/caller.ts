@@ -131,7 +131,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         }
       } catch (error) {
         if (signal?.aborted) return;
-        // Events of other types went by since the last one, and are past their retention: none was missed.
+        // Events of other types went by since the last one, and are past their retention: none was missed. Or it is another log: read from its beginning.
         if (followed && error instanceof WaggleApiError && error.code === "event.gone") {
           last = Number(error.problem.firstSequence) - 1;
           continue;
