@@ -167,6 +167,30 @@ test("many frames in one message are each answered once", async () => {
   await socket.close();
 });
 
+test("a frame that breaks a limit is refused by its own number, and those beside it are done", async () => {
+  const { api, agent } = await worker();
+  await api.delegate({ requires });
+  await api.delegate({ requires });
+  const socket = await connect(agent);
+  const held = [await socket.take(), await socket.take()];
+  const complete = ({ task, fence }: (typeof held)[number], re: number, result: string) =>
+    `{"op":"complete","re":${re},"taskId":"${task.id}","fence":${fence},"result":${result}}`;
+  const [first, second] = held as [(typeof held)[number], (typeof held)[number]];
+  const deep = `${"[".repeat(70)}${"]".repeat(70)}`;
+  socket.sendText(
+    `[${complete(first, 101, '"\\ud800"')}, ${complete(second, 102, '"fine]"')},${complete(first, 103, deep)}]`,
+  );
+  socket.sendText(complete(first, 104, deep));
+  const reply = (re: number) => socket.until(`${re} is answered`, (frame) => frame.re === re);
+  for (const re of [101, 103, 104])
+    expect(await reply(re)).toMatchObject({ ok: false, problem: { code: "request.invalid" } });
+  expect((await reply(101)).problem?.errors?.[0]?.path).toBe("result");
+  expect(await reply(102)).toMatchObject({ ok: true });
+  expect((await api.task(second.task.id)).result).toBe("fine]");
+  expect(await socket.ask({ op: "complete", taskId: first.task.id, fence: first.fence })).toMatchObject({ ok: true });
+  await socket.close();
+});
+
 test("progress and results keep their exact text", async () => {
   const { api, agent } = await worker();
   const { id } = await api.delegate({ requires });

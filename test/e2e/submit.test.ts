@@ -155,6 +155,28 @@ test("in a batch, one bad entry spoils no other, and the answers are in order", 
   expect((await api.get<List>("/v1/tasks")).body.items.map(({ type }) => type).sort()).toEqual(["a", "c"]);
 });
 
+test("in a batch, an entry whose JSON breaks a limit spoils no other", async () => {
+  const api = await server.tenant();
+  const bad = ['"\\ud800"', `${"[".repeat(70)}${"]".repeat(70)}`];
+  const body = (more = "") =>
+    `{"tasks":[{"type":"a","input":{ "n":1.0 }},${bad.map((input) => `{"type":"b","input":${input}}`)},{"type":"c"}]${more}}`;
+  const { status, body: answer } = await api.raw<Batch>("POST", "/v1/tasks/batch", body());
+  expect(status).toBe(207);
+  const { results } = answer;
+  expect(results.map(({ task, problem }) => (task ? "taken" : problem?.code))).toEqual([
+    "taken",
+    "request.invalid",
+    "request.invalid",
+    "taken",
+  ]);
+  expect(results[1]?.problem?.errors?.[0]?.path).toBe("input");
+  const atomic = await api.raw("POST", "/v1/tasks/batch", body(',"atomic":true'));
+  expect([atomic.status, atomic.body.errors?.[0]?.path]).toEqual([400, "tasks.1.input"]);
+  const around = await api.raw("POST", "/v1/tasks/batch", body(',"more":"\\ud800"'));
+  expect([around.status, around.body.errors?.[0]?.path]).toEqual([400, "more"]);
+  expect((await api.get<{ items: unknown[] }>("/v1/tasks")).body.items).toHaveLength(2);
+});
+
 test("an atomic batch is taken whole or not at all", async () => {
   const api = await server.tenant();
   const bad = await api.post("/v1/tasks/batch", { atomic: true, tasks: [{ type: "a" }, { type: "" }] });

@@ -8,6 +8,7 @@ import {
   problemType,
   type Role,
   readJson,
+  readJsonApart,
   requestErrors,
   type Scope,
   toProblem,
@@ -225,7 +226,8 @@ async function readBody(route: Route, request: Inbound, { stay }: Visit): Promis
     if (!isJson(type)) {
       throw requestErrors.unsupportedMediaType(`the body must be application/json, not ${type ?? "of no type"}`);
     }
-    raw = readJson(text, route.payloads ?? noPayloads);
+    const payloads = route.payloads ?? noPayloads;
+    raw = route.apart ? readJsonApart(text, payloads, route.apart) : readJson(text, payloads);
   }
   return { raw, parsed: route.body === undefined ? undefined : parse(route.body, raw) };
 }

@@ -1,4 +1,4 @@
-import type { ErrorKind, Ports, Role, Scope } from "@waggle/core";
+import type { Apart, ErrorKind, Ports, Role, Scope } from "@waggle/core";
 import type { z } from "zod";
 import type { Admission } from "./admission.ts";
 import type { Inbound } from "./inbound.ts";
@@ -86,6 +86,8 @@ export interface Route<Q = unknown, B = unknown> {
   readonly bodyOptional?: boolean;
   /** Members of the body kept as the text they came in; see `readJson`. */
   readonly payloads?: readonly string[];
+  /** A list of the body whose entries are refused one by one; see `readJsonApart`. */
+  readonly apart?: Apart;
   /**
    * How `Idempotency-Key` is kept: `domain` hands it to the domain, `answer` keeps the whole answer, encrypted.
    * Where it is not named the header has no meaning.

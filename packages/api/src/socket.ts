@@ -7,6 +7,7 @@ import {
   Frames,
   isError,
   isId,
+  isNoJson,
   jsonLimits,
   Key,
   problemType,
@@ -288,15 +289,7 @@ function serve(
   };
   /** Frames of one task, and those of the agent as a whole, are done in the order they came. */
   const working = new Map<string, Promise<void>>();
-  const frame = (value: unknown) => {
-    counts.framesIn++;
-    let data: AgentFrame;
-    try {
-      data = Frames.checkFrame(value);
-    } catch (thrown) {
-      refused(Frames.reOf(value), thrown);
-      return;
-    }
+  const frame = (data: AgentFrame) => {
     const subject = Frames.subjectOf(data);
     const before = data.op === "stop" ? Promise.all(working.values()) : subject !== undefined && working.get(subject);
     inFlight++;
@@ -353,15 +346,19 @@ function serve(
     beats = 0;
     if (over || revoked) return;
     if (binary) return ws.close(close.unsupported, "send text");
-    let values: readonly unknown[];
+    let frames: ReturnType<typeof Frames.readFrames>;
     try {
-      values = Frames.readFrames((data as Buffer).toString("utf8"));
+      frames = Frames.readFrames((data as Buffer).toString("utf8"));
     } catch (error) {
-      // Not JSON: the peer speaks something else. JSON that breaks a limit is one bad frame.
-      if (Frames.isNoJson(error)) return ws.close(close.invalid, "not JSON");
+      // The peer speaks something else.
+      if (isNoJson(error)) return ws.close(close.invalid, "not JSON");
       return refused(undefined, error);
     }
-    for (const value of values) frame(value);
+    counts.framesIn += frames.length;
+    for (const each of frames) {
+      if ("problem" in each) refused(each.re, each.problem);
+      else frame(each.frame);
+    }
     if (inFlight > limits.framesInFlight) throttle();
   });
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { WaggleError } from "./error.ts";
-import { jsonLimits, readJson } from "./json.ts";
+import { jsonLimits, readJson, readJsonApart } from "./json.ts";
 
 const task = ["input", "metadata"] as const;
 const batch = ["tasks.*.input"] as const;
@@ -127,6 +127,34 @@ describe("refuses with the path", () => {
     expect(readJson(`{"tasks":[{"input":${nested(depth - 3)}}]}`, batch)).toBeDefined();
     expect(refusal(`{"tasks":[{"input":${nested(depth - 2)}}]}`, batch).path).toMatch(/^tasks\.0\.input/);
     expect(refusal(`{"x":${nested(500_000)}}`).path).toMatch(/^x\.0/);
+  });
+
+  test("one entry of a list, whatever stands around it and beside it", () => {
+    const read = (text: string, most = 3) =>
+      readJsonApart(text, batch, {
+        member: "tasks",
+        payloads: ["input"],
+        most,
+        refused: (problem) => problem.extra.errors?.[0]?.path,
+      });
+    const bad = `{"input":"\\ud800"}`;
+    expect(read(`{"x":[1], "tasks" : [ {"input":{"]":"[,"}} , ${bad}, 3 ] ,"y":{}}`)).toEqual({
+      x: [1],
+      y: {},
+      tasks: [{ input: '{"]":"[,"}' }, "input", 3],
+    });
+    expect(read(`{"tasks":[{"input":${nested(jsonLimits.depth)}}]}`)).toEqual({
+      tasks: [expect.stringMatching(/^input/)],
+    });
+    for (const text of [
+      `{"tasks":[${bad}],"x":"\\ud800"}`,
+      `{"tasks":[${bad},1,2,3]}`,
+      `{"tasks":[${bad}],"tasks":[]}`,
+      `{"tasks":[${bad}],"tasks":1}`,
+      `[${bad}]`,
+      `{"tasks":[${bad}]`,
+    ])
+      expect(() => read(text)).toThrow(WaggleError);
   });
 
   test("every lone surrogate and no pair", () => {

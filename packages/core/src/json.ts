@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import * as z from "zod";
-import { requestErrors, storeErrors } from "./error.ts";
+import { isError, requestErrors, storeErrors, type WaggleError } from "./error.ts";
 
 /**
  * The exact text of one JSON value, as the caller wrote it. Payloads (`input`, `result`, `metadata`, `details`) are
@@ -59,7 +59,7 @@ export function readJson(text: string, payloads: readonly string[]): unknown {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw invalid("", `the body is not JSON: ${(cause as Error).message}`);
+    throw invalid("", `${noJson}: ${(cause as Error).message}`);
   }
   if (!text.isWellFormed()) throw invalid(pathAt(text, firstLoneSurrogate(text)), loneSurrogate);
   if (text.includes("\\u")) checkEscapes(text);
@@ -74,6 +74,84 @@ export function readJson(text: string, payloads: readonly string[]): unknown {
   if (text.length > jsonLimits.members * 4) refuseWide(value, "");
   return value;
 }
+
+const noJson = "the body is not JSON";
+
+/** Of what `readJson` throws: the text is something else, and not JSON that breaks a limit. */
+export const isNoJson = (error: unknown): boolean =>
+  isError(error, requestErrors.invalid) && error.message.startsWith(noJson);
+
+/** A list in a text whose entries stand each for itself: the tasks of a batch, the frames of a message. */
+export interface Apart {
+  /** The member that is the list. Unless given, the text is: or its one entry, where it is no list. */
+  readonly member?: string;
+  /** As for `readJson`, of one entry. */
+  readonly payloads: readonly string[];
+  /** The entries of a longer list are not looked at one by one. */
+  readonly most: number;
+  /** What takes the place of an entry that breaks a limit. */
+  readonly refused: (problem: WaggleError, entry: unknown) => unknown;
+}
+
+/**
+ * As `readJson`; but an entry of the list that breaks a limit leaves the others as they are. Only then is each read by itself,
+ * its levels counted from its own beginning.
+ * @throws as `readJson`, for what is wrong outside the list
+ */
+export function readJsonApart(text: string, payloads: readonly string[], apart: Apart): unknown {
+  try {
+    return readJson(text, payloads);
+  } catch (problem) {
+    const list = isNoJson(problem) ? undefined : listIn(text, apart.member);
+    if (list === undefined || list.entries.length > apart.most) throw problem;
+    const entries = list.entries.map((entry) => {
+      try {
+        return readJson(entry, apart.payloads);
+      } catch (wrong) {
+        return apart.refused(wrong as WaggleError, JSON.parse(entry));
+      }
+    });
+    if (apart.member === undefined) return entries;
+    const around = readJson(`${text.slice(0, list.from)}[]${text.slice(list.to)}`, payloads);
+    return { ...(around as object), [apart.member]: entries };
+  }
+}
+
+/** Where the list stands in a text that is known to be JSON, and the texts of its entries. */
+function listIn(text: string, member: string | undefined): { from: number; to: number; entries: string[] } | undefined {
+  const from = member === undefined ? skipSpace(text, 0) : lastMember(text, member);
+  if (from === undefined || text.charCodeAt(from) !== openList)
+    return member === undefined ? { from: 0, to: text.length, entries: [text] } : undefined;
+  const entries: string[] = [];
+  let at = skipSpace(text, from + 1);
+  while (text.charCodeAt(at) !== closeList) {
+    const end = skipDeep(text, at);
+    entries.push(text.slice(at, end));
+    at = skipSpace(text, end);
+    if (text.charCodeAt(at) === comma) at = skipSpace(text, at + 1);
+  }
+  return { from, to: at + 1, entries };
+}
+
+/** Where the value of this member begins: of one written twice the last. */
+function lastMember(text: string, wanted: string): number | undefined {
+  let found: number | undefined;
+  let at = skipSpace(text, 0);
+  if (text.charCodeAt(at) !== openObject) return undefined;
+  at = skipSpace(text, at + 1);
+  while (text.charCodeAt(at) === quote) {
+    const end = skipString(text, at);
+    const name: unknown = JSON.parse(text.slice(at, end));
+    at = skipSpace(text, skipSpace(text, end) + 1);
+    if (name === wanted) found = at;
+    at = skipSpace(text, skipDeep(text, at));
+    if (text.charCodeAt(at) === comma) at = skipSpace(text, at + 1);
+  }
+  return found;
+}
+
+/** As `skip`, whatever the depth: counted from so far below, no text reaches the limit. */
+const skipDeep = (text: string, start: number): number => skip(text, start, -text.length);
 
 function refuseWide(value: unknown, path: string): void {
   if (!isObject(value)) return;

@@ -123,14 +123,12 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     if (event.isBase64Encoded) throw requestErrors.invalid("send text");
     const working = new Map<string, Promise<void>>();
     const all: Promise<void>[] = [];
-    for (const value of Frames.readFrames(event.body ?? "")) {
-      let frame: AgentFrame;
-      try {
-        frame = Frames.checkFrame(value);
-      } catch (thrown) {
-        refuse(Frames.reOf(value), thrown);
+    for (const each of Frames.readFrames(event.body ?? "")) {
+      if ("problem" in each) {
+        refuse(each.re, each.problem);
         continue;
       }
+      const { frame } = each;
       const subject = Frames.subjectOf(frame);
       const before = frame.op === "stop" ? Promise.all(all) : subject !== undefined && working.get(subject);
       const done = before ? before.then(() => work(frame)) : work(frame);

@@ -104,6 +104,12 @@ export const taskRoutes: readonly Route[] = [
     roles: clients,
     body: Task.CreateBatch,
     payloads: ["tasks.*.input", "tasks.*.metadata"],
+    apart: {
+      member: "tasks",
+      payloads: ["input", "metadata"],
+      most: Task.tasksOfBatch,
+      refused: (problem) => problem,
+    },
     idempotent: "domain",
     responses: { 207: { description: "One task or problem for each entry, in order", schema: BatchAnswer } },
     errors: [...creating, declared("task.dependency_cycle"), declared("task.batch_refused")],

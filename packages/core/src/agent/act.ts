@@ -1,6 +1,6 @@
-import { isError, requestErrors } from "../error.ts";
-import { readJson } from "../json.ts";
-import { parse, toProblem } from "../problem.ts";
+import { isError, requestErrors, type WaggleError } from "../error.ts";
+import { readJsonApart } from "../json.ts";
+import { toProblem, tryParse } from "../problem.ts";
 import type { Scope } from "../scope.ts";
 import { complete, type Ended, fail, release, start, heartbeat as taskHeartbeat } from "../task/run.ts";
 import type { Info as Task } from "../task/schema.ts";
@@ -21,27 +21,37 @@ const payloads = [...framePayloads, ...framePayloads.map((name) => `*.${name}`)]
 /** Each bad one is answered by a problem many times its size. */
 export const framesOfMessage = 1000;
 
+/** A frame that is refused, and the number it asked to be answered by, if that can be told. */
+interface Refused {
+  readonly re: number | undefined;
+  readonly problem: WaggleError;
+}
+
 /**
- * The frames of one message, not yet checked.
+ * The frames of one message, each checked by itself.
  * @throws `request.invalid`, see `isNoJson`
  */
-export function readFrames(text: string): readonly unknown[] {
-  const value = readJson(text, payloads);
-  if (!Array.isArray(value)) return [value];
-  if (value.length <= framesOfMessage) return value;
-  const message = `expected at most ${framesOfMessage} frames, not ${value.length}`;
+export function readFrames(text: string): readonly ({ readonly frame: AgentFrame } | Refused)[] {
+  const value = readJsonApart(text, payloads, {
+    payloads: framePayloads,
+    most: framesOfMessage,
+    refused: (problem, entry): Refused => ({ re: reOf(entry), problem }),
+  });
+  const values = Array.isArray(value) ? value : [value];
+  if (values.length <= framesOfMessage) return values.map((each) => (isRefused(each) ? each : checked(each)));
+  const message = `expected at most ${framesOfMessage} frames, not ${values.length}`;
   throw requestErrors.invalid(message, { errors: [{ path: "", message }] });
 }
 
-/** The peer speaks something else; JSON that breaks a limit is just one bad message. */
-export const isNoJson = (error: unknown): boolean =>
-  isError(error, requestErrors.invalid) && error.message.startsWith("the body is not JSON");
+/** No JSON has such an error in it. */
+const isRefused = (value: unknown): value is Refused => isError((value as Partial<Refused> | null)?.problem);
 
-/** @throws `request.invalid` */
-export const checkFrame = (value: unknown): AgentFrame => parse(AgentFrame, value);
+function checked(value: unknown): { readonly frame: AgentFrame } | Refused {
+  const { data, problem } = tryParse(AgentFrame, value);
+  return problem ? { re: reOf(value), problem } : { frame: data };
+}
 
-/** The number a refused frame asked to be answered by, if it is one. */
-export function reOf(value: unknown): number | undefined {
+function reOf(value: unknown): number | undefined {
   const re = (value as { re?: unknown } | null)?.re;
   return Number.isSafeInteger(re) ? (re as number) : undefined;
 }

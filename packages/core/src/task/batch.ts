@@ -127,7 +127,7 @@ interface Entry {
 
 /** Checks each entry by itself, names its siblings by id, and refuses cycles. */
 function resolve(tasks: readonly unknown[], ids: readonly string[]): Entry[] {
-  const parsed = tasks.map((task) => tryParse(BatchEntry, task));
+  const parsed = tasks.map((task) => (isError(task) ? { problem: task } : tryParse(BatchEntry, task)));
   const byRef = new Map<string, number>();
   const twice = new Set<string>();
   for (const [i, { data }] of parsed.entries()) {

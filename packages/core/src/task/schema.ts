@@ -147,8 +147,10 @@ export const Create = z
   .refine(oneStart, oneStartMessage);
 export const BatchEntry = z.strictObject({ ...fields, ref: name().optional() }).refine(oneStart, oneStartMessage);
 /** `tasks` entries are checked one by one, so that a bad one spoils no other. */
+export const tasksOfBatch = 100;
 export const CreateBatch = z.strictObject({
-  tasks: z.array(z.unknown()).min(1).max(100),
+  /** An entry that could not be read is the problem it is refused with. */
+  tasks: z.array(z.unknown()).min(1).max(tasksOfBatch),
   atomic: z.boolean().default(false),
 });
 export type Create = z.output<typeof Create>;
