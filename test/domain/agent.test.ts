@@ -186,6 +186,20 @@ describe("liveness", () => {
     expect((await Agent.resume(system.admin, a)).status).toBe("ready");
     expect((await system.lease(a)).task.type).toBe("x");
   });
+  test("a lost agent that is resumed is lost until it is heard of, and then takes work, whatever it was before", async () => {
+    const a = await system.agent("a", { leaseSeconds: 10 });
+    await Agent.seen(system.as(a), a);
+    await Agent.pause(system.admin, a);
+    await system.pass(14);
+    for (let n = 0; n < 2; n++) expect((await Agent.resume(system.admin, a)).status).toBe("lost");
+    await system.pass(14);
+    expect((await Agent.get(system.admin, a)).status).toBe("lost");
+    expect(await types()).toEqual(["agent.registered", "agent.paused", "agent.lost"]);
+    await system.task("x");
+    expect((await system.lease(a)).task.type).toBe("x");
+    await system.quiet();
+    expect((await types()).at(-1)).toBe("agent.back");
+  });
   test("an agent that waits for work longer than its lease is there as long as it waits", async () => {
     const a = await system.agent("a", { leaseSeconds: 5 });
     await Agent.seen(system.as(a), a);

@@ -177,7 +177,7 @@ export const agentRoutes: readonly Route[] = [
   }),
   state("drain", "Give an agent no new work; what it runs goes on", Agent.drain),
   state("pause", "Give an agent no new work until it is resumed", Agent.pause),
-  state("resume", "Give a paused or draining agent work again", Agent.resume),
+  state("resume", "Give a paused or draining agent work again; a lost one, once it is heard of", Agent.resume),
   route({
     method: "DELETE",
     path: "/v1/agents/{id}",

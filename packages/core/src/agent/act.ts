@@ -5,7 +5,7 @@ import type { Scope } from "../scope.ts";
 import { complete, type Ended, fail, release, start, heartbeat as taskHeartbeat } from "../task/run.ts";
 import type { Info as Task } from "../task/schema.ts";
 import { AgentFrame, framePayloads } from "./frame.ts";
-import { heartbeat } from "./liveness.ts";
+import { heartbeat, seen } from "./liveness.ts";
 import { drain, pause, remove, resume } from "./manage.ts";
 import type { Commands, Info } from "./schema.ts";
 
@@ -104,6 +104,7 @@ async function members(scope: Scope, frame: Exclude<AgentFrame, { op: "hello" }>
       await pause(scope, id);
       return "";
     case "resume":
+      await seen(scope, id);
       await resume(scope, id);
       return "";
     case "ping":

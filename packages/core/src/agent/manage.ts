@@ -338,13 +338,17 @@ export async function pause(scope: Scope, id: string): Promise<Info> {
   return toInfo(row);
 }
 
-/** Takes work again, after a pause or a drain. */
+/**
+ * Takes work again, after a pause or a drain. A lost one that is not called does once it is heard of: that it is there nobody but
+ * itself can say.
+ */
 export async function resume(scope: Scope, id: string): Promise<Info> {
   const row = await change(scope, id, (row) => {
     refuseStopped(row);
-    return row.state === "active"
-      ? undefined
-      : { ...reachable, state: "active", drainedAt: undefined, stopAt: undefined };
+    if (row.state === "active") return undefined;
+    const resumed = { drainedAt: undefined, stopAt: undefined };
+    if (row.state !== "lost" || isCalled(row)) return { ...resumed, ...reachable, state: "active" };
+    return row.lostFrom === undefined && row.stopAt === undefined ? undefined : { ...resumed, lostFrom: undefined };
   });
   await settle(scope, id, { pause: false });
   await serveAgent(scope, id);
