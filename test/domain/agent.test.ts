@@ -543,6 +543,87 @@ describe("waiting tasks are taken", () => {
     await system.quiet();
     expect((await system.get(small.id)).status).toBe("assigned");
   });
+  describe.skipIf(mode.shared)("a larger one is waited for", () => {
+    const both = { capabilities: [{ name: "work" }, { name: "lift" }], maxConcurrency: 2 };
+    const lift = { requires: [{ capability: "lift" }], slots: 2 };
+    test("by an agent that is connected, whatever comes meanwhile, unless that is more urgent", async () => {
+      const a = await connect(await system.agent("a", both));
+      const first = await system.task("first");
+      const big = await system.task("big", lift);
+      const later = [await system.task("later"), await system.task("sticky", { stickyKey: "s", priority: 5 })];
+      const urgent = await system.task("urgent", { priority: 9 });
+      expect(a.tasks()).toEqual([first.id, urgent.id]);
+      for (const assignment of a.assignments()) await done(a.agent.id, assignment);
+      expect(a.tasks()).toEqual([first.id, urgent.id, big.id]);
+      await done(a.agent.id, a.assignments()[2]!);
+      await system.quiet();
+      expect(a.tasks().slice(3).sort()).toEqual(later.map(({ id }) => id).sort());
+    });
+    test("by an agent whose waiting call has room for one", async () => {
+      const a = await system.agent("a", both);
+      await system.task("first");
+      const first = await system.lease(a);
+      const waiting = Agent.lease(system.as(a), a, { max: 2, waitSeconds: 20 });
+      await system.quiet();
+      const big = await system.task("big", lift);
+      const small = await system.task("small");
+      await system.pass(1);
+      expect((await system.get(small.id)).status).toBe("queued");
+      expect(await Task.explain(system.admin, small.id)).toMatchObject({
+        summary: "it waits for one of 1 eligible agent to be free",
+        candidates: [{ freeSlots: 1, refusal: "keeps its free slots for a larger task that comes first" }],
+      });
+      await done(a, first);
+      expect((await waiting).map(({ task }) => task.id)).toEqual([big.id]);
+    });
+    test("by those alone that may serve it", async () => {
+      const a = await connect(await system.agent("a", both));
+      await system.task("first");
+      await system.task("big", lift);
+      const b = await connect(await system.agent("b"));
+      const small = await system.task("small");
+      expect([a.tasks().length, b.tasks()]).toEqual([1, [small.id]]);
+    });
+    const leaves: readonly [string, (big: string) => Promise<unknown>][] = [
+      [
+        "another has taken it",
+        async () => connect(await system.agent("other", { ...both, capabilities: [{ name: "lift" }] })),
+      ],
+      ["it was cancelled", (big) => Task.cancel(system.admin, big, {})],
+      ["its time is up", () => system.pass(31)],
+    ];
+    test.each(leaves)("no longer once %s: what came after it is given out", async (_, leave) => {
+      const a = await connect(await system.agent("a", { ...both, leaseSeconds: 3600 }));
+      await system.task("first");
+      const big = await system.task("big", { ...lift, timeouts: { queueSeconds: 30 } });
+      const small = await system.task("small");
+      expect((await system.get(small.id)).status).toBe("queued");
+      await leave(big.id);
+      await system.quiet();
+      expect(a.tasks()).toContain(small.id);
+    });
+    test("no longer once it has to wait for a limit instead", async () => {
+      const concurrency = [{ key: "lifts", limit: 1 }];
+      const a = await connect(await system.agent("a", both));
+      const lifter = await connect(await system.agent("lifter", { ...both, capabilities: [{ name: "lift" }] }));
+      await connect(await system.agent("flier", { capabilities: [{ name: "fly" }] }));
+      await system.task("first");
+      await system.task("busy", lift);
+      const big = await system.task("big", { ...lift, concurrency });
+      const small = await system.task("small");
+      await system.task("holds the limit", { requires: [{ capability: "fly" }], concurrency });
+      expect((await system.get(small.id)).status).toBe("queued");
+      await done(lifter.agent.id, lifter.assignments()[0]!);
+      await system.quiet();
+      expect([(await system.get(big.id)).status, a.tasks().at(-1)]).toEqual(["queued", small.id]);
+    });
+    test("not by an agent that can never serve it", async () => {
+      const a = await connect(await system.agent("a", { ...both, maxConcurrency: 1 }));
+      await system.task("big", lift);
+      const small = await system.task("small");
+      expect(a.tasks()).toEqual([small.id]);
+    });
+  });
   test("by a call that waits beside a complete that asked for less than came free", async () => {
     const a = await system.agent("a", { maxConcurrency: 2 });
     const big = await system.task("big", { slots: 2 });

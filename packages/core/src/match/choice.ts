@@ -2,6 +2,7 @@ import { agentKey, stickyKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
 import { type Directory, freeSlots, learn, type Member } from "./directory.ts";
+import { largerAhead, notKept } from "./larger.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
 import { choose } from "./strategy.ts";
@@ -15,7 +16,8 @@ export interface Choice {
 
 /** The best of the agents that are free for a task, by its strategy. */
 export async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
-  const { found, free } = directory.candidates(needOf(row));
+  const wanted = notKept(await largerAhead(scope, directory, row));
+  const { found, free } = directory.candidates(needOf(row), { wanted });
   if (found.length === 0) return undefined;
   let stickyAgentId: string | undefined;
   if (row.stickyKey !== undefined) {
@@ -27,7 +29,13 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
       learn(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
       known = directory.members.get(stickyAgentId);
     }
-    if (known && !found.includes(known) && freeSlots(known) >= row.slots && refusal(needOf(row), known) === undefined)
+    if (
+      known &&
+      !found.includes(known) &&
+      freeSlots(known) >= row.slots &&
+      refusal(needOf(row), known) === undefined &&
+      (wanted?.(known) ?? true)
+    )
       found.push(known);
   }
   const best = choose(

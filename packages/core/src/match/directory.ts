@@ -15,7 +15,7 @@ import { type Counted, createTally, recount, type Tally, uncount } from "./tally
 /** Candidates looked at for one task: all of a small fleet, a sample of a large one, so that the cost stays flat. */
 const sampleSize = 32;
 /** Agents probed for eligibility before a lane is thought to have nobody free. */
-const probeLimit = 2048;
+export const probeLimit = 2048;
 
 /** One agent as the directory knows it. */
 export interface Member extends Candidate {
@@ -65,6 +65,8 @@ export interface Directory {
   readonly lanes: Map<string, Lane>;
   /** Lanes without a named agent, in the order they were made. */
   readonly registry: Lane[];
+  /** Lanes of tasks that need more than one slot. */
+  readonly larger: Set<Lane>;
   /** Lanes of tasks that name their agent, by its id. */
   readonly bound: Map<string, Lane[]>;
   /** The highest pass taken so far: a fair key that comes new starts here. */
@@ -91,8 +93,11 @@ export interface Directory {
   keepLanes(wanted: (lane: Lane) => boolean): void;
   /** Lanes with waiting tasks that the agent may serve. */
   lanesOf(member: Member): Lane[];
-  /** Free agents that may serve the need, a sample of them in a large fleet. */
-  candidates(need: Need): { found: Member[]; free: number };
+  /** Free agents that may serve the need, a sample of them in a large fleet. @param only `wanted` ones, and so many at `most` */
+  candidates(
+    need: Need,
+    only?: { readonly wanted?: ((member: Member) => boolean) | undefined; readonly most?: number },
+  ): { found: Member[]; free: number };
 }
 
 /** Slots it can be given now: none unless somebody is there to receive a task. */
@@ -335,11 +340,14 @@ const inUse = (lane: Lane): boolean => mayWait(lane) || lane.taking.size > 0;
 function create(isConnected: (id: string) => boolean, shared = false): Directory {
   let passesKept = 10_000;
   let lanesKept = 4096;
+  const dropLane = (lane: Lane) => {
+    directory.lanes.delete(lane.id);
+    directory.larger.delete(lane);
+  };
   /** Signatures people make up as they go must not pile up: empty lanes are dropped, and made again when needed. */
   const dropEmptyLanes = () => {
     const kept = directory.registry.filter(inUse);
-    for (const lane of directory.registry) directory.lanes.delete(lane.id);
-    for (const lane of kept) directory.lanes.set(lane.id, lane);
+    for (const lane of directory.registry) if (!inUse(lane)) dropLane(lane);
     directory.registry.splice(0, directory.registry.length, ...kept);
     sortOutLanes();
     lanesKept = Math.max(4096, kept.length * 2);
@@ -348,7 +356,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
   const boundTo = (agentId: string): Lane[] => {
     const lanes = directory.bound.get(agentId) ?? [];
     if (lanes.length < boundKept) return lanes;
-    for (const lane of lanes) if (!inUse(lane)) directory.lanes.delete(lane.id);
+    for (const lane of lanes) if (!inUse(lane)) dropLane(lane);
     return lanes.filter(inUse);
   };
   /** Every agent works out anew which lanes it may serve. */
@@ -385,6 +393,7 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
     tally: createTally(),
     lanes: new Map(),
     registry: [],
+    larger: new Set(),
     bound: new Map(),
     virtualTime: 0,
     passes: new Map(),
@@ -482,13 +491,14 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
         if (directory.registry.length >= lanesKept) dropEmptyLanes();
         lane = createLane(id, need);
         directory.lanes.set(id, lane);
+        if (need.slots > 1) directory.larger.add(lane);
         if (need.agentId === undefined) directory.registry.push(lane);
         else directory.bound.set(need.agentId, [...boundTo(need.agentId), lane]);
       }
       return lane;
     },
     keepLanes(wanted) {
-      for (const lane of directory.lanes.values()) if (!wanted(lane)) directory.lanes.delete(lane.id);
+      for (const lane of directory.lanes.values()) if (!wanted(lane)) dropLane(lane);
       const kept = [...directory.lanes.values()];
       directory.registry.splice(
         0,
@@ -512,10 +522,12 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
         if (mayWait(lane) && refusal(lane.need, member) === undefined) waiting.push(lane);
       return waiting;
     },
-    candidates(need) {
+    candidates(need, { wanted, most = sampleSize } = {}) {
+      const fits = (member: Member) =>
+        freeSlots(member) >= need.slots && refusal(need, member) === undefined && (wanted?.(member) ?? true);
       if (need.agentId !== undefined) {
         const member = directory.members.get(need.agentId);
-        const found = member && freeSlots(member) >= need.slots && refusal(need, member) === undefined ? [member] : [];
+        const found = member && fits(member) ? [member] : [];
         return { found, free: found.length };
       }
       let pool = everybody;
@@ -528,9 +540,9 @@ function create(isConnected: (id: string) => boolean, shared = false): Directory
       const { length } = pool;
       // A random start spreads the choice over a large fleet; a small one is looked at whole.
       const start = length > sampleSize ? Math.floor(Math.random() * length) : 0;
-      for (let i = 0; i < length && i < probeLimit && found.length < sampleSize; i++) {
+      for (let i = 0; i < length && i < probeLimit && found.length < most; i++) {
         const member = pool[(start + i) % length] as Member;
-        if (freeSlots(member) >= need.slots && refusal(need, member) === undefined) found.push(member);
+        if (fits(member)) found.push(member);
       }
       return { found, free: length };
     },

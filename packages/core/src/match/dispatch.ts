@@ -7,19 +7,10 @@ import type { Scope } from "../scope.ts";
 import { advance, held, type Row } from "../task/row.ts";
 import { placeOf, push, readTask, unpark } from "./assignment.ts";
 import { type Choice, pick, pickShared } from "./choice.ts";
-import {
-  cacheOf,
-  type Directory,
-  freeTasks,
-  idOfParked,
-  type Member,
-  open,
-  openFor,
-  parkedKey,
-  taken,
-} from "./directory.ts";
+import { cacheOf, type Directory, freeTasks, idOfParked, type Member, open, openFor, taken } from "./directory.ts";
 import * as Gate from "./gate.ts";
 import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
+import { largerBefore, lookAgain, notKept, placeInOrder } from "./larger.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
 import { giveSlotsBack, hold, learn, reserve, slotsWrite, takeHeld } from "./slots.ts";
@@ -216,14 +207,10 @@ async function passFor(
 ): Promise<{ key: string; write?: Put }> {
   if (row.parked !== undefined) return { key: row.parked };
   if (scope.ports.shared) return { key: await Shared.passFor(scope, row, head) };
-  const name = row.fairKey ?? "";
-  let last = directory.passes.get(name);
-  if (last === undefined)
-    last = ((await scope.ports.store.get(fairKey(scope.tenant, name)))?.pass as number | undefined) ?? 0;
-  const pass = Math.max(last, directory.virtualTime) + 1;
+  const { name, pass, key } = await placeInOrder(scope, directory, row);
   directory.setPass(name, pass);
   return {
-    key: parkedKey(row.priority, pass, row.id),
+    key,
     write: { put: { ...fairKey(scope.tenant, name), kind: "fair", pass } },
   };
 }
@@ -335,8 +322,10 @@ const retrySeconds = 1;
 /** Gives the waiting tasks of a lane to the agents that are free for it. */
 export async function serveLane(scope: Scope, directory: Directory, lane: Lane): Promise<void> {
   for (let passed = 0, refused = 0; ; ) {
-    if ((await peek(scope.ports, scope.tenant, lane)) === null) return;
-    const [free] = directory.candidates(lane.need).found;
+    const head = await peek(scope.ports, scope.tenant, lane);
+    if (head === null) return;
+    const wanted = notKept(await largerBefore(scope, directory, head));
+    const [free] = directory.candidates(lane.need, { wanted, most: 1 }).found;
     if (!free) return;
     if (passed === passedAtOnce) return goOnApart(scope, free);
     if (refused === tries) return goOnApart(scope, free, retrySeconds);
@@ -364,7 +353,10 @@ async function takeHead(
     return took;
   } finally {
     if (stays) giveBack(lane, head);
-    else settle(lane, head);
+    else {
+      settle(lane, head);
+      await lookAgain(scope, directory, lane);
+    }
   }
 }
 

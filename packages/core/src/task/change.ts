@@ -7,6 +7,7 @@ import { cacheOf, type Directory, freeSlots, type Member, openFor, openKnown } f
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
 import * as Gate from "../match/gate.ts";
 import { left } from "../match/lane.ts";
+import { lookAgain } from "../match/larger.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
@@ -136,8 +137,8 @@ export async function completeUnread(
 }
 
 /**
- * It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. Where it needed several slots,
- * agents may have kept some free for it. On a shared store the reconciler sees to those.
+ * It waits in its lane no more, by nobody's taking it: whoever looks there next need not come upon it. On a shared store the
+ * reconciler sees to agents that kept slots free for it.
  */
 async function noteLeft(scope: Scope, { lane, gate, parked }: Row): Promise<void> {
   if (scope.ports.shared || gate !== undefined) return;
@@ -145,8 +146,7 @@ async function noteLeft(scope: Scope, { lane, gate, parked }: Row): Promise<void
   const known = directory.lanes.get(lane);
   if (!known) return;
   left(known, parked as string);
-  if (known.need.slots === 1) return;
-  for (const { id } of directory.candidates({ ...known.need, slots: 1 }).found) await serveAgent(scope, id);
+  await lookAgain(scope, directory, known);
 }
 
 /** The write that gives an agent back the slots of a task that it held. */

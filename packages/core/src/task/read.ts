@@ -3,6 +3,8 @@ import * as EventLog from "../event/log.ts";
 import { readBlob, readTask } from "../match/assignment.ts";
 import { type Directory, freeSlots, open } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
+import type { Lane } from "../match/lane.ts";
+import { keepsSlots, largerAhead } from "../match/larger.ts";
 import { needOf, refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
 import { decodeCursor, encodeCursor, getAll, newest } from "../page.ts";
@@ -127,7 +129,8 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
   const row = await readTask(scope, id);
   if (!row) throw missing(id);
   const directory = await open(scope.ports, scope.tenant);
-  const { eligible, free, candidates } = candidatesOf(row, directory);
+  const ahead = row.status === "queued" ? await largerAhead(scope, directory, row) : [];
+  const { eligible, free, candidates } = candidatesOf(row, directory, ahead);
   const limits = await limitsOf(scope, row);
   const need = needOf(row);
   const info = toInfo(row);
@@ -154,7 +157,7 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
 }
 
 /** The agents there are, the eligible ones first, each with its score or why it is not one. */
-function candidatesOf(row: Row, { members }: Directory) {
+function candidatesOf(row: Row, { members }: Directory, ahead: readonly Lane[]) {
   const need = needOf(row);
   const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
   let eligible = 0;
@@ -170,13 +173,16 @@ function candidatesOf(row: Row, { members }: Directory) {
     }
     const slots = freeSlots(member);
     eligible++;
-    if (slots >= row.slots) free++;
+    const kept = keepsSlots(member, ahead);
+    if (slots >= row.slots && !kept) free++;
     if (fitting.length >= explained) continue;
     fitting.push({
       ...who,
       score: Math.round(score[row.strategy](wish, member) * 1000) / 1000,
       freeSlots: slots,
-      ...(slots < row.slots && { refusal: absent(member.row.state, member) }),
+      ...(slots < row.slots
+        ? { refusal: absent(member.row.state, member) }
+        : kept && { refusal: "keeps its free slots for a larger task that comes first" }),
     });
   }
   fitting.sort((a, b) => b.score - a.score);
