@@ -128,6 +128,23 @@ describe("a finished task", () => {
     await expect(system.get(task.id)).rejects.toThrow("past its retention");
   });
 
+  test.each(["input", "result"] as const)("whose %s is deleted as it is read is not found", async (payload) => {
+    const large = JSON.stringify("x".repeat(70_000)) as JsonText;
+    const task = await (payload === "input" ? done("greet", { input: large }) : done("greet", {}, large));
+    const { blobs } = system.ports;
+    const get = blobs.get.bind(blobs);
+    blobs.get = async (key) => {
+      blobs.get = get;
+      system.clock.advance(30 * day * 1000);
+      await retire(task.id);
+      await eventually("its payload is deleted", async () => {
+        await system.quiet();
+        return (await get(key)) === undefined;
+      });
+      return get(key);
+    };
+    expect(await code(system.get(task.id))).toBe("task.not_found");
+  });
   test("stays while it runs, and when it is retried before its time is over", async () => {
     const agent = await system.agent("a");
     const waiting = await system.task("waiting", { requires: [{ capability: "none" }] });

@@ -50,7 +50,8 @@ export async function toAssignment(scope: Scope, task: Row, member: Pick<Member,
   return { task: info, fence: task.fence, expiresAt: new Date(expires).toISOString() };
 }
 
-export async function readBlob(scope: Scope, key: string): Promise<JsonText> {
+/** undefined once it is deleted, as with its task: that may be after the task's row was read. */
+export async function readBlob(scope: Scope, key: string): Promise<JsonText | undefined> {
   const bytes = await scope.ports.blobs.get(key);
-  return new TextDecoder().decode(bytes ?? new Uint8Array()) as JsonText;
+  return bytes && (new TextDecoder().decode(bytes) as JsonText);
 }

@@ -55,11 +55,17 @@ export async function get(
   return whole(scope, last);
 }
 
+/** The task with its payloads; as it is now, when they have gone since its row was read. */
 async function whole(scope: Scope, row: Row): Promise<Info> {
+  const { inputBlob, resultBlob } = row;
   const info = toInfo(row);
-  if (row.inputBlob !== undefined) info.input = await readBlob(scope, row.inputBlob);
-  if (row.resultBlob !== undefined) info.result = await readBlob(scope, row.resultBlob);
-  return info;
+  if (inputBlob !== undefined) info.input = await readBlob(scope, inputBlob);
+  if (resultBlob !== undefined) info.result = await readBlob(scope, resultBlob);
+  const all = [inputBlob === undefined || info.input, resultBlob === undefined || info.result];
+  if (!all.includes(undefined)) return info;
+  const now = await readTask(scope, row.id);
+  if (!now) throw missing(row.id);
+  return now.inputBlob === inputBlob && now.resultBlob === resultBlob ? info : whole(scope, now);
 }
 
 /** At most this many rows are looked at for one page of a filtered list; the cursor goes on from there. */

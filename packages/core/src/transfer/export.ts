@@ -174,8 +174,7 @@ async function taskRecords(scope: Scope, row: TaskRow): Promise<Record[]> {
   for (const field of payloadFields) {
     const blob = field === "input" ? row.inputBlob : field === "result" ? row.resultBlob : undefined;
     const text: JsonText | undefined = blob === undefined ? row[field] : await readBlob(scope, blob);
-    // No payload is empty text; a blob that is gone reads so.
-    if (!text) continue;
+    if (text === undefined) continue;
     if (text.length <= transferLimits.inlineCharacters) {
       record[field] = text;
       continue;

@@ -295,7 +295,7 @@ async function joined(
 ): Promise<JsonText | undefined> {
   let text = "";
   for (let index = 0; index < of; index++)
-    text += await readBlob(scope, pieceKey(scope.tenant, id, field, whole, index));
+    text += (await readBlob(scope, pieceKey(scope.tenant, id, field, whole, index))) ?? "";
   if (sha256(text) !== whole) return undefined;
   return toPayload(text);
 }
