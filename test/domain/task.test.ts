@@ -1,4 +1,4 @@
-import { Agent, createId, EventLog, type JsonText, Key, Status, Task } from "@waggle/core";
+import { Agent, createId, DeadLetter, EventLog, type JsonText, Key, Status, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { code, mode, openSystem, type System } from "../support/system.ts";
 
@@ -175,7 +175,6 @@ test.skipIf(mode.shared)(
 
 describe("retries", () => {
   test("begin anew after the back-off until the attempts are used up, then the task is a dead letter", async () => {
-    const { DeadLetter } = await import("@waggle/core");
     const agent = await system.agent("a");
     const task = await system.task("flaky", { retry: { maxAttempts: 2, initialSeconds: 1 } });
     const first = await run(agent);
@@ -194,6 +193,27 @@ describe("retries", () => {
     expect((await DeadLetter.list(system.admin, { limit: 10 })).items).toEqual([]);
     const third = await run(agent);
     expect(third.task).toMatchObject({ id: task.id, attempt: 1 });
+  });
+
+  test("are made of all dead letters by hand, however many newer ones cannot be tried again", async () => {
+    const agent = await system.agent("a");
+    const old = await system.task("old", { retry: { maxAttempts: 1 } });
+    const { fence } = await run(agent);
+    await Task.fail(system.as(agent), old.id, { fence, error: { code: "boom", message: "" } });
+    const gone = await system.agent("gone");
+    for (let n = 0; n < 10; n++) {
+      const tasks = Array.from({ length: 100 }, () => ({ type: "bound", agentId: gone }));
+      await Task.createBatch(system.admin, { tasks, atomic: false });
+    }
+    await Agent.remove(system.admin, gone, { mode: "force", graceSeconds: 0 });
+    await system.quiet();
+    const first = await DeadLetter.redrive(system.admin, { all: true });
+    expect([first.redriven, first.skipped.length]).toEqual([0, 1000]);
+    expect(first.skipped[0]?.code).toBe("task.not_retryable");
+    const rest = await DeadLetter.redrive(system.admin, { all: true, cursor: first.nextCursor });
+    expect(rest).toEqual({ redriven: 1, skipped: [] });
+    await system.quiet();
+    expect((await system.get(old.id)).status).toBe("queued");
   });
 
   test("are not made for codes the task calls hopeless, nor when the agent says so", async () => {

@@ -34,6 +34,7 @@ export const Explanation = z.record(z.string(), z.unknown());
 export const RedriveAnswer = z.object({
   redriven: z.number(),
   skipped: z.array(z.object({ taskId: z.string(), code: z.string() })),
+  nextCursor: z.string().optional(),
 });
 
 export const Health = z.object({

@@ -25,7 +25,9 @@ export const deadLetterRoutes: readonly Route[] = [
     id: "redriveDeadLetters",
     tag: "Dead letters",
     summary: "Run dead letters again, some or all",
-    description: "`perSecond` spreads them out. Those that cannot be run again are listed with the reason.",
+    description:
+      "`perSecond` spreads them out. Those that cannot be run again are listed with the reason. With `all`, a call looks at the " +
+      "newest 1000; pass its `nextCursor` as `cursor` to go on with those before.",
     roles: operators,
     body: DeadLetter.Redrive,
     idempotent: "answer",

@@ -102,10 +102,22 @@ export const redrive = (
     const spread = options.perSecond === undefined ? {} : { perSecond: options.perSecond };
     const taskIds = await Promise.all(without("task", ids).map((text) => findTask(client, text)));
     const answer = await client.deadLetters.redrive(options.all ? { all: true, ...spread } : { taskIds, ...spread });
+    // Each call begins to spread them anew: with a rate, what is left is for another time.
+    while (answer.nextCursor !== undefined && options.perSecond === undefined) {
+      const { redriven, skipped, nextCursor } = await client.deadLetters.redrive({
+        all: true,
+        cursor: answer.nextCursor,
+      });
+      answer.redriven += redriven;
+      answer.skipped.push(...skipped);
+      if (nextCursor === undefined) delete answer.nextCursor;
+      else answer.nextCursor = nextCursor;
+    }
     if (isDocument(format)) await document(io, format, answer);
     else {
       io.out(`${answer.redriven} redriven\n`);
       for (const { taskId, code } of answer.skipped) io.err(`${taskId} skipped: ${code}\n`);
+      if (answer.nextCursor !== undefined) io.err("there are more: run it again once these have begun\n");
     }
     return answer.skipped.length > 0 && answer.redriven === 0 ? exit.refused : exit.ok;
   });

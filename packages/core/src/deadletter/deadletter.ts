@@ -28,18 +28,22 @@ export async function list(
   }
 }
 
-/** At most this many are redriven by one call with `all`; call again for more. */
+/** Looked at by one call with `all`; `nextCursor` leads to the others. */
 const atOnce = 1000;
 
-/** Tries dead letters again, all at once or so many a second. Those that cannot be are listed with the reason. */
+/**
+ * Tries dead letters again, all at once or so many a second. Those that cannot be are listed with the reason.
+ * @returns `nextCursor` of `all` when there may be more, which lie before these in time
+ * @throws `request.invalid` for a cursor that it did not give
+ */
 export async function redrive(
   scope: Scope,
   input: Redrive,
-): Promise<{ redriven: number; skipped: { taskId: string; code: string }[] }> {
+): Promise<{ redriven: number; skipped: { taskId: string; code: string }[]; nextCursor?: string }> {
   await scope.ports.store.projected();
-  const ids =
-    input.taskIds ??
-    (await newest(scope, indexPartitions(scope.tenant, "dead", ""), atOnce)).map((item) => item.sk).reverse();
+  const after = input.cursor === undefined ? undefined : decodeCursor("dead-letters", input.cursor);
+  const page = input.taskIds ? [] : await newest(scope, indexPartitions(scope.tenant, "dead", ""), atOnce, after);
+  const ids = input.taskIds ?? page.map((item) => item.sk).reverse();
   const skipped: { taskId: string; code: string }[] = [];
   let redriven = 0;
   for (const id of new Set(ids)) {
@@ -51,5 +55,6 @@ export async function redrive(
       skipped.push({ taskId: id, code: error.code });
     }
   }
-  return { redriven, skipped };
+  const last = page.length === atOnce ? page.at(-1) : undefined;
+  return { redriven, skipped, ...(last && { nextCursor: encodeCursor("dead-letters", last.sk) }) };
 }

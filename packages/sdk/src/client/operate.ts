@@ -16,7 +16,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<W.Page<W.Task>>({ path: "/v1/dead-letters", query, ...how }),
     all: () => every(deadLetters.list),
     redrive: (body: W.Redrive, how: CallOptions = {}) =>
-      call<{ redriven: number; skipped: { taskId: string; code: string }[] }>({
+      call<{ redriven: number; skipped: { taskId: string; code: string }[]; nextCursor?: string }>({
         method: "POST",
         path: "/v1/dead-letters/redrive",
         body,
