@@ -26,12 +26,16 @@ export function queryReader(schema: z.ZodType | undefined): QueryReader {
       if (!Object.hasOwn(fields, name)) throw wrong(name, "is unknown here");
       if (name in values) throw wrong(name, "is given twice");
       if (value === "") throw wrong(name, "is empty");
-      if (numbers.has(name) && !/^-?\d{1,15}(\.\d{1,9})?$/.test(value)) throw wrong(name, "is not a number");
+      if (numbers.has(name) && !isNumberText(value)) throw wrong(name, "is not a number");
       values[name] = value;
     }
     return schema === undefined ? undefined : parse(schema, { ...values });
   };
 }
+
+/** As in JSON, leading zeros aside: what a program prints of a number is one. */
+const isNumberText = (text: string): boolean =>
+  /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(text) && Number.isFinite(Number(text));
 
 function decode(text: string): string {
   try {
