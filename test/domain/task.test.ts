@@ -736,6 +736,22 @@ describe("the status", () => {
     await system.quiet();
     expect((await Status.read(system.admin)).queues).toEqual([{ capability: "work", waiting: 1, oldestSeconds: 0 }]);
   });
+  test("counts a task once for each capability it needs, and has each name once", async () => {
+    const twice = await system.task("x", { requires: [{ capability: "work" }, { capability: "work", minLevel: 0.5 }] });
+    await system.task("x", { requires: [{ capability: "any" }] });
+    await system.pass(30);
+    await system.task("x", { requires: [] });
+    await system.quiet();
+    const queues = async () =>
+      (await Status.read(system.admin)).queues.sort((a, b) => (a.capability < b.capability ? -1 : 1));
+    const any = { capability: "any", waiting: 2, oldestSeconds: 30 };
+    expect(await queues()).toEqual([any, { capability: "work", waiting: 1, oldestSeconds: 30 }]);
+    await Task.cancel(system.admin, twice.id, {});
+    await system.quiet();
+    expect(await queues()).toEqual([any]);
+    const depths = (await Status.metrics(system.ports)).find(({ name }) => name === "waggle_queue_depth")?.samples;
+    expect(depths).toEqual([{ labels: { tenant: "acme", capability: "any" }, value: 2 }]);
+  });
 });
 
 test("a name there was no room to count under counts as ever once there was, however many came before", async () => {

@@ -11,6 +11,7 @@ import { subscribed } from "./event/subscription.ts";
 import { openKnown } from "./match/directory.ts";
 import { serveAgent, serveCalled, serveGate, serveRoomy } from "./match/dispatch.ts";
 import * as Gate from "./match/gate.ts";
+import { capabilitiesOf } from "./match/requirement.ts";
 import { policyOf } from "./policy.ts";
 import {
   type BusEvent,
@@ -301,8 +302,7 @@ function taskChanged(batch: Batch, old: Row | undefined, next: Row | undefined):
     const waited = old?.status === "queued";
     const waits = next?.status === "queued";
     if (waited !== waits) {
-      for (const { capability } of row.requires ?? [{ capability: "" }])
-        add(batch, `depth.${capability}`, waits ? 1 : -1);
+      for (const capability of capabilitiesOf(row.requires)) add(batch, `depth.${capability}`, waits ? 1 : -1);
     }
     if (isDead(old) !== isDead(next)) list(batch, tenant, "dead", "", id, isDead(next));
   }

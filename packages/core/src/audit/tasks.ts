@@ -1,4 +1,5 @@
 import * as Gate from "../match/gate.ts";
+import { capabilitiesOf } from "../match/requirement.ts";
 import { grown, isDead } from "../outbox.ts";
 import { getAll } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
@@ -84,7 +85,7 @@ function addUp(books: Books, row: Row, shared = false): void {
   count(books.counts, `tasks.${row.status}`);
   count(books.counts, "bytes", grown(undefined, row));
   if (row.status === "queued")
-    for (const { capability } of row.requires ?? [{ capability: "" }]) count(books.counts, `depth.${capability}`);
+    for (const capability of capabilitiesOf(row.requires)) count(books.counts, `depth.${capability}`);
   if (shared && held.has(row.status)) count(books.counts, "slots.used", row.slots);
   if (held.has(row.status) && row.agentId !== undefined) {
     const agent = at(books.held, row.agentId, () => ({ slots: 0, tasks: [] }));

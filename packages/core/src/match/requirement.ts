@@ -37,6 +37,10 @@ export function needOf(task: {
   };
 }
 
+/** The capabilities that are asked for, each once; the empty name where none is. */
+export const capabilitiesOf = (requires: readonly Requirement[] = []): ReadonlySet<string> =>
+  new Set(requires.length === 0 ? [""] : requires.map(({ capability }) => capability));
+
 /** Tasks with equal signatures can be served by the same agents and wait in one lane. */
 export function signature(need: Need): string {
   const more = need.slots > 1 ? `:${need.slots}` : "";

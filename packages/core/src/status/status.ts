@@ -1,6 +1,7 @@
 import { counters, family } from "../counters.ts";
 import { cacheOf, type Directory, idOfParked, open, opened } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
+import { capabilitiesOf } from "../match/requirement.ts";
 import { headsOf, readLanes } from "../match/shared.ts";
 import { pages } from "../page.ts";
 import type { Ports } from "../port/index.ts";
@@ -69,11 +70,7 @@ async function queuesOf(scope: Scope, directory: Directory, counts: Record<strin
     if (head === null) continue;
     const task = await scope.ports.store.get(taskKey(scope.tenant, idOfParked(head)));
     const age = task ? (now - ((task.queuedAt as number | undefined) ?? now)) / 1000 : 0;
-    for (const name of lane.need.requires.length > 0
-      ? lane.need.requires.map((requirement) => requirement.capability)
-      : [""]) {
-      oldest[name] = Math.max(oldest[name] ?? 0, age);
-    }
+    for (const name of capabilitiesOf(lane.need.requires)) oldest[name] = Math.max(oldest[name] ?? 0, age);
   }
   const queues = new Map<string, { capability: string; waiting: number; oldestSeconds: number }>();
   for (const [name, waiting] of Object.entries(depth)) {
