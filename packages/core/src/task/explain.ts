@@ -1,0 +1,110 @@
+import { readTask } from "../match/assignment.ts";
+import { type Directory, freeSlots, open } from "../match/directory.ts";
+import * as Gate from "../match/gate.ts";
+import type { Lane } from "../match/lane.ts";
+import { keepsSlots, largerAhead } from "../match/larger.ts";
+import { needOf, refusal } from "../match/requirement.ts";
+import { score } from "../match/strategy.ts";
+import { gateKey } from "../rows.ts";
+import type { Scope } from "../scope.ts";
+import { missing } from "./error.ts";
+import { held, type Row, terminal, toInfo } from "./row.ts";
+
+/** Agents listed in an explanation, those that may serve the task first; more are only counted. */
+const explained = 50;
+
+/** Why it waits, or why this agent: in words and numbers. */
+export async function explain(scope: Scope, id: string): Promise<Record<string, unknown>> {
+  const row = await readTask(scope, id);
+  if (!row) throw missing(id);
+  const directory = await open(scope.ports, scope.tenant);
+  const ahead = row.status === "queued" ? await largerAhead(scope, directory, row) : [];
+  const { eligible, free, candidates } = candidatesOf(row, directory, ahead);
+  const limits = await limitsOf(scope, row);
+  const need = needOf(row);
+  const info = toInfo(row);
+  return {
+    taskId: id,
+    status: row.status,
+    summary: summary(row, eligible, free),
+    ...(info.waiting && { waiting: info.waiting }),
+    ...(info.decision && { decision: info.decision }),
+    ...(row.agentId !== undefined && { agentId: row.agentId }),
+    requirement: {
+      requires: need.requires,
+      labels: need.labels,
+      slots: need.slots,
+      ...(need.role && { role: need.role }),
+      ...(need.agentId && { agentId: need.agentId }),
+    },
+    lane: row.lane,
+    agents: { known: directory.members.size, eligible, free },
+    candidates,
+    ...(limits.length > 0 && { limits }),
+    ...(row.unmet && { unmetDependencies: row.unmet }),
+  };
+}
+
+/** The agents there are, the eligible ones first, each with its score or why it is not one. */
+function candidatesOf(row: Row, { members }: Directory, ahead: readonly Lane[]) {
+  const need = needOf(row);
+  const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
+  let eligible = 0;
+  let free = 0;
+  const fitting: (Record<string, unknown> & { readonly score: number })[] = [];
+  const refused: Record<string, unknown>[] = [];
+  for (const member of members.values()) {
+    const why = refusal(need, member);
+    const who = { agentId: member.id, name: member.row.name, eligible: why === undefined };
+    if (why !== undefined) {
+      if (refused.length < explained) refused.push({ ...who, refusal: why });
+      continue;
+    }
+    const slots = freeSlots(member);
+    eligible++;
+    const kept = keepsSlots(member, ahead);
+    if (slots >= row.slots && !kept) free++;
+    if (fitting.length >= explained) continue;
+    fitting.push({
+      ...who,
+      score: Math.round(score[row.strategy](wish, member) * 1000) / 1000,
+      freeSlots: slots,
+      ...(slots < row.slots
+        ? { refusal: absent(member.row.state, member) }
+        : kept && { refusal: "keeps its free slots for a larger task that comes first" }),
+    });
+  }
+  fitting.sort((a, b) => b.score - a.score);
+  return { eligible, free, candidates: [...fitting, ...refused].slice(0, explained) };
+}
+
+const limitsOf = (scope: Scope, row: Row) =>
+  Promise.all(
+    Gate.keysOf(row).map(async (key) => {
+      const gate = (await scope.ports.store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
+      return {
+        key,
+        running: gate?.running ?? 0,
+        waiting: gate?.waiting ?? 0,
+        ...(gate?.concurrency !== undefined && { concurrency: gate.concurrency }),
+      };
+    }),
+  );
+
+function absent(state: string, member: { used: number; maxConcurrency: number; connected: boolean }): string {
+  if (state !== "active") return `is ${state}`;
+  if (member.used >= member.maxConcurrency) return `all ${member.maxConcurrency} slots are in use`;
+  return member.connected ? "has too few free slots" : "is not connected and not asking for work";
+}
+
+function summary(row: Row, eligible: number, free: number): string {
+  if (terminal.has(row.status)) return `it has ended ${row.status}${row.error ? `: ${row.error.message}` : ""}`;
+  if (held.has(row.status)) return `agent ${row.agentId} has it, chosen by ${row.decision?.[0] ?? row.strategy}`;
+  if (row.unmet?.length) return `it waits for ${row.unmet.length} task${row.unmet.length === 1 ? "" : "s"} to end`;
+  if (row.status === "scheduled") return `it waits until ${new Date(row.scheduledAt ?? row.createdAt).toISOString()}`;
+  if (row.gate !== undefined) return row.waitingReason ?? `it waits for limit ${row.gate}`;
+  if (eligible === 0) return "no agent may serve it: see the refusals";
+  return free > 0
+    ? "it is about to be assigned"
+    : `it waits for one of ${eligible} eligible agent${eligible === 1 ? "" : "s"} to be free`;
+}
