@@ -191,6 +191,25 @@ test("a frame that breaks a limit is refused by its own number, and those beside
   await socket.close();
 });
 
+test("an agent is given as much at once as it has slots for, however large the inputs", async () => {
+  const { api, agent } = await worker({ maxConcurrency: 40 });
+  const inputs = new Map<string, string>();
+  for (let n = 0; n < 40; n++) {
+    const input = `${n}`.padEnd(1_000_000, ".");
+    inputs.set((await api.delegate({ requires, input })).id, input);
+  }
+  const socket = await connect(agent);
+  const got = [];
+  while (got.length < 40) got.push(await socket.take());
+  expect(new Set(got.map(({ task }) => task.id))).toEqual(new Set(inputs.keys()));
+  for (const { task, inputOmitted } of got) {
+    const { input } = inputOmitted ? await api.task(task.id) : task;
+    expect(input === inputs.get(task.id)).toBe(true);
+  }
+  expect(await socket.ask({ op: "heartbeat" })).toMatchObject({ ok: true });
+  await socket.close();
+}, 60_000);
+
 test("progress and results keep their exact text", async () => {
   const { api, agent } = await worker();
   const { id } = await api.delegate({ requires });

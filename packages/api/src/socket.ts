@@ -13,7 +13,6 @@ import {
   problemType,
   requestErrors,
   type Scope,
-  Task,
   toProblem,
 } from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
@@ -31,12 +30,16 @@ const limits = {
   helloMs: 10_000,
   /** Frames being worked on; above this no more is read. */
   framesInFlight: 2000,
-  /** Bytes the peer has not taken yet; above this no more is read … */
+  /** Bytes the peer has not taken yet: above this no more is read, and what else there is for it waits here, so that pings pass it … */
   bufferedBytes: 1024 * 1024,
-  /** … and above this the connection is closed: its peer has long stopped reading. */
-  bufferedBytesMax: 32 * 1024 * 1024,
-  /** Of all connections. Above it, those that read nothing for long are closed sooner: at `bufferedBytes`. */
+  /** … in messages of at most about so many characters each. */
+  messageCharacters: 256 * 1024,
+  /** Above this, tasks come without their inputs: an agent may have slots for many times that. */
+  inputBytes: 32 * 1024 * 1024,
+  /** Of all connections. Above it, inputs are left out at `bufferedBytes` … */
   bufferedBytesOfAll: 256 * 1024 * 1024,
+  /** … and those that have so much unread are closed. */
+  bufferedBytesMax: 2 * 1024 * 1024,
   /** So long the peer may take to read on, and learn why, before the connection is cut. */
   slowCloseMs: 5_000,
 } as const;
@@ -86,13 +89,13 @@ export function createSockets(app: SocketOptions): Sockets {
     const own = accepted.get(request);
     if (own) lines.push(...ownHeaders(own.requestId, own.started));
   });
-  const open = new Map<WebSocket, () => Promise<void>>();
+  const open = new Map<WebSocket, Served>();
 
-  /** Bytes one connection may have unread now. */
-  function mostUnread(): number {
+  /** All connections together have more unread than there is room for. */
+  function isTight(): boolean {
     let all = 0;
-    for (const ws of open.keys()) all += ws.bufferedAmount;
-    return all > limits.bufferedBytesOfAll ? limits.bufferedBytes : limits.bufferedBytesMax;
+    for (const { unread } of open.values()) all += unread();
+    return all > limits.bufferedBytesOfAll;
   }
 
   function refuseWhenStopping(): void {
@@ -124,8 +127,7 @@ export function createSockets(app: SocketOptions): Sockets {
       if (alive()) {
         accepted.set(request, { requestId, started });
         server.handleUpgrade(request, socket, head, (ws) => {
-          const connection = serve(ws, scope, bearer as string, app, mostUnread);
-          open.set(ws, connection.ended);
+          open.set(ws, serve(ws, scope, bearer as string, app, isTight));
           ws.once("close", () => {
             open.delete(ws);
           });
@@ -153,7 +155,7 @@ export function createSockets(app: SocketOptions): Sockets {
       const ends = [...open.values()];
       await gone;
       clearTimeout(timer);
-      await Promise.all(ends.map((ended) => ended()));
+      await Promise.all(ends.map(({ ended }) => ended()));
       server.close();
     },
   };
@@ -183,14 +185,14 @@ function refuse(socket: Duplex, thrown: unknown, requestId: string, started: num
   socket.end(`${lines.join("\r\n")}\r\n\r\n${text}`);
 }
 
+interface Served {
+  readonly ended: () => Promise<void>;
+  /** Bytes its peer has not taken yet; of those that wait here the characters are counted. */
+  readonly unread: () => number;
+}
+
 /** One connection, from its first frame to its end. */
-function serve(
-  ws: WebSocket,
-  scope: Scope,
-  bearer: string,
-  app: SocketOptions,
-  mostUnread: () => number,
-): { ended: () => Promise<void> } {
+function serve(ws: WebSocket, scope: Scope, bearer: string, app: SocketOptions, isTight: () => boolean): Served {
   const { ports, metrics } = app.shared;
   const id = scope.actor.id;
   const counts = metrics.sockets;
@@ -198,6 +200,8 @@ function serve(
 
   // Output. Replies wait until what they tell of is durable; pushes are durable when they come.
   let ready: string[] = [];
+  /** Characters of what is ready or held. */
+  let waiting = 0;
   let replies: { readonly frame: string; readonly generation: number }[] = [];
   let held: string[] | undefined = [];
   let settling = false;
@@ -206,18 +210,36 @@ function serve(
   let paused = false;
   let over = false;
 
-  const send = () => {
+  const unread = () => ws.bufferedAmount + waiting;
+  /** @param all also what the peer has no room for yet */
+  const send = (all = false) => {
     scheduled = false;
     // What a connection that is closing was to get, the agent gets with its next one.
-    if (ws.readyState !== WebSocket.OPEN) ready = [];
-    if (ready.length === 0) return;
-    const text = ready.length === 1 ? (ready[0] as string) : `[${ready.join(",")}]`;
-    counts.framesOut += ready.length;
-    ready = [];
-    ws.send(text, throttle);
-    if (ws.bufferedAmount > limits.bufferedBytes && ws.bufferedAmount > mostUnread()) return giveUp();
+    if (ws.readyState !== WebSocket.OPEN) {
+      ready = [];
+      waiting = 0;
+      return;
+    }
+    while (ready.length > 0 && (all || ws.bufferedAmount <= limits.bufferedBytes)) {
+      const frames = all ? ready.splice(0) : nextMessage();
+      const text = frames.length === 1 ? (frames[0] as string) : `[${frames.join(",")}]`;
+      counts.framesOut += frames.length;
+      for (const { length } of frames) waiting -= length;
+      ws.send(text, sent);
+    }
+    if (unread() > limits.bufferedBytesMax && isTight()) return giveUp();
     throttle();
   };
+  const nextMessage = (): string[] => {
+    let characters = 0;
+    let frames = 0;
+    for (; frames < ready.length; frames++) {
+      characters += (ready[frames] as string).length;
+      if (frames > 0 && characters > limits.messageCharacters) break;
+    }
+    return ready.splice(0, frames);
+  };
+  const sent = () => (ready.length > 0 ? send() : throttle());
   const giveUp = () => {
     counts.slow++;
     ws.resume();
@@ -227,13 +249,12 @@ function serve(
   };
   /** All that is ready within one turn of the event loop leaves as one message. */
   const push = (frame: string) => {
-    if (held !== undefined) {
-      held.push(frame);
-      return;
-    }
-    emit(frame);
+    if (held === undefined) return emit(frame);
+    waiting += frame.length;
+    held.push(frame);
   };
   const emit = (frame: string) => {
+    waiting += frame.length;
     ready.push(frame);
     if (scheduled) return;
     scheduled = true;
@@ -267,7 +288,7 @@ function serve(
   };
 
   const throttle = () => {
-    const full = inFlight > limits.framesInFlight || ws.bufferedAmount > limits.bufferedBytes;
+    const full = inFlight > limits.framesInFlight || unread() > limits.bufferedBytes;
     if (full && !paused) ws.pause();
     else if (!full && paused) ws.resume();
     paused = full;
@@ -279,7 +300,7 @@ function serve(
   /** Once all that was asked is answered. */
   const closeWhenIdle = () => {
     if (ending === undefined || inFlight > 0 || settling) return;
-    send();
+    send(true);
     ws.close(ending.code, ending.reason.slice(0, 120));
   };
 
@@ -328,18 +349,20 @@ function serve(
     if (re !== undefined) reply(Frames.helloReply(re, commands));
   };
   const welcome = (agent: Agent.Info, commands: Agent.Commands) => {
-    const waiting = held ?? [];
+    const before = held ?? [];
     held = undefined;
-    for (const text of [...Frames.welcome(agent, commands), ...waiting]) push(text);
+    for (const text of before) waiting -= text.length;
+    for (const text of [...Frames.welcome(agent, commands), ...before]) emit(text);
+  };
+  const isTooMuch = (before: number, bytes: number) => {
+    const all = unread() + before + bytes;
+    return all > limits.inputBytes || (all > limits.bufferedBytes && isTight());
   };
   const pushed = (message: Agent.AgentMessage) => {
-    if ("assign" in message) {
-      push(`{"op":"assign","assignments":[${message.assign.map(Task.assignmentJson).join(",")}]}`);
-    } else if ("stop" in message) {
-      push(JSON.stringify({ op: "command", ...message }));
-      ending ??= { code: close.normal, reason: message.reason };
-      closeWhenIdle();
-    } else push(JSON.stringify({ op: "command", ...message }));
+    for (const text of Frames.framesOf(message, limits.messageCharacters, isTooMuch)) push(text);
+    if (!("stop" in message)) return;
+    ending ??= { code: close.normal, reason: message.reason };
+    closeWhenIdle();
   };
 
   ws.on("message", (data: RawData, binary: boolean) => {
@@ -403,5 +426,5 @@ function serve(
   };
   ws.on("error", () => {});
   ws.once("close", () => void end());
-  return { ended: end };
+  return { ended: end, unread };
 }

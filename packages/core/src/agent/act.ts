@@ -10,7 +10,7 @@ import { drain, pause, remove, resume } from "./manage.ts";
 import type { Commands, Info } from "./schema.ts";
 
 export * as Frames from "./act.ts";
-export { gatewayBytes } from "./frame.ts";
+export { framesOf, gatewayBytes } from "./frame.ts";
 
 /*
  * The frames of an agent, whatever carries them: a socket of this process, or a gateway's messages.

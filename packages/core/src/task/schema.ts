@@ -146,8 +146,8 @@ export const Create = z
   })
   .refine(oneStart, oneStartMessage);
 export const BatchEntry = z.strictObject({ ...fields, ref: name().optional() }).refine(oneStart, oneStartMessage);
-/** `tasks` entries are checked one by one, so that a bad one spoils no other. */
 export const tasksOfBatch = 100;
+/** `tasks` entries are checked one by one, so that a bad one spoils no other. */
 export const CreateBatch = z.strictObject({
   /** An entry that could not be read is the problem it is refused with. */
   tasks: z.array(z.unknown()).min(1).max(tasksOfBatch),
@@ -262,7 +262,7 @@ export const Assignment = z.object({
   task: Info,
   fence: z.number(),
   expiresAt: time,
-  /** The task is too large for a message of this connection: get it to have its input, metadata, details and labels. */
+  /** The task is too large for a message of this connection, or too much is unread on it: get it to have its input, metadata, details and labels. */
   inputOmitted: z.boolean().optional(),
 });
 export type Assignment = z.output<typeof Assignment>;
