@@ -152,6 +152,54 @@ test("a message that is done while memory goes back to what is on disk is there 
   await engine.close();
 });
 
+test("whoever reads once memory is what is on disk again finds all that is derived from it, though deriving failed meanwhile", async () => {
+  mkdirSync(dataDir);
+  const table = openRows(join(dataDir, "table"));
+  const checkpoints = gate();
+  const rows: Rows = {
+    ...table,
+    async commit(batch) {
+      await checkpoints.opened;
+      await table.commit(batch);
+    },
+  };
+  const { disk, files } = fragileDisk();
+  // Its time stands still: what waits for its next try waits for ever.
+  const engine = openOn({ dataDir, clock: manualClock() as Clock, flush: { files } }, dataDir, rows, () => {});
+  const { store } = engine.ports;
+  const put = (sk: string) => store.write({ put: { pk: "t", sk, kind: "row" } });
+  engine.changes.project(
+    "mirror",
+    ["row"],
+    () => "",
+    async (changes) => {
+      await store.get({ pk: "t", sk: "any" });
+      return { once: [], again: changes.map(({ key }) => ({ put: { ...key, pk: "mirror", kind: "mirrored" } })) };
+    },
+  );
+  const mirrored = async () => {
+    await store.projected();
+    return (await store.query({ pk: "mirror", limit: 10 })).items.map(({ sk }) => sk);
+  };
+  await put("kept");
+  await store.settled();
+  const checkpoint = engine.checkpoint();
+  expect(await mirrored()).toEqual(["kept"]);
+
+  disk.broken = true;
+  await put("lost");
+  const refused = expect(store.settled()).rejects.toMatchObject({ code: "store.unavailable" });
+  const isShut = () => store.get({ pk: "t", sk: "any" }).then(Boolean, () => "shut");
+  await expect.poll(isShut).toBe("shut");
+  await expect(mirrored()).rejects.toMatchObject({ code: "store.unavailable" });
+  disk.broken = false;
+  checkpoints.open();
+  await refused;
+  expect(await mirrored()).toEqual(["kept"]);
+  await checkpoint;
+  await engine.close();
+});
+
 test("moves rows into the table by itself once the disk takes them, though the log failed meanwhile as well", async () => {
   mkdirSync(dataDir);
   const table = openRows(join(dataDir, "table"));

@@ -325,6 +325,9 @@ export function createFeed(
         consumer.pending = [];
         consumer.inHand = [];
         consumer.spilled = [];
+        // What it failed at may have been the disk: readers (`projected`) wait for it again.
+        consumer.cancelRetry?.();
+        consumer.cancelRetry = undefined;
         // Nothing is for it until the log says where it begins.
         consumer.position = Number.POSITIVE_INFINITY;
         consumer.logged = -1;
