@@ -21,10 +21,13 @@ async function clientOf(answer: RequestListener) {
   return client;
 }
 
-test("what is gone when its removal is asked for again, since the answer was lost, was removed", async () => {
+test.each([
+  ["the answer was lost", undefined],
+  ["the server could not say whether it was stored", 503],
+])("what is gone when its removal is asked for again, since %s, was removed", async (_, status) => {
   let asked = 0;
   const client = await clientOf((request, response) => {
-    if (++asked === 1) return void request.socket.destroy();
+    if (++asked === 1) return void (status ? response.writeHead(status).end() : request.socket.destroy());
     response.writeHead(404, { "content-type": "application/json" }).end('{"code":"limit.not_found"}');
   });
   expect(await client.limits.remove("mine")).toBeUndefined();
@@ -46,8 +49,33 @@ test("a stream of rare events goes on after a break, though those in between are
     response.end(`id: ${sequence}\ndata: {"sequence":${sequence}}\n\n`);
   });
   const seen: number[] = [];
-  for await (const { sequence } of client.events.follow({ after: 5 })) if (seen.push(sequence) === 2) break;
+  const events = client.events.follow({ after: 5, types: "task.failed" });
+  for await (const { sequence } of events) if (seen.push(sequence) === 2) break;
   expect({ seen, asked }).toEqual({ seen: [6, 101], asked: ["5", "6", "100"] });
+});
+
+test.each([
+  ["ends with an error where it has missed some", 9, [6, 410]],
+  ["begins with the first where the log is another one", 1, [6, 1]],
+])("a stream of all events %s", async (_, firstSequence, told) => {
+  const client = await clientOf((request, response) => {
+    const after = new URL(request.url ?? "", "http://log").searchParams.get("after");
+    if (after === "6") {
+      response.writeHead(410, { "content-type": "application/json" });
+      return void response.end(JSON.stringify({ code: "event.gone", firstSequence }));
+    }
+    const sequence = Number(after) + 1;
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.end(`id: ${sequence}\ndata: {"sequence":${sequence}}\n\n`);
+  });
+  const events = client.events.follow({ after: 5 })[Symbol.asyncIterator]();
+  const next = () =>
+    events.next().then(
+      ({ value }) => value?.sequence,
+      ({ status }) => status,
+    );
+  expect([await next(), await next()]).toEqual(told);
+  await events.return?.(undefined);
 });
 
 test("a stream that begins past the retention is refused", async () => {

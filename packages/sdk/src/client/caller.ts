@@ -73,7 +73,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         answerLost = true;
         throw error;
       });
-      answerLost ||= reply.status === 502 || reply.status === 504;
+      answerLost ||= reply.status >= 500;
       if (answerLost && request.removes && reply.status === 404) return undefined as T;
       if (reply.status >= 400 || reply.status < 200) throw toApiError(reply.status, reply.text, reply.header);
       if (reply.text === "") return undefined as T;
@@ -131,13 +131,14 @@ export function createCaller(options: ClientOptions, platform: Platform) {
         }
       } catch (error) {
         if (signal?.aborted) return;
-        // Events of other types went by since the last one, and are past their retention: none was missed. Or it is another log: read from its beginning.
-        if (followed && error instanceof WaggleApiError && error.code === "event.gone") {
-          last = Number(error.problem.firstSequence) - 1;
-          continue;
+        const isGone = followed && error instanceof WaggleApiError && error.code === "event.gone";
+        const first = isGone ? Number(error.problem.firstSequence) : Number.POSITIVE_INFINITY;
+        // It is another log: read from its beginning. Or what is past its retention was of other types: of all types, it was missed.
+        if (first <= last || (isGone && types !== undefined)) last = first - 1;
+        else {
+          failingSince ??= platform.now();
+          if (platform.now() - failingSince >= policy.forMs || !mayRetry(error, true)) throw error;
         }
-        failingSince ??= platform.now();
-        if (platform.now() - failingSince >= policy.forMs || !mayRetry(error, true)) throw error;
       }
       try {
         await platform.sleep(backoffMs(tried, policy, platform.random), signal);
