@@ -346,6 +346,27 @@ test("says after a reconnect what of its progress was not answered, the newest o
   await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
 });
 
+test("says what the next attempt is to have before it says that this one failed, also after a reconnect", async () => {
+  const { peer } = await setUp(
+    {
+      work: async (_task, { progress }) => {
+        await null;
+        progress({ percent: 50 }, { page: 2 });
+        throw new Error("no luck");
+      },
+    },
+    { reply: (_, connection) => (connection === 1 ? undefined : { ok: true }) },
+  );
+  peer.assign({ id: "tsk_1" });
+  for (const times of [1, 2]) {
+    await untilPasses(() => expect(of(peer, "fail")).toHaveLength(times));
+    peer.cut();
+  }
+  const said = peer.frames().filter(({ op }) => op === "progress" || op === "fail");
+  expect(said.map(({ op }) => op)).toEqual(["progress", "fail", "progress", "fail"]);
+  expect(said[2]).toMatchObject({ progress: { percent: 50 }, details: { page: 2 } });
+});
+
 test("connects again when a proxy answers in the server's place meanwhile", async () => {
   const { peer, agent } = await setUp(
     { work: () => 1 },

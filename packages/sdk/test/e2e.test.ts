@@ -96,6 +96,22 @@ for (const transport of ["socket", "poll"] as const) {
       expect(await whole?.result()).toBe("a bee 🐝");
     });
 
+    test("has for the next attempt what one saved just before it failed", async () => {
+      const { requires } = await agentFor(
+        {
+          pages: async (_task, { attempt, details, progress }) => {
+            if (attempt > 1) return details;
+            await null;
+            progress({ percent: 50 }, { page: 2 });
+            throw new Error("no luck");
+          },
+        },
+        { transport },
+      );
+      const retry = { maxAttempts: 2, initialSeconds: 0 };
+      expect(await client.tasks.delegate({ type: "pages", requires, retry }).result()).toEqual({ page: 2 });
+    });
+
     test("is told to stop a cancelled task", async () => {
       let started = false;
       const { requires } = await agentFor(

@@ -57,9 +57,30 @@ export function pollConnection(options: PollOptions): AgentConnection {
     if (over && !mayPass(error)) work.lost(job);
     else log.warn(`${job.task.id}: ${error instanceof Error ? error.message : String(error)}`);
   };
+  /** Of each job, until what was last told of its progress has arrived. */
+  const telling = new WeakMap<Job, Promise<void>>();
+  const tellProgress = (job: Job) => {
+    const { progress, details } = job;
+    job.progress = undefined;
+    job.details = undefined;
+    const body = {
+      fence: job.fence,
+      ...(progress && { progress }),
+      ...(details !== undefined && { details: JSON.parse(details) as unknown }),
+    };
+    telling.set(
+      job,
+      client.tasks.heartbeat(job.task.id, body).then(obey, (error) => lost(job, error)),
+    );
+  };
   const send = async (job: Job): Promise<void> => {
     const { outcome } = job;
     if (!outcome) return;
+    if (outcome.op !== "complete") {
+      if (job.details !== undefined) tellProgress(job);
+      // On a connection of its own: it must not come after the end.
+      await telling.get(job);
+    }
     const body = JSON.parse(`{"fence":${job.fence}${outcome.members && `,${outcome.members}`}}`) as never;
     // A poll that waits gets the next work anyway.
     const take = polling || draining || drained || paused || closed ? 0 : 1;
@@ -95,17 +116,7 @@ export function pollConnection(options: PollOptions): AgentConnection {
 
   work.setLink({
     start,
-    progress(job) {
-      const { progress, details } = job;
-      job.progress = undefined;
-      job.details = undefined;
-      const body = {
-        fence: job.fence,
-        ...(progress && { progress }),
-        ...(details !== undefined && { details: JSON.parse(details) as unknown }),
-      };
-      client.tasks.heartbeat(job.task.id, body).then(obey, (error) => lost(job, error));
-    },
+    progress: tellProgress,
     outcome: (job) => void send(job),
   });
 

@@ -149,6 +149,26 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     work.resend(before);
   };
 
+  const tellProgress = (job: Job) => {
+    if (!live) return;
+    const { progress, details } = job;
+    const members = [
+      ...(progress ? [`"progress":${JSON.stringify(progress)}`] : []),
+      ...(details !== undefined ? [`"details":${details}`] : []),
+    ];
+    job.progress = undefined;
+    job.details = undefined;
+    say("progress", job, members.join(","), ({ ok, problem = {} }) => {
+      job.heard ||= ok;
+      if (ok) return;
+      if (problem.code === "task.lease_lost") return work.lost(job);
+      if (problem.code !== lost.code)
+        return log.warn(`progress was not taken: ${problem.detail}`, { taskId: job.task.id });
+      if (progress) job.progress = { ...progress, ...job.progress };
+      job.details ??= details;
+    });
+  };
+
   work.setLink({
     start(job) {
       if (!live) return;
@@ -158,29 +178,12 @@ export function socketConnection(options: SocketOptions): AgentConnection {
         if (problem?.code === "task.lease_lost") work.lost(job);
       });
     },
-    progress(job) {
-      if (!live) return;
-      const { progress, details } = job;
-      const members = [
-        ...(progress ? [`"progress":${JSON.stringify(progress)}`] : []),
-        ...(details !== undefined ? [`"details":${details}`] : []),
-      ];
-      job.progress = undefined;
-      job.details = undefined;
-      say("progress", job, members.join(","), ({ ok, problem = {} }) => {
-        job.heard ||= ok;
-        if (ok) return;
-        if (problem.code === "task.lease_lost") return work.lost(job);
-        if (problem.code !== lost.code)
-          return log.warn(`progress was not taken: ${problem.detail}`, { taskId: job.task.id });
-        if (progress) job.progress = { ...progress, ...job.progress };
-        job.details ??= details;
-      });
-    },
+    progress: tellProgress,
     outcome(job) {
       const { outcome } = job;
       if (!live || !outcome) return;
       job.saidAt = now();
+      if (outcome.op !== "complete" && job.details !== undefined) tellProgress(job);
       say(outcome.op, job, outcome.members, job);
     },
   });

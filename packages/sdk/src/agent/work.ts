@@ -72,7 +72,10 @@ export interface Link {
   start(job: Job): void;
   /** `job.progress` and `job.details` are to be sent and cleared. */
   progress(job: Job): void;
-  /** Until `work.settled(job)` is called the outcome is not safe. */
+  /**
+   * Until `work.settled(job)` is called the outcome is not safe. Where there may be another attempt, `job.details` go first, as they
+   * are for that.
+   */
   outcome(job: Job): void;
 }
 
