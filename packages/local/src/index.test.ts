@@ -1,4 +1,15 @@
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -40,11 +51,33 @@ test("secrets of webhooks are never encrypted with an empty key", async () => {
   await server.stop();
 });
 
-test("a server that cannot say where it runs stops as a whole, and the folder is free", async () => {
-  mkdirSync(join(dataDir, "server.json"));
-  await expect(start()).rejects.toMatchObject({ code: "EISDIR" });
-  rmSync(join(dataDir, "server.json"), { recursive: true, force: true });
-  const server = await start();
-  expect(existsSync(join(dataDir, "server.json"))).toBe(true);
+test("a server that cannot note where it runs says so, and serves", async () => {
+  symlinkSync(join(dataDir, "nowhere", "server.json"), join(dataDir, "server.json"));
+  const lines: string[] = [];
+  const server = await startLocal({ dataDir, version: "1.2.3", log: (line) => lines.push(line) });
+  expect(lines).toEqual([expect.stringContaining("server.json: ENOENT")]);
+  expect(await status(server.url, server.adminKey)).toBe(200);
   await server.stop();
+});
+
+test("a server starts on a disk that is full to the last block, and reads", async (context) => {
+  if (process.platform !== "linux" || process.getuid?.() !== 0) return context.skip("a small disk needs root on Linux");
+  try {
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=40m", "tmpfs", dataDir], { stdio: "ignore" });
+  } catch {
+    return context.skip("this system lets nobody mount");
+  }
+  try {
+    await (await start()).stop();
+    const { bavail, bsize } = statfsSync(dataDir);
+    writeFileSync(join(dataDir, "ballast"), Buffer.alloc(bavail * bsize));
+    expect(statfsSync(dataDir).bavail).toBe(0);
+    const server = await start();
+    expect(await status(server.url, server.adminKey)).toBe(200);
+    rmSync(join(dataDir, "ballast"));
+    await server.stop();
+    expect(existsSync(join(dataDir, "server.json"))).toBe(false);
+  } finally {
+    execFileSync("umount", ["--lazy", dataDir]);
+  }
 });

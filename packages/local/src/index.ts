@@ -67,25 +67,25 @@ export async function startLocal(options: LocalOptions): Promise<Local> {
   url = server.url;
   server.deliver();
   const serverFile = join(dataDir, "server.json");
-  async function close(): Promise<void> {
-    await server.stop(() => outbound.close());
-    await engine.close();
-  }
   try {
     const { pid } = process;
     const startedAt = new Date().toISOString();
     writeFileSync(serverFile, JSON.stringify({ url, pid, version: options.version, startedAt }));
   } catch (error) {
-    await close();
-    throw error;
+    // It only tells commands the address: a full disk must keep no server from its data.
+    onError("server.json", error);
   }
   return {
     url: server.url,
     adminKey,
     engine,
     async stop() {
-      await close();
-      rmSync(serverFile, { force: true });
+      try {
+        await server.stop(() => outbound.close());
+        await engine.close();
+      } finally {
+        rmSync(serverFile, { force: true });
+      }
     },
   };
 }
