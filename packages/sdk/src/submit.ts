@@ -1,4 +1,4 @@
-import { toApiError, WaggleApiError, WaggleConnectionError } from "./error.ts";
+import { toApiError, WaggleConnectionError } from "./error.ts";
 import type { Task } from "./types.ts";
 
 interface Waiting {
@@ -24,11 +24,13 @@ export function submitter(options: {
 }): (text: string) => Promise<Task> {
   let waiting: Waiting[] = [];
 
-  const sendAlone = ({ text, resolve, reject }: Waiting) => void options.one(text).then(resolve, reject);
   const send = (group: Waiting[]) => {
     const [first] = group;
     if (!first) return;
-    if (group.length === 1) return sendAlone(first);
+    if (group.length === 1) {
+      options.one(first.text).then(first.resolve, first.reject);
+      return;
+    }
     options.many(`{"tasks":[${group.map((entry) => entry.text).join(",")}]}`).then(
       (results) => {
         for (const [i, entry] of group.entries()) {
@@ -39,12 +41,7 @@ export function submitter(options: {
         }
       },
       (error) => {
-        // Refused unread for what is in one of them, half of a character say: nothing was made, and each hears of its own.
-        const unread = error instanceof WaggleApiError && error.status === 400;
-        for (const entry of group) {
-          if (unread) sendAlone(entry);
-          else entry.reject(error);
-        }
+        for (const entry of group) entry.reject(error);
       },
     );
   };

@@ -11,7 +11,7 @@ export interface Outcome {
 const maxOutcomeBytes = 1024 * 1024 - 4096;
 const maxDetailsBytes = 64 * 1024;
 const maxProgressChars = 1024;
-/** The server reads 64 levels; two are the frame and the list it may be in. */
+/** Below the 64 levels that the server reads of a frame, which is one of them itself. */
 const maxDepth = 62;
 
 export const completeOutcome = (result: unknown, usage: Usage | undefined): Outcome => {
