@@ -43,9 +43,18 @@ export function runProgram(
     const tail: string[] = [];
     const timers = new Set<NodeJS.Timeout>();
     const after = (ms: number, act: () => void) => timers.add(setTimeout(act, Math.min(ms, longestTimerMs)));
+    const readNoMore = () => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    };
+    let ending = false;
     const terminate = () => {
+      ending = true;
       signalGroup(child, "SIGTERM");
-      after(options.killAfterMs, () => signalGroup(child, "SIGKILL"));
+      after(options.killAfterMs, () => {
+        signalGroup(child, "SIGKILL");
+        after(leftOpenMs, readNoMore);
+      });
     };
     if (context.signal.aborted) terminate();
     else context.signal.addEventListener("abort", terminate, { once: true });
@@ -94,10 +103,8 @@ export function runProgram(
       reject(error);
     });
     child.on("exit", () => {
-      after(leftOpenMs, () => {
-        child.stdout.destroy();
-        child.stderr.destroy();
-      });
+      // Of one that is to end, what it started is waited for, and killed in time.
+      if (!ending) after(leftOpenMs, readNoMore);
     });
     child.on("close", (code, signal) => {
       finish();

@@ -287,8 +287,8 @@ test("what waits, follows or watches goes on when the server has restarted", asy
   try {
     for (const { out } of [following, watching]) await untilPasses(() => expect(out()).toContain("queued"));
     await own.stop();
-    // A command tries for a second.
-    await new Promise((done) => setTimeout(done, 1_500));
+    // Others try for a second, and give up.
+    for (let n = 0; n < 3; n++) expect((await waggle("get", "agents", ...to)).code).toBe(5);
     own = await startLocal({ dataDir: data, port: Number(new URL(own.url).port), version: "0.1.0" });
     const [, id = ""] = /(tsk_\w+)/.exec(watching.out()) ?? [];
     expect((await waggle("cancel", id, ...to)).code).toBe(0);
@@ -389,6 +389,24 @@ describe("any program is an agent", () => {
         await untilPasses(async () => expect((await json("get", "task", id)).status).toBe("cancelled"));
       },
       ["--kill-after", "100ms"],
+    );
+  });
+
+  test("what it has started gets SIGKILL too when it alone heeds SIGTERM", async () => {
+    await withAgent(
+      `(trap '' TERM; exec sleep 60) & echo "::details $!" >&2; wait`,
+      async (can) => {
+        const { id } = await json("delegate", "orphans", "--requires", can);
+        const pid = await untilPasses(async () => {
+          const { details } = await json("get", "task", id);
+          expect(details).toBeGreaterThan(0);
+          return details as number;
+        });
+        await waggle("cancel", id);
+        await untilPasses(() => expect(() => process.kill(pid, 0)).toThrow());
+      },
+      // Longer than its output is read once it has ended.
+      ["--kill-after", "2500ms"],
     );
   });
 
