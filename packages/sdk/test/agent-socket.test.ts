@@ -346,6 +346,23 @@ test("says after a reconnect what of its progress was not answered, the newest o
   await untilPasses(() => expect(of(peer, "complete")).toHaveLength(1));
 });
 
+test("asks again for an input that came neither with its task nor when it was asked for", async () => {
+  const task = { id: "tsk_1", type: "work", attempt: 1 };
+  let asked = 0;
+  const { peer } = await setUp(
+    { work: (task) => task.input },
+    {
+      call: (path) => {
+        if (path !== "/v1/tasks/tsk_1") return undefined;
+        return ++asked === 1 ? [503, { code: "request.not_ready" }] : [200, { task: { ...task, input: "large" } }];
+      },
+    },
+  );
+  const expiresAt = "2030-01-01T00:00:00.000Z";
+  peer.send({ op: "assign", assignments: [{ task, fence: 1, expiresAt, inputOmitted: true }] });
+  await untilPasses(() => expect(of(peer, "complete")).toMatchObject([{ taskId: "tsk_1", result: "large" }]));
+});
+
 test("says what the next attempt is to have before it says that this one failed, also after a reconnect", async () => {
   const { peer } = await setUp(
     {

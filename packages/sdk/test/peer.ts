@@ -32,6 +32,8 @@ export async function startPeer(
     leaseSeconds?: number;
     pingSeconds?: number;
     upgrade?: (connection: number) => number;
+    /** What to answer to a call over HTTP, other than who the agent is. */
+    call?: (path: string) => [status: number, body: object] | undefined;
     /** Said to a hello instead of the welcome. */
     refusal?: object;
     /** Where the answer to a refused upgrade points. */
@@ -42,14 +44,13 @@ export async function startPeer(
   let current: WebSocket | undefined;
   let connections = 0;
   let tries = 0;
-  const http = createServer((_request, response) => {
-    response.writeHead(201, { "content-type": "application/json" });
-    response.end(
-      JSON.stringify({
-        agent: { id: "agt_1", name: "peer", capabilities: [], leaseSeconds: options.leaseSeconds ?? 60 },
-        token: "t",
-      }),
-    );
+  const registered = {
+    agent: { id: "agt_1", name: "peer", capabilities: [], leaseSeconds: options.leaseSeconds ?? 60 },
+    token: "t",
+  };
+  const http = createServer((request, response) => {
+    const [status, body] = options.call?.(request.url ?? "") ?? [201, registered];
+    response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
   });
   const sockets = new WebSocketServer({ noServer: true, handleProtocols: () => "waggle.v1" });
   http.on("upgrade", (request, socket, head) => {

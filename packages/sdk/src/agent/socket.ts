@@ -203,15 +203,22 @@ export function socketConnection(options: SocketOptions): AgentConnection {
     if (commands.cancel && commands.cancel.length > 0) work.cancel(commands.cancel);
     told(commands);
   };
-  /** Its input is larger than a gateway's message. Until it is here the task is not begun, and so not lost if it never comes. */
-  const fetchInput = async (assignment: Assignment) => {
-    try {
-      const { task, problem } = await call(assignment.task.id);
-      if (!task) throw new Error(problem?.detail ?? `HTTP ${problem?.status}`);
-      work.assign([{ ...assignment, task }]);
-    } catch (error) {
-      log.warn(`the input of ${assignment.task.id} did not come: ${error instanceof Error ? error.message : error}`);
-    }
+  /**
+   * Its input is larger than a message, or than what there is room for. Until it is here the task is not begun: with the next
+   * connection the server gives it anew, and for as long as this one lasts it is asked for again.
+   */
+  const fetchInput = async (assignment: Assignment, tries = 0): Promise<void> => {
+    const { id } = assignment.task;
+    const mine = socket;
+    const { task, problem = {} } = await call(id).catch((error) => ({
+      task: undefined,
+      problem: { ...lost, detail: String(error) },
+    }));
+    if (task) return work.assign([{ ...assignment, task }]);
+    log.warn(`the input of ${id} did not come: ${problem.detail ?? `HTTP ${problem.status}`}`);
+    if (!isPassing(problem)) return;
+    const again = () => void (socket === mine && !closed && fetchInput(assignment, tries + 1));
+    setTimeout(again, backoffMs(tries, later, options.random)).unref();
   };
   const refusedUnnamed = (problem: NonNullable<Reply["problem"]>) => {
     const { status = 400, code = "request.invalid", detail = code } = problem;
