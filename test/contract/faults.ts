@@ -75,6 +75,14 @@ export function createFaults(seed: number, rates: FaultRates, sends = false): Fa
     return true;
   }
 
+  /** Nobody reads the answer, nor hears how its connection ends. */
+  function lost({ output }: Output): Error {
+    const { Body } = output as { Body?: { on?(event: "error", listener: () => void): unknown; destroy?(): void } };
+    Body?.on?.("error", () => {});
+    Body?.destroy?.();
+    return fault("TimeoutError", 0);
+  }
+
   async function call(name: string, args: { input: Input }, next: Next): Promise<Output> {
     if (managing.test(name)) return next(args);
     if (befalls("throttle")) throw fault("ThrottlingException", 400);
@@ -88,7 +96,7 @@ export function createFaults(seed: number, rates: FaultRates, sends = false): Fa
     }
     const answer = await (befalls("partial") ? inPart(name, args, next) : next(args));
     if ((repeatable.has(name) || (sends && /^(SendMessageBatch|PutEvents)$/.test(name))) && befalls("lostReply"))
-      throw fault("TimeoutError", 0);
+      throw lost(answer);
     if (name === "ReceiveMessage" && befalls("reorder")) (answer.output.Messages as unknown[] | undefined)?.reverse();
     // The same place of the stream is read once more.
     if (name === "GetRecords" && answer.output.NextShardIterator !== undefined && befalls("duplicate"))

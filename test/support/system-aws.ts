@@ -39,8 +39,8 @@ export async function onAws({
   // The SDK wants some; an emulator takes any.
   process.env.AWS_ACCESS_KEY_ID ??= "test";
   process.env.AWS_SECRET_ACCESS_KEY ??= "test";
-  // Each step of the clock is many calls of an emulator.
-  vi.setConfig({ testTimeout: 120_000 });
+  // Each step of the clock is many calls of an emulator, which a busy machine makes take their time.
+  vi.setConfig({ testTimeout: 300_000, hookTimeout: 120_000 });
   mode.shared = true;
   mode.brief = process.env.WAGGLE_AWS_ALL !== "1";
   mode.open = async ({ clock, outbound }) => {
