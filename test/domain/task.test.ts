@@ -339,6 +339,46 @@ test("a deadline that cannot be looked at holds up no other that is due with it"
   );
 });
 
+test.skipIf(mode.repeats)(
+  "a deadline that cannot be looked at has the others that are due with it looked at no more often",
+  async () => {
+    const agent = await system.agent("a", { leaseSeconds: 3600 });
+    const tasks = ["nobody", "work"].map((capability) => ({
+      type: "t",
+      timeouts: { queueSeconds: 60, totalSeconds: 600 },
+      requires: [{ capability }],
+    }));
+    const { results } = await Task.createBatch(system.admin, Task.CreateBatch.parse({ tasks }));
+    const [bad, good] = results.map((result) => ("task" in result ? result.task.id : ""));
+    await system.quiet();
+    const { task, fence } = await system.lease(agent);
+    expect((await Task.start(system.as(agent), task.id, { fence })).id).toBe(good);
+    const { store, queues } = system.ports;
+    const { get } = store;
+    const { send } = queues.timers;
+    let looks = 0;
+    Object.assign(store, {
+      async get(key: Parameters<typeof get>[0]) {
+        if (key.sk === bad) throw new Error("it cannot be read");
+        return get(key);
+      },
+    });
+    Object.assign(queues.timers, {
+      async send(messages: Parameters<typeof send>[0]) {
+        for (const { body } of messages) if (JSON.stringify(body).includes(`"${good}"`)) looks++;
+        await send(messages);
+      },
+    });
+    await system.pass(65, 1);
+    Object.assign(store, { get });
+    await system.pass(60, 1);
+    expect((await system.get(bad as string)).status).toBe("expired");
+    expect(system.errors.splice(0)).not.toEqual([]);
+    expect(looks).toBe(1);
+    Object.assign(queues.timers, { send });
+  },
+);
+
 describe("a deadline that follows from another", () => {
   test("is kept: the back-off after a run timeout ends", async () => {
     const agent = await system.agent("a");

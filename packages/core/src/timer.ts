@@ -53,39 +53,51 @@ const chunks = <T>(list: readonly T[]): T[][] =>
     list.slice(i * entriesPerMessage, (i + 1) * entriesPerMessage),
   );
 
-/** Does what one timer message says is due. */
+/** `[tenant, key, at]`: look at this limit; `at` where its room was waited for. */
+type GateEntry = readonly [string, string, number?];
+
+/** Does what one timer message says is due. One that fails holds up none of the others: it comes again without them. */
 export async function fire(ports: Ports, body: Value): Promise<void> {
   const {
     timers = [],
     gates = [],
     retention,
-  } = body as unknown as {
-    timers?: TimerEntry[];
-    gates?: [tenant: string, key: string, at?: number][];
-    retention?: Walk;
-  };
+  } = body as unknown as { timers?: TimerEntry[]; gates?: GateEntry[]; retention?: Walk };
   const again: TimerEntry[] = [];
-  const errors: unknown[] = [];
-  // One that fails holds up none of the others in its message, which comes again.
-  const attempt = (run: () => Promise<unknown>) => run().catch((error) => errors.push(error));
-  for (const [tenant, kind, id, at] of timers) {
+  const failed: { timers: TimerEntry[]; gates: GateEntry[] } = { timers: [], gates: [] };
+  let problem: unknown;
+  for (const timer of timers) {
+    const [tenant, kind, id, at] = timer;
     if (at > ports.clock.now() + timerGrainMs) {
-      again.push([tenant, kind, id, at]);
+      again.push(timer);
       continue;
     }
     const scope = systemScope(ports, tenant, "timers");
-    await attempt(async () => {
+    try {
       const next = kind === "task" ? await timeUp(scope, id) : await Agent.timeUp(scope, id);
       if (next !== undefined) again.push([tenant, kind, id, next]);
-    });
+    } catch (error) {
+      problem = error;
+      failed.timers.push(timer);
+    }
   }
-  for (const [tenant, key, at] of gates) {
+  for (const gate of gates) {
+    const [tenant, key, at] = gate;
     woken(ports, tenant, key, at);
-    await attempt(() => serveGate(systemScope(ports, tenant, "timers"), key));
+    try {
+      await serveGate(systemScope(ports, tenant, "timers"), key);
+    } catch (error) {
+      problem = error;
+      failed.gates.push(gate);
+    }
   }
   if (again.length > 0) await arm(ports, again);
   if (retention) await step(systemScope(ports, retention.tenant, "retention"), retention);
-  if (errors.length > 0) throw errors[0];
+  const left = failed.timers.length + failed.gates.length;
+  if (left === 0) return;
+  // The whole message comes again only where nothing in it was done: what was armed anew would be so once more each time, for as long as it lives.
+  if (left === timers.length + gates.length) throw problem;
+  await ports.queues.timers.send([{ body: failed as unknown as Value }]);
 }
 
 /**
