@@ -37,8 +37,7 @@ const types = async () =>
     .filter((event) => event.type.startsWith("agent."))
     .map((event) => event.type);
 
-// On a shared store its row says which connection an agent has.
-test.skipIf(mode.shared)("no work goes to a connection that failed as it was made", async () => {
+test("no work goes to a connection that failed as it was made", async () => {
   const id = await system.agent("a");
   const { live } = system.ports;
   const { publish } = live;

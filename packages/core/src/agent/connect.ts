@@ -193,6 +193,8 @@ async function connectShared(scope: Scope, id: string, options: Parameters<typeo
     };
   } catch (error) {
     close();
+    // Its row may name it by now.
+    await detach(scope, id, connectionId, false).catch(() => {});
     throw error;
   }
 }
