@@ -69,8 +69,8 @@ export async function holderOf(ports: Ports, connectionId: string): Promise<Hold
 }
 
 /**
- * Before a heartbeat counts, or the agent is stopped: the token must still be valid, and the connection the agent's. One that was thought gone and
- * is not is its again; one that was replaced is told to stop.
+ * Before a frame counts that speaks for the agent as a whole: the token must still be valid, and the connection the agent's. One that was thought
+ * gone and is not is its again; one that was replaced is told to stop.
  * @returns whether it may go on
  */
 export async function stillHolds(scope: Scope, connectionId: string, holder: Holder): Promise<boolean> {

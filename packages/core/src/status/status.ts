@@ -107,7 +107,7 @@ export async function load(ports: Ports) {
 }
 
 /** Every tenant; on a shared store, where it would cost much to read them all, those that this process has worked for. */
-async function told(ports: Ports): Promise<Iterable<string>> {
+async function tenantsOf(ports: Ports): Promise<Iterable<string>> {
   const tenants = new Set(opened(ports));
   if (ports.shared) return tenants;
   for await (const page of pages(ports.store, tenantKey("").pk, 1000)) for (const { sk } of page) tenants.add(sk);
@@ -123,7 +123,7 @@ export async function metrics(ports: Ports, only?: string): Promise<Metric[]> {
   const queues: Sample[] = [];
   const ages: Sample[] = [];
   const slots: Sample[] = [];
-  for (const tenant of only === undefined ? await told(ports) : [only]) {
+  for (const tenant of only === undefined ? await tenantsOf(ports) : [only]) {
     const status = await read(systemScope(ports, tenant, "metrics"));
     for (const [name, value] of Object.entries(status.tasks.byStatus))
       tasks.push({ labels: { tenant, status: name }, value });
