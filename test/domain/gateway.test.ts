@@ -184,6 +184,29 @@ describe("an agent behind the gateway", () => {
     },
   );
 
+  test("that was lost is back with whatever it says, also where that comes too late, and to who knew it before", async () => {
+    const { agent, token } = await register("a");
+    await open("one", token);
+    await say("one", { op: "hello" });
+    const knows = socketHandler(fleet.process().ports);
+    const event = (frame: object): SocketEvent => ({
+      requestContext: { eventType: "MESSAGE", connectionId: "one" },
+      body: JSON.stringify(frame),
+    });
+    await knows(event({ op: "heartbeat" }));
+    const id = await submit();
+    const { fence } = heard("one").find(({ op }) => op === "assign").assignments[0];
+    await fleet.pass(120, 20);
+    expect((await Agent.get(admin(), agent.id)).status).toBe("lost");
+    await knows(event({ op: "complete", re: 1, taskId: id, fence }));
+    await fleet.quiet();
+    expect(heard("one").find(({ re }) => re === 1)).toMatchObject({
+      ok: false,
+      problem: { code: "task.lease_lost" },
+    });
+    expect((await get(id)).status).toBe("assigned");
+  });
+
   test.each([["input"], ["metadata"]])(
     "gets a task that is too large for a message, be it by its %s, without it, and is told so",
     async (field) => {

@@ -88,7 +88,8 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const scope: Scope = { tenant, actor: { role: "agent", id: agentId }, ports, requestId };
   const replies: string[] = [];
   let stopped = false;
-  let spoke = false;
+  /** Whether the agent itself spoke: known once something of it was taken, or its token was looked at. */
+  let heard: boolean | undefined;
   const refuse = (re: number | undefined, thrown: unknown) => {
     if (!isError(thrown)) onError("socket", thrown);
     replies.push(Frames.refusal(re, thrown, requestId));
@@ -102,6 +103,7 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
     });
     replies.push(...Frames.welcome(agent, commands, Agent.pingSeconds));
     if (re !== undefined) replies.push(Frames.helloReply(re, commands));
+    heard ??= true;
     await answer(ports, connectionId, replies.splice(0));
     if (again.length > 0) Agent.send(ports, connectionId, { assign: again });
     await Agent.serve(scope, agentId);
@@ -109,13 +111,18 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
   const work = async (frame: AgentFrame) => {
     try {
       if (frame.op === "hello") return await hello(frame);
-      if (ofAgent.has(frame.op) && !(await Agent.stillHolds(scope, connectionId, holder))) return;
+      if (ofAgent.has(frame.op) && !(await Agent.stillHolds(scope, connectionId, holder))) {
+        heard = false;
+        return;
+      }
       replies.push(await Frames.act(scope, frame));
-      spoke = true;
+      heard ??= true;
       stopped ||= frame.op === "stop";
     } catch (thrown) {
-      if (isError(thrown, requestErrors.unauthenticated))
+      if (isError(thrown, requestErrors.unauthenticated)) {
+        heard = false;
         return Agent.send(ports, connectionId, { stop: true, reason: thrown.message });
+      }
       refuse(frame.re, thrown);
     }
   };
@@ -136,8 +143,10 @@ async function messaged(ports: Ports, event: SocketEvent, requestId: string, onE
       if (subject !== undefined) working.set(subject, done);
     }
     await Promise.all(all);
-    // Not before: what is refused, as of one whose token is void, must not keep the agent from being taken for lost.
-    if (spoke && !stopped) await Agent.seen(scope, agentId);
+    // Not before: a void token must not keep the agent from being taken for lost. One that was, and is there, is refused all it says of its
+    // tasks, and may say no more while it holds none.
+    heard ??= await Agent.stillHolds(scope, connectionId, holder);
+    if (heard && !stopped) await Agent.seen(scope, agentId);
   } catch (thrown) {
     refuse(undefined, thrown);
   }

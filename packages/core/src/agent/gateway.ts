@@ -1,4 +1,5 @@
 import { isError } from "../error.ts";
+import { openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
@@ -74,13 +75,14 @@ export async function holderOf(ports: Ports, connectionId: string): Promise<Hold
  * @returns whether it may go on
  */
 export async function stillHolds(scope: Scope, connectionId: string, holder: Holder): Promise<boolean> {
-  const { store } = scope.ports;
-  const row = (await store.get(agentKey(scope.tenant, holder.agentId))) as Row | undefined;
+  // Whoever goes on from here goes by what the row says now: what this process knew may be a lease that was shortened since.
+  const { members } = await openFor(scope.ports, scope.tenant, holder.agentId);
+  const row = members.get(holder.agentId)?.row;
   const stop = (reason: string) => {
     send(scope.ports, connectionId, { stop: true, reason });
     return false;
   };
-  if (!row || row.state === "stopped") return stop("the agent was removed");
+  if (!row) return stop("the agent was removed");
   if (row.tokenHash !== holder.tokenHash) return stop(tokenVoid);
   if (row.connectionId === connectionId) return true;
   if (row.connectionId !== undefined) return stop("the agent connected anew");
