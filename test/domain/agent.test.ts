@@ -616,6 +616,35 @@ describe("waiting tasks are taken", () => {
       await system.quiet();
       expect([(await system.get(big.id)).status, a.tasks().at(-1)]).toEqual(["queued", small.id]);
     });
+    test("by agents that are not asked to look again each time one is taken, while another like it is next", async () => {
+      for (let i = 0; i < 40; i++) await system.task("big", lift);
+      // What waits is read anew, a part at a time.
+      system = await system.reopen();
+      const { dispatch } = system.ports.queues;
+      const { send } = dispatch;
+      let asked = 0;
+      Object.assign(dispatch, {
+        async send(messages: Parameters<typeof send>[0]) {
+          asked += messages.filter(({ body }) => JSON.stringify(body).includes("agentId")).length;
+          await send(messages);
+        },
+      });
+      const fleet = [];
+      for (const name of ["a", "b", "c"])
+        fleet.push(await connect(await system.agent(name, { ...both, maxConcurrency: 3 })));
+      let ended = 0;
+      for (let moved = true; moved; ) {
+        moved = false;
+        for (const { agent, assignments } of fleet)
+          for (const assignment of assignments()) {
+            if ((await system.get(assignment.task.id)).status !== "assigned") continue;
+            await done(agent.id, assignment);
+            ended++;
+            moved = true;
+          }
+      }
+      expect([ended, asked]).toEqual([40, 0]);
+    });
     test("not by an agent that can never serve it", async () => {
       const a = await connect(await system.agent("a", { ...both, maxConcurrency: 1 }));
       await system.task("big", lift);

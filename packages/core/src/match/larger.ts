@@ -29,6 +29,7 @@ export async function largerAhead(scope: Scope, directory: Directory, row: Row):
 export async function largerBefore(scope: Scope, directory: Directory, key: string): Promise<readonly Lane[]> {
   const ahead: Lane[] = [];
   for (const lane of directory.larger) {
+    if (!mayWait(lane)) continue;
     const head = await peek(scope.ports, scope.tenant, lane);
     if (head !== null && head < key) ahead.push(lane);
   }
@@ -44,8 +45,18 @@ export const notKept = (ahead: readonly Lane[]): ((member: Member) => boolean) |
   ahead.length === 0 ? undefined : (member) => !keepsSlots(member, ahead);
 
 /** The first task of a lane has gone: if it was a larger one, agents that kept slots for it look again, apart from this call. */
-export async function lookAgain({ ports, tenant }: Scope, directory: Directory, { need }: Lane): Promise<void> {
+export async function lookAgain({ ports, tenant }: Scope, directory: Directory, lane: Lane): Promise<void> {
+  const { need } = lane;
   if (need.slots === 1) return;
+  const next = await peek(ports, tenant, lane);
+  let passed = false;
+  for (const other of directory.lanes.values()) {
+    if (other === lane || !mayWait(other)) continue;
+    const head = other.heads[0] ?? (await peek(ports, tenant, other));
+    passed ||= head !== null && (next === null || head < next);
+  }
+  // Where the next of its lane comes first of all, they keep them for that one.
+  if (!passed) return;
   const wanted = (member: Member) => findsWork(directory, member);
   const { found } = directory.candidates({ ...need, slots: 1 }, { wanted, most: probeLimit });
   if (found.length > 0)
