@@ -127,6 +127,19 @@ for (const { name, open, lacks, real, unmetered } of enginesOf("store"))
         ]);
       });
 
+      test("written twice in one batch change once, from what they were to what was written last", async () => {
+        const { given } = collect("c", ["row"]);
+        await put(row("a", { n: 1 }));
+        await store.batchWrite([{ delete: { pk: "t", sk: "a" } }, { put: row("a", { n: 2 }) }]);
+        await put(row("a", { n: 3 }));
+        const images = () => given.map(({ old, new: now }) => [old, now]);
+        await until(images).toEqual([
+          [undefined, row("a", { n: 1 })],
+          [row("a", { n: 1 }), row("a", { n: 2 })],
+          [row("a", { n: 2 }), row("a", { n: 3 })],
+        ]);
+      });
+
       test("are read many at a time, in the order asked, absent ones undefined", async () => {
         await put(row("a"));
         await put(row("c"));

@@ -1,4 +1,4 @@
-import { Agent, createId, EventLog, Limit, Task } from "@waggle/core";
+import { Agent, createId, EventLog, Limit, Status, Task } from "@waggle/core";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { code, diesAfter, mode, openSystem, type System } from "../support/system.ts";
@@ -119,6 +119,18 @@ describe("what an agent offers", () => {
     await system.quiet();
     expect(await types()).toEqual(["agent.registered", "agent.updated", "agent.updated"]);
   });
+});
+
+test("a fleet with more in use than it has slots since it offers fewer has none free, not fewer than none", async () => {
+  const id = await system.agent("a", { maxConcurrency: 2 });
+  await system.task("x");
+  await system.task("x");
+  await system.lease(id);
+  await system.lease(id);
+  await Agent.update(system.admin, id, { maxConcurrency: 1 });
+  await system.quiet();
+  const metrics = await Status.metrics(system.ports, system.admin.tenant);
+  expect(metrics.find(({ name }) => name === "waggle_slots")?.samples.map(({ value }) => value)).toEqual([2, 0]);
 });
 
 describe("liveness", () => {

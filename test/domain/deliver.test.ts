@@ -170,6 +170,15 @@ describe("a webhook", () => {
     expect(await outcome(task.id)).toMatchObject({ status: "completed", result: '"later"' });
   });
 
+  test("that takes no task so large has failed its attempt, and is not lost for the others", async () => {
+    outside.answer(({ body }) => (body.data.task.type === "large" ? { status: 413 } : ok({ result: 1 })));
+    const id = await called();
+    const large = await system.task("large", { retry: { maxAttempts: 1 } });
+    expect(await outcome(large.id)).toMatchObject({ status: "failed", error: { code: "agent.bad_answer" } });
+    expect((await Agent.get(system.admin, id)).deliveryFailures).toBeUndefined();
+    expect(await outcome((await system.task("small")).id)).toMatchObject({ status: "completed" });
+  });
+
   test.each([
     ["an error without a shape", '{"error":"broken"}'],
     ["a result that cannot be kept", '{"result":"\\ud800"}'],

@@ -36,6 +36,13 @@ describe("an event that a rule makes a task of", () => {
     expect(await tasks()).toMatchObject([{ type: "report", input: '{"at":1}' }]);
   });
 
+  test("makes a task by each of two rules that make different ones of it, and one by two that make the same", async () => {
+    const body = (type: string) => ({ tenant: "acme", key, id: "evt-1", task: { type } });
+    for (const type of ["report", "invoice", "report", "invoice"])
+      expect(await take(body(type))).toEqual({ failed: [] });
+    expect((await tasks()).map(({ type }) => type).sort()).toEqual(["invoice", "report"]);
+  });
+
   test("is taken by a server of one process, too", async () => {
     const dataDir = mkdtempSync(join(tmpdir(), "waggle-intake-"));
     const server = await startLocal({ dataDir, version: "0" });

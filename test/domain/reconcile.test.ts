@@ -165,6 +165,23 @@ test("slots in use that no task accounts for are free again", async () => {
   expect(await minute()).toMatchObject({ drifted: 0 });
 });
 
+test("slots that drifted are put right in whatever order a store reads the members of a row", async () => {
+  const id = await agent("one");
+  const key = await rowOf("agent", id);
+  await fleet.engine.ports.store.write({ update: key, kind: "agent", add: { used: 1 } });
+  const { ports } = fleet.process();
+  const { get } = ports.store;
+  let reads = 0;
+  (ports.store as { get: typeof get }).get = async (each) => {
+    const row = await get(each);
+    if (row?.sk !== id) return row;
+    const members = Object.entries(row);
+    const first = ++reads % members.length;
+    return Object.fromEntries([...members.slice(first), ...members.slice(0, first)]) as typeof row;
+  };
+  expect(await minuteHandler(ports)()).toMatchObject({ drifted: 1 });
+});
+
 test("an agent whose task was ended by a process that died before it gave the slot back has it back, and the task to its credit", async () => {
   const id = await agent("one");
   const work = await task();
@@ -230,6 +247,37 @@ test("a slot taken for a task that never came is free again, once nobody can be 
   await fleet.pass(20, 20);
   expect(await minute()).toMatchObject({ drifted: 1 });
   expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 0, freeSlots: 1 });
+});
+
+test("slots of hundreds of tasks that never came are all free again, a hundred each minute", async () => {
+  const id = await agent("one", 300);
+  const left = Array.from(
+    { length: 250 },
+    () => [`held:${createId("tsk", fleet.clock.now(), fleet.engine.ports.random)}`, 1] as const,
+  );
+  const { write } = fleet.engine.ports.store;
+  await write({
+    update: await rowOf("agent", id),
+    kind: "agent",
+    add: { used: 250 },
+    set: Object.fromEntries(left),
+  });
+  const live = () => Agent.seen(fleet.process().scope({ role: "agent", id }), id);
+  const looking = fleet.process();
+  const writes: number[] = [];
+  (looking.ports.store as { write: typeof write }).write = async (each) => {
+    if ("update" in each && each.remove) writes.push(each.remove.length);
+    return write(each);
+  };
+  for (let minutes = 0; minutes < 5; minutes++) {
+    await minuteHandler(looking.ports)();
+    for (let third = 0; third < 3; third++) {
+      await fleet.pass(20, 20);
+      await live();
+    }
+  }
+  expect(writes).toEqual([100, 100, 50]);
+  expect(await Agent.get(fleet.process().scope(), id)).toMatchObject({ running: 0, freeSlots: 300 });
 });
 
 test("a slot that is being taken for a task is not taken away in between", async () => {

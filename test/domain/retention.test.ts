@@ -100,7 +100,44 @@ test("a new retention holds for what has ended though the server died in the mom
   expect(Date.parse(keptUntil as string) - Date.parse(finishedAt as string)).toBe(3600 * 1000);
 });
 
+test("two operators who set the two halves of it at once have both set", async () => {
+  const { store } = system.ports;
+  const { get } = store;
+  const first = { eventSeconds: 2 * day };
+  Object.assign(store, {
+    async get(key: RowKey) {
+      const row = await get(key);
+      if (key.pk !== "acme#Q") return row;
+      Object.assign(store, { get });
+      await Retention.put(system.admin, first);
+      return row;
+    },
+  });
+  const second = { taskSeconds: 3 * day };
+  expect(await Retention.put(system.admin, second)).toEqual({ ...first, ...second });
+  expect(await Retention.get(system.admin)).toEqual({ ...first, ...second });
+});
+
 describe("a finished task", () => {
+  test("takes what was noted of its events along, though events were kept for ever when they came", async () => {
+    await Retention.put(system.admin, { eventSeconds: 0 });
+    const task = await system.task("greet");
+    const notes = async () => {
+      await store.projected();
+      return rowsOf(`acme#V#${task.id}`);
+    };
+    await notes();
+    await Task.cancel(system.admin, task.id, {});
+    expect(await notes()).toHaveLength(1);
+    await Retention.put(system.admin, { eventSeconds: day, taskSeconds: day });
+    system.clock.advance(day * 1000);
+    await retire(task.id);
+    await eventually("they are gone", async () => {
+      await system.quiet();
+      return (await notes()).length === 0;
+    });
+  });
+
   test("is deleted with its lists, events, payloads and count once its retention is over", async () => {
     const large = JSON.stringify("x".repeat(70_000));
     const task = await done("greet", { tags: ["t"], input: large as JsonText }, large);

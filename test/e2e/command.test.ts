@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { apiOf } from "../support/api.ts";
 import { untilPasses } from "../support/eventually.ts";
-import { launch } from "../support/process.ts";
+import { freePort, launch } from "../support/process.ts";
 import { root } from "../support/root.ts";
 import { type Server, startServer } from "../support/server.ts";
 
@@ -37,6 +37,22 @@ test("a Ctrl-C that npm passes on as well stops a server in order", async () => 
   try {
     await untilPasses(() => expect(dev.output()).toMatch(/http:/));
     dev.child.kill("SIGINT");
+    await dev.end("SIGTERM", 20);
+    expect(dev.child.exitCode).toBe(0);
+  } finally {
+    await dev.end("SIGKILL");
+    rmSync(data, { recursive: true });
+  }
+});
+
+test("a server goes on, and stops in order, when nobody reads what it says any more", async () => {
+  const data = mkdtempSync(join(tmpdir(), "waggle-dev-"));
+  const port = await freePort();
+  const dev = begin("dev", "--port", String(port), "--data", data);
+  try {
+    dev.child.stdout?.destroy();
+    dev.child.stderr?.destroy();
+    await untilPasses(async () => expect((await fetch(`http://127.0.0.1:${port}/health`)).status).toBe(200));
     await dev.end("SIGTERM", 20);
     expect(dev.child.exitCode).toBe(0);
   } finally {

@@ -35,14 +35,15 @@ export function afterOf(call: Call, after: number): number {
 
 /**
  * Events as server-sent events: history, then live. It reads on only as fast as the client takes, and ends when the
- * client leaves, the server stops, or the key it was opened with is revoked.
+ * client leaves, the server stops, the key it was opened with is revoked, or the task it is of is deleted.
  * @see https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
 export function eventStream(call: Call, query: { after: number; types?: string | undefined; taskId?: string }): Answer {
   const headers = { "cache-control": "no-store, no-transform", "x-accel-buffering": "no" };
   const answer = { status: 200, type: "text/event-stream", headers };
   if (call.request.method === "HEAD") return { ...answer, text: "" };
-  const { clock } = call.scope.ports;
+  const { scope } = call;
+  const { clock } = scope.ports;
   const { metrics } = call.shared;
   const encoder = new TextEncoder();
   const stop = new AbortController();
@@ -51,14 +52,15 @@ export function eventStream(call: Call, query: { after: number; types?: string |
   if (outer.aborted) end();
   else outer.addEventListener("abort", end, { once: true });
   const off = call.onRevoked(end);
-  /** A key revoked by another process, or before anybody listened, shows when it is looked at. */
+  const { taskId } = query;
+  /** A key revoked by another process, or before anybody listened, shows when it is looked at; so does a task that is gone. */
   let checkedAt = Number.NEGATIVE_INFINITY;
   const check = async () => {
     if (clock.now() - checkedAt < heartbeatMs) return;
     checkedAt = clock.now();
-    if (!(await call.stillAllowed())) end();
+    if (!(await call.stillAllowed()) || (taskId !== undefined && !(await EventLog.hasTask(scope, taskId)))) end();
   };
-  const events = EventLog.follow(call.scope, { ...query, signal: stop.signal });
+  const events = EventLog.follow(scope, { ...query, signal: stop.signal });
   let next: Promise<IteratorResult<EventLog.Info>> | undefined;
   let closed = false;
   const close = () => {

@@ -184,6 +184,28 @@ describe("an event stream", () => {
     await reading;
   });
 
+  test("of a task ends when the task is deleted", async () => {
+    const { id } = (await call("POST", "/v1/tasks", { type: "t" })).body.task;
+    await call("POST", `/v1/tasks/${id}/cancel`, {});
+    const response = await fetch(`${server.url}/v1/tasks/${id}/events`, {
+      headers: { authorization: `Bearer ${key}`, accept: "text/event-stream" },
+    });
+    let ended = false;
+    const reading = response.text().then((text) => {
+      ended = true;
+      return text;
+    });
+    await system.pass(120);
+    expect((await call("PUT", "/v1/retention", { taskSeconds: 60 })).status).toBe(200);
+    await eventually(async () => {
+      system.clock.advance(5_000);
+      await system.quiet();
+      return ended || undefined;
+    });
+    expect((await call("GET", `/v1/tasks/${id}`)).status).toBe(404);
+    expect(await reading).toContain("task.cancelled");
+  });
+
   test("tells nothing more to whose key another process revoked, once it has looked", async () => {
     const made = (await call("POST", "/v1/keys", { role: "reader" })).body;
     const response = await fetch(`${server.url}/v1/events?types=task.created`, {

@@ -93,15 +93,16 @@ describe("the event stream", () => {
 
   test("says at once that a number beyond the end is of another log, and where this one begins", async () => {
     const key = await api.key("admin", unique("m"));
-    await api.task({}, key);
+    const { id } = await api.task({}, key);
     const { items } = good(200, await api.call("GET", "/v1/events", { key }));
     const last = items.at(-1).sequence;
-    const open = (after: number) =>
-      api.call("GET", "/v1/events", { key, headers: { accept: "text/event-stream", "last-event-id": String(after) } });
-    for (const after of [last + 1, 10 ** 14]) {
-      const { status, body } = await open(after);
-      expect([status, body.code, body.firstSequence]).toEqual([410, "event.gone", 1]);
-    }
+    const open = (path: string, after: number) =>
+      api.call("GET", path, { key, headers: { accept: "text/event-stream", "last-event-id": String(after) } });
+    for (const path of ["/v1/events", `/v1/tasks/${id}/events`])
+      for (const after of [last + 1, 10 ** 14]) {
+        const { status, body } = await open(path, after);
+        expect([status, body.code, body.firstSequence]).toEqual([410, "event.gone", 1]);
+      }
     // Who looks for the end finds it.
     expect(good(200, await api.call("GET", `/v1/events?after=${last + 1}`, { key })).items).toEqual([]);
     const live = await follow(`/v1/events?after=${last}`, key);

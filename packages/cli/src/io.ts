@@ -19,6 +19,8 @@ export interface Io {
   now(): number;
   /** Aborts on the first SIGINT, SIGTERM or SIGHUP; another one ends the process at once. */
   interrupted(): AbortSignal;
+  /** From now on it goes on when nobody reads what it writes any more. */
+  outlive(): void;
 }
 
 /** https://no-color.org, and the de-facto FORCE_COLOR. */
@@ -32,11 +34,13 @@ const echoMs = 500;
 export function processIo(own: Pick<NodeJS.Process, "env" | "stdin" | "stdout" | "stderr"> = process): Io {
   const { env, stdout, stderr, stdin } = own;
   const errColour = wantsColour(env, stderr.isTTY === true);
+  let outlives = false;
   const gone = (error: NodeJS.ErrnoException) => {
+    // The terminal was closed: SIGHUP ends in order what goes on.
+    if (error.code === "EIO" || (error.code === "EPIPE" && outlives)) return;
     // A reader that has seen enough (`waggle get tasks | head`) is no failure.
     if (error.code === "EPIPE") process.exit(0);
-    // The terminal was closed: SIGHUP ends in order what goes on.
-    if (error.code !== "EIO") throw error;
+    throw error;
   };
   stdout.on("error", gone);
   stderr.on("error", gone);
@@ -66,6 +70,9 @@ export function processIo(own: Pick<NodeJS.Process, "env" | "stdin" | "stdout" |
         for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, stop);
       }
       return controller.signal;
+    },
+    outlive() {
+      outlives = true;
     },
   };
 }

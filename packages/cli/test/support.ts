@@ -41,6 +41,7 @@ export function begin(
     columns: 110,
     now: Date.now,
     interrupted: () => controller.signal,
+    outlive() {},
   };
   return {
     done: runCommand(argv, io).then((code) => ({ code, out, err })),

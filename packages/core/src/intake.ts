@@ -25,7 +25,7 @@ const hopsMax = 8;
 const Intake = z.looseObject({
   tenant: tenantName,
   key: z.string().refine((id) => isId("key", id), "expected the id of a key: key_ and 22 characters"),
-  /** The event's. A repeated one makes no second task, for 24 h. */
+  /** The event's. A repeated one makes no second task, for 24 h; a rule that makes another task of it makes its own. */
   id: z.string().min(1).max(128).optional(),
   task: z.record(z.string(), z.unknown()).optional(),
   detail: z.record(z.string(), z.unknown()).optional(),
@@ -55,7 +55,7 @@ export async function intake(ports: Ports, body: Value, messageId: string): Prom
   const made = parse(task.Create, { ...rest, input: text(input), metadata: text(metadata) });
   const hash = createHash("sha256").update(JSON.stringify(wanted)).digest("hex");
   const scope: Scope = { tenant, actor, ports, requestId: id };
-  const idempotency = { key: `event/${key}/${id}`, hash };
+  const idempotency = { key: `event/${key}/${id}/${hash}`, hash };
   // On AWS whoever takes events may not touch agents.
   return (await create(scope, made, { idempotency, hops, queued: ports.shared })).task;
 }

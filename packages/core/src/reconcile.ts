@@ -4,6 +4,7 @@ import { send } from "./agent/message.ts";
 import { type Row as AgentRow, heldMark, heldMarks } from "./agent/row.ts";
 import { counters } from "./counters.ts";
 import { isCalled } from "./delivery/schema.ts";
+import { canonical } from "./json.ts";
 import { toAssignment } from "./match/assignment.ts";
 import { type Directory, open } from "./match/directory.ts";
 import { dispatch, serveAgent, serveGate, serveLaneShared } from "./match/dispatch.ts";
@@ -50,8 +51,17 @@ const graceMs = {
   /** After that its dependencies are looked at now and then only: a task may wait for days, and the read of each would be paid each minute. */
   unmetNow: 3_600_000,
 } as const;
-/** Read for one tenant in one run; the next run goes on from there. */
-const limits = { queued: 200, newest: 50, others: 25, agents: 50, lanes: 200, gates: 100, laneAgents: 10 } as const;
+/** Read for one tenant in one run; the next run goes on from there. Of marks: cleared of one agent, as an expression of DynamoDB holds 4 KB. */
+const limits = {
+  queued: 200,
+  newest: 50,
+  others: 25,
+  agents: 50,
+  lanes: 200,
+  gates: 100,
+  laneAgents: 10,
+  marks: 100,
+} as const;
 /** A status that no task has, by the count, is looked at now and then only: most tenants are at rest, and it is eight reads. */
 const thoroughMinutes = 30;
 const scanned: readonly Status[] = ["queued", "scheduled", "assigned", "running", "input_required"];
@@ -274,15 +284,18 @@ async function agent(run: Run, id: string): Promise<void> {
   const used = own.reduce((sum, task) => sum + task.slots, 0);
   if (used === row.used) return;
   // Read before and after what it holds, and the same: nothing was given or ended meanwhile.
-  if (!same((await store.get(key)) as Item, row)) return;
+  if (canonical(await store.get(key)) !== canonical(row)) return;
   const ids = new Set(own.map((task) => task.id));
-  const stray = heldMarks(row).filter((taskId) => !ids.has(taskId));
-  const tasks = await tasksOf(scope, stray);
-  if (areGiven(run, row, stray, tasks)) return;
+  const strays = heldMarks(row).filter((taskId) => !ids.has(taskId));
+  const tasks = await tasksOf(scope, strays);
+  if (areGiven(run, row, strays, tasks)) return;
+  const stray = strays.slice(0, limits.marks);
+  const ended = stray.flatMap((taskId) => tasks.get(taskId) ?? []);
   const result = await store.write({
     update: key,
     kind: "agent",
-    set: { used, ...endedBy(row, tasks) },
+    // As long as marks are left, the next run has to find that it does not agree.
+    set: { used: stray.length < strays.length ? row.used : used, ...endedBy(row, ended) },
     ...(stray.length > 0 && { remove: stray.map(heldMark) }),
     if: {
       equals: {
@@ -320,10 +333,8 @@ function areGiven(
     if ((task?.fence ?? 0) >= fence) continue;
     const name = noteOf(row.id, taskId, fence);
     const since = cursor[name] ?? String(now);
-    if (Number(since) > now - strayMs) {
-      next[name] = since;
-      given = true;
-    }
+    next[name] = since;
+    if (Number(since) > now - strayMs) given = true;
   }
   return given;
 }
@@ -338,9 +349,9 @@ async function tasksOf(scope: Scope, ids: readonly string[]): Promise<ReadonlyMa
  * The agent's record, with the tasks whose marks were left: whoever ended them died before it was noted. Of an attempt that
  * failed and was tried anew nothing is left to tell of it.
  */
-function endedBy(row: AgentRow, tasks: ReadonlyMap<string, Task>): Record<string, number> {
+function endedBy(row: AgentRow, tasks: readonly Task[]): Record<string, number> {
   const record = { completed: row.completed, failed: row.failed, busyMs: row.busyMs };
-  for (const task of tasks.values()) {
+  for (const task of tasks) {
     if (task.agentId !== row.id || markOf(row, task.id) !== task.fence) continue;
     if (task.status !== "completed" && task.status !== "failed") continue;
     record[task.status]++;
@@ -350,8 +361,6 @@ function endedBy(row: AgentRow, tasks: ReadonlyMap<string, Task>): Record<string
 }
 
 const markOf = (row: AgentRow, taskId: string): number => (row as unknown as Item)[heldMark(taskId)] as number;
-
-const same = (a: Item | undefined, b: Item): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 async function lanes({ scope, directory, cursor, next, counts, attempt }: Run): Promise<void> {
   await readLanes(scope, directory);

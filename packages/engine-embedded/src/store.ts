@@ -180,15 +180,16 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   }
 
   function batchNow(writes: readonly (Put | Delete)[]): void {
-    // All are checked before the first is done, so that a bad one changes nothing.
-    const prepared = writes.map(prepare);
-    counts.storeCalls += Math.ceil(writes.length / 25);
-    for (let i = 0; i < prepared.length; i++) {
-      const each = prepared[i] as Prepared;
+    // All are checked before the first is done, so that a bad one changes nothing. Of two writes of a row the later one counts.
+    const last = new Map<string, Prepared>();
+    for (const write of writes) {
+      const each = prepare(write);
+      last.set(`${each.key.pk}\0${each.key.sk}`, each);
+    }
+    counts.storeCalls += Math.ceil(last.size / 25);
+    for (const each of last.values()) {
       meterWrite(each, 1);
-      // A row named twice: the second write starts from what the first one left.
-      const now = i > 0 && each.entry === undefined ? prepare(writes[i] as Write) : each;
-      if (now.holds) apply(now);
+      if (each.holds) apply(each);
     }
   }
 

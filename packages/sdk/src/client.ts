@@ -19,7 +19,7 @@ export function buildClient(options: ClientOptions, platform: Platform) {
     get url() {
       return caller.open().url;
     },
-    /** Closes kept-open connections; a later call opens them again. */
+    /** Ends streams that are followed and calls under way, and closes kept-open connections; a later call opens them again. */
     close: () => caller.close(),
   };
 }

@@ -61,6 +61,8 @@ export async function withRetry<T>(
     readonly policy: RetryPolicy;
     readonly repeatable: boolean;
     readonly signal?: AbortSignal | undefined;
+    /** No new try begins any more. */
+    readonly over?: () => boolean;
     readonly random: () => number;
     readonly sleep: Sleep;
     readonly now: () => number;
@@ -72,7 +74,7 @@ export async function withRetry<T>(
       return await call();
     } catch (error) {
       if (options.signal?.aborted) throw options.signal.reason;
-      if (!mayRetry(error, options.repeatable)) throw error;
+      if (options.over?.() || !mayRetry(error, options.repeatable)) throw error;
       // Counted from the first failure: a long poll may have waited long before it.
       until ??= options.now() + options.policy.forMs;
       const wait = backoffMs(tried, options.policy, options.random);
@@ -80,6 +82,7 @@ export async function withRetry<T>(
       if (options.now() + asked + wait > until) throw error;
       // The server's own wish is the least; jitter comes on top, so that those it turned away do not return as one.
       await options.sleep(asked + wait, options.signal);
+      if (options.over?.()) throw error;
     }
   }
 }

@@ -44,14 +44,17 @@ export const timedOut = (url: string, ms: number): WaggleConnectionError =>
 
 /** For browsers, Lambda@Edge, workers: everything that has `fetch`. */
 export function fetchTransport(url: string, fetcher: typeof fetch = fetch): Transport {
+  const open = new Set<AbortController>();
   const begin = async (request: WireRequest) => {
     const controller = new AbortController();
     const timer = setTimeout(() => controller.abort(timedOut(url, request.timeoutMs)), request.timeoutMs);
     const forward = () => controller.abort(request.signal?.reason);
+    open.add(controller);
     if (request.signal?.aborted) forward();
     else request.signal?.addEventListener("abort", forward, { once: true });
     const finish = () => {
       clearTimeout(timer);
+      open.delete(controller);
       request.signal?.removeEventListener("abort", forward);
     };
     try {
@@ -105,6 +108,8 @@ export function fetchTransport(url: string, fetcher: typeof fetch = fetch): Tran
       }
       return { status: response.status, header: (name) => response.headers.get(name), chunks: chunks() };
     },
-    close() {},
+    close() {
+      for (const controller of open) controller.abort(unreachable(url, new Error("the client was closed")));
+    },
   };
 }

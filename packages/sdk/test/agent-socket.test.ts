@@ -544,8 +544,10 @@ test("does not start, nor ask for ever, where its hello is refused for good", as
   expect(peer.connections()).toBe(1);
 });
 
-test("may be stopped while it starts, registering or connecting", async () => {
-  const peer = await startPeer({ upgrade: () => 503 });
+test("may be stopped while it starts, registering or connecting, and is removed then", async () => {
+  const asked: string[] = [];
+  const call = (url: string) => void asked.push(url);
+  const peer = await startPeer({ upgrade: () => 503, call });
   cleanups.push(() => peer.close());
   for (const before of [
     () => Promise.resolve(),
@@ -557,6 +559,7 @@ test("may be stopped while it starts, registering or connecting", async () => {
     await agent.stop();
     await starting;
     expect(agent.state).toBe("stopped");
+    expect(asked.splice(0)).toEqual(["/v1/agents", "/v1/agents/agt_1?mode=force"]);
   }
 });
 

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
+import { createClient as createBrowserClient } from "../src/browser.ts";
 import { createClient } from "../src/node.ts";
 
 const cleanups: (() => void)[] = [];
@@ -9,10 +10,10 @@ afterEach(() => {
   for (const cleanup of cleanups.splice(0)) cleanup();
 });
 
-async function clientOf(answer: RequestListener) {
+async function clientOf(answer: RequestListener, create: typeof createClient = createClient) {
   const server = createServer(answer);
   await once(server.listen(0, "127.0.0.1"), "listening");
-  const client = createClient({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, key: "k" });
+  const client = create({ url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, key: "k" });
   cleanups.push(() => {
     client.close();
     server.closeAllConnections();
@@ -89,4 +90,29 @@ test("a stream that begins past the retention is refused", async () => {
 test("health is waited for no longer than was asked for", async () => {
   const client = await clientOf(() => {});
   await expect(client.status.health({ timeoutSeconds: 0.05 })).rejects.toMatchObject({ code: "client.timeout" });
+});
+
+test.each([
+  ["Node", createClient],
+  ["browsers", createBrowserClient],
+])("in %s a client that is closed ends what it follows, and tries no call again", async (_, create) => {
+  let refused = () => {};
+  const trying = new Promise<void>((resolve) => {
+    refused = resolve;
+  });
+  const client = await clientOf((request, response) => {
+    if (request.url?.startsWith("/v1/events")) {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      return void response.write('id: 1\ndata: {"sequence":1}\n\n');
+    }
+    response.writeHead(503, { "content-type": "application/json" }).end('{"code":"store.unavailable"}');
+    refused();
+  }, create);
+  const events = client.events.follow()[Symbol.asyncIterator]();
+  expect(await events.next()).toMatchObject({ value: { sequence: 1 } });
+  const call = expect(client.limits.list()).rejects.toThrow();
+  await trying;
+  client.close();
+  expect(await events.next()).toMatchObject({ done: true });
+  await call;
 });

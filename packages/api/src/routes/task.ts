@@ -236,20 +236,23 @@ export const taskRoutes: readonly Route[] = [
     tag: "Tasks",
     summary: "Events of a task, in order",
     description:
-      "With `Accept: text/event-stream`: the events after `after` or `Last-Event-ID`, then live; `id` is the sequence number.",
+      "With `Accept: text/event-stream`: the events after `after` or `Last-Event-ID`, then live, for as long as there is the task; `id` is " +
+      "the sequence number. 410 with `firstSequence` means, to a stream, that the number is of another log.",
     roles: [...everyone, "agent"],
     params,
     query: EventsQuery,
     streams: true,
     responses: { 200: { description: "Events, in order", schema: EventList } },
-    errors: [notFound],
+    errors: [notFound, declared("event.gone")],
     async handler(call) {
       const { scope, query, request } = call;
       const taskId = call.params.id as string;
       await checkReadable(scope, taskId);
       if (wantsStream(request.header("accept"))) {
         await Task.get(scope, taskId);
-        return eventStream(call, { after: afterOf(call, query.after), taskId });
+        const after = afterOf(call, query.after);
+        await EventLog.endFrom(scope, after);
+        return eventStream(call, { after, taskId });
       }
       return json(JSON.stringify(await Task.events(scope, taskId, query)));
     },

@@ -27,6 +27,8 @@ export async function dev(io: Io, options: Options, version: string): Promise<nu
   const port = options.port ?? defaultPort;
   const paint = painter(io.colour);
   const stopped = io.interrupted();
+  // Others work with it, whoever reads what it says.
+  io.outlive();
   let server: Awaited<ReturnType<typeof startLocal>>;
   try {
     server = await startLocal({

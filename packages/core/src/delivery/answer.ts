@@ -26,6 +26,8 @@ const badAnswer = (message: string): Outcome => ({
 /** What an HTTP answer says: see docs/delivery.md. */
 export function fromHttp({ status, body, retryAfterSeconds }: OutboundAnswer): Outcome {
   if (status === 409 || status === 410) return { kind: "refused", reason: `refused by its agent (HTTP ${status})` };
+  // Others it may well take: it was reached.
+  if (status === 413) return badAnswer("the task is too large for its agent (HTTP 413)");
   if (status < 200 || status > 299) {
     const redirect = status >= 300 && status <= 399 ? "; redirects are not followed" : "";
     return {

@@ -1,5 +1,5 @@
 export { eventKinds } from "./declared.ts";
 export * as EventLog from "./index.ts";
-export { follow, last, list, reach } from "./log.ts";
+export { endFrom, follow, hasTask, last, list, reach } from "./log.ts";
 export * from "./schema.ts";
 export { Subscription, subscribe, subscription } from "./subscription.ts";

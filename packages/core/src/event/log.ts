@@ -144,13 +144,25 @@ async function firstRow(scope: Scope, after: number, end: number): Promise<Row |
 
 /** @throws `event.gone` where events after this number are past their retention, or it is of another log */
 export async function reach(scope: Scope, after: number): Promise<void> {
+  await firstRow(scope, after, await endFrom(scope, after));
+}
+
+/**
+ * @returns the number of the last event
+ * @throws `event.gone` where this number is of another log
+ */
+export async function endFrom(scope: Scope, after: number): Promise<number> {
   const end = await last(scope);
-  if (after <= end) return void (await firstRow(scope, after, end));
+  if (after <= end) return end;
   const firstSequence = (await firstRow(scope, 0, end))?.first ?? end + 1;
   throw gone(`the log ends at ${end}: number ${after} is of another one; read it after ${firstSequence - 1}`, {
     data: { firstSequence },
   });
 }
+
+/** Whether there is a task for more events to come of. */
+export const hasTask = async ({ ports, tenant }: Scope, taskId: string): Promise<boolean> =>
+  (await ports.store.get(taskKey(tenant, taskId))) !== undefined;
 
 async function* rowsOfTask(scope: Scope, taskId: string, after: number): AsyncGenerator<Row> {
   const { store } = scope.ports;

@@ -1,6 +1,6 @@
 import { requestErrors } from "../error.ts";
 import { firstTenant } from "../key/key.ts";
-import { policyOf, setPolicy } from "../policy.ts";
+import { changePolicy, policyOf } from "../policy.ts";
 import type { Scope } from "../scope.ts";
 import type { Info, Quotas } from "./schema.ts";
 import { usage } from "./usage.ts";
@@ -21,6 +21,6 @@ export async function get(scope: Scope, tenant: string): Promise<Info> {
 /** Sets what a tenant may have, all of it. What is there already stays. @throws `auth.forbidden` */
 export async function put(scope: Scope, tenant: string, quotas: Quotas): Promise<Info> {
   if (scope.tenant !== firstTenant) throw requestErrors.forbidden("only an admin of the first tenant may set quotas");
-  await setPolicy(scope.ports, tenant, { quotas });
+  await changePolicy(scope.ports, tenant, () => ({ quotas }));
   return get(scope, tenant);
 }

@@ -1,5 +1,5 @@
 import { readTask } from "../match/assignment.ts";
-import { type Policy, policyMs, policyOf, readPolicy, setPolicy } from "../policy.ts";
+import { changePolicy, type Policy, policyMs, policyOf } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -14,16 +14,21 @@ export async function put(scope: Scope, input: Put): Promise<Info> {
   const { ports, tenant } = scope;
   // Before it is set: should this process die in between, who asks again finds it set. It begins some time after.
   if (input.taskSeconds !== undefined) await goOn(ports, { tenant, list: 0 }, true);
-  const { retention: before, retiredTo } = await readPolicy(ports, tenant);
-  const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
-  const now = ports.clock.now();
-  const noted = {
-    ...(isLonger(before.taskSeconds, taskSeconds) && {
-      retiredTo: Math.max(retiredTo, now - Math.max(0, before.taskSeconds * 1000 - walkMs)),
-    }),
-    ...(isLonger(before.eventSeconds, eventSeconds) && { forgottenTo: now + (ports.shared ? policyMs : 0) }),
-  };
-  return (await setPolicy(ports, tenant, { retention: { taskSeconds, eventSeconds }, ...noted })).retention;
+  const changed = await changePolicy(ports, tenant, ({ retention: before, retiredTo }) => {
+    const { taskSeconds = before.taskSeconds, eventSeconds = before.eventSeconds } = input;
+    const now = ports.clock.now();
+    // Until then others may go by the retention before.
+    const known = now + (ports.shared ? policyMs : 0);
+    return {
+      retention: { taskSeconds, eventSeconds },
+      ...(isLonger(before.taskSeconds, taskSeconds) && {
+        retiredTo: Math.max(retiredTo, now - Math.max(0, before.taskSeconds * 1000 - walkMs)),
+      }),
+      ...(isLonger(before.eventSeconds, eventSeconds) && { forgottenTo: known }),
+      ...(before.eventSeconds === 0 && eventSeconds > 0 && { endlessTo: known }),
+    };
+  });
+  return changed.retention;
 }
 
 const isLonger = (before: number, now: number): boolean => before > 0 && (now === 0 || now > before);
@@ -106,9 +111,11 @@ export async function clear(scope: Scope, task: Row): Promise<void> {
     if (key !== undefined && !kept.includes(key)) await blobs.delete(key);
   if (other) return;
   if (task.dependants) await empty(scope, dependantPartition(scope.tenant, task.id));
-  const { eventSeconds, taskSeconds } = (await policyOf(scope.ports, scope.tenant)).retention;
+  const { retention, endlessTo } = await policyOf(scope.ports, scope.tenant);
+  const { eventSeconds, taskSeconds } = retention;
   // Else they expire by themselves, before the task does.
-  if (eventSeconds === 0 || eventSeconds > taskSeconds) await empty(scope, taskEventPartition(scope.tenant, task.id));
+  if (eventSeconds === 0 || eventSeconds > taskSeconds || task.createdAt <= endlessTo)
+    await empty(scope, taskEventPartition(scope.tenant, task.id));
 }
 
 async function empty({ ports: { store } }: Scope, pk: string): Promise<void> {

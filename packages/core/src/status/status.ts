@@ -136,7 +136,7 @@ export async function metrics(ports: Ports, only?: string): Promise<Metric[]> {
     }
     slots.push(
       { labels: { tenant, state: "used" }, value: status.agents.slotsInUse },
-      { labels: { tenant, state: "free" }, value: status.agents.slots - status.agents.slotsInUse },
+      { labels: { tenant, state: "free" }, value: Math.max(0, status.agents.slots - status.agents.slotsInUse) },
     );
   }
   return [

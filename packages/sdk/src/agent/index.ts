@@ -59,6 +59,8 @@ export interface RunningAgent {
   readonly stopped: Promise<string>;
 }
 
+/** So long an agent that was stopped as it connected tries to say so. */
+const leaveMs = 2_000;
 /** A timer for longer would end at once. */
 const longestTimerMs = 2 ** 31 - 1;
 
@@ -104,6 +106,7 @@ export function createAgent(options: AgentOptions): RunningAgent {
   let id: string | undefined;
   let connection: AgentConnection | undefined;
   let own: Client | undefined;
+  let registering = false;
   let stopping: Promise<void> | undefined;
   let offSignals = () => {};
   const waiters = new Set<() => void>();
@@ -143,7 +146,8 @@ export function createAgent(options: AgentOptions): RunningAgent {
     work.close();
     offSignals();
     own?.close();
-    if (!options.client) client.close();
+    // What a call that was cut off has registered would stay: whoever began it sees to that.
+    if (!options.client && !registering) client.close();
     stoppedWith(reason);
   };
 
@@ -219,7 +223,10 @@ export function createAgent(options: AgentOptions): RunningAgent {
           ...(labels !== undefined && { labels }),
           ...(metadata !== undefined && { metadata }),
         };
-        const { agent: info, token } = await client.agents.register(registration);
+        registering = true;
+        const { agent: info, token } = await client.agents.register(registration).finally(() => {
+          registering = false;
+        });
         id = info.id;
         // Stopped meanwhile: it does not stay behind as one that never came.
         if (stopping) {
@@ -240,6 +247,7 @@ export function createAgent(options: AgentOptions): RunningAgent {
         return info;
       } catch (error) {
         if (!stopping) gone(error instanceof Error ? error.message : String(error));
+        else if (id === undefined && !options.client) client.close();
         throw error;
       }
     },
@@ -265,6 +273,11 @@ export function createAgent(options: AgentOptions): RunningAgent {
           }
         }
         await connection?.close(true);
+        // It had not come, and could not say that it leaves.
+        if (state === "starting" && id !== undefined) {
+          const signal = AbortSignal.timeout(leaveMs);
+          await client.agents.remove(id, { mode: "force" }, { signal }).catch(() => undefined);
+        }
         gone("stopped");
       })();
       return stopping;

@@ -42,6 +42,8 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     opened = { transport: platform.transport(url, options), url, headers };
     return opened;
   };
+  /** What began before one of them tries nothing more after it. */
+  let closes = 0;
   // One random number a client and a counter: as unique as a UUID a call, and cheaper.
   let keyPrefix: string | undefined;
   let keyCount = 0;
@@ -68,6 +70,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
       waits: request.waitSeconds !== undefined && request.waitSeconds > 0,
     };
     let answerLost = false;
+    const before = closes;
     const once = async () => {
       const reply = await transport.send(wire).catch((error: unknown) => {
         answerLost = true;
@@ -91,6 +94,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
       policy,
       repeatable: !request.once,
       signal: request.signal,
+      over: () => closes !== before,
       random: platform.random,
       sleep: platform.sleep,
       now: platform.now,
@@ -104,7 +108,8 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     let last = after;
     let failingSince: number | undefined;
     let followed = false;
-    for (let tried = 0; ; tried++) {
+    const before = closes;
+    for (let tried = 0; closes === before; tried++) {
       const { transport, headers } = open();
       try {
         const stream = await transport.open({
@@ -130,7 +135,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
           yield JSON.parse(message.data) as W.WaggleEvent;
         }
       } catch (error) {
-        if (signal?.aborted) return;
+        if (signal?.aborted || closes !== before) return;
         const isGone = followed && error instanceof WaggleApiError && error.code === "event.gone";
         const first = isGone ? Number(error.problem.firstSequence) : Number.POSITIVE_INFINITY;
         // It is another log: read from its beginning. Or what is past its retention was of other types: of all types, it was missed.
@@ -168,6 +173,7 @@ export function createCaller(options: ClientOptions, platform: Platform) {
     open,
     timeoutMs,
     close() {
+      closes++;
       opened?.transport.close();
       opened = undefined;
     },
