@@ -801,12 +801,20 @@ test("a name there was no room to count under counts as ever once there was, how
     const { queues } = await Status.read(system.admin);
     return queues.find(({ capability }) => capability === late.capability)?.waiting ?? 0;
   };
-  const late = long("late");
+  // Longer than the others: where one of them did not fit, it does not either.
+  const late = { capability: `late-${"é".repeat(123)}` };
   const submit = async () => (await system.task("x", { requires: [late] })).id;
-  const full = await system.task("x", { requires: Array.from({ length: 64 }, (_, n) => long(`${n}`)) });
+  const full: string[] = [];
+  // What the first leaves room for, as numbers take less than is reckoned, the second takes.
+  for (const which of ["a", "b"]) {
+    const requires = Array.from({ length: 64 }, (_, n) => long(`${which}${n}`));
+    full.push((await system.task("x", { requires })).id);
+    expect(await waiting()).toBe(0);
+  }
   const uncounted = [await submit(), await submit()];
   expect(await waiting()).toBe(0);
-  await Task.cancel(system.admin, full.id, {});
+  for (const id of full) await Task.cancel(system.admin, id, {});
+  expect(await waiting()).toBe(0);
   const ids = [...uncounted, await submit()];
   expect(await waiting()).toBe(1);
   for (const id of ids) await Task.cancel(system.admin, id, {});
