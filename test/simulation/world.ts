@@ -219,10 +219,13 @@ async function run(
       }
     })();
     answered.catch(() => {});
-    return Promise.race([answered, ended]).catch((error) => {
+    const answer = await Promise.race([answered, ended]).catch((error) => {
       if (error === gone) return "lost" as const;
       throw error;
     });
+    // Whoever asks again at once leaves no turn to the disk that everybody waits for.
+    if (answer === "lost") await turn();
+    return answer;
   }
   const answerOf = (got: { value: unknown } | "no" | "lost") => (typeof got === "string" ? got : ("yes" as const));
   const agentOf = (worker: Worker): Scope["actor"] => ({ role: "agent", id: worker.id });
