@@ -95,6 +95,23 @@ for (const reached of [false, true]) {
   });
 }
 
+/** Rows that cannot be written until its disk has room. */
+function fullTable(): { rows: Rows; disk: { full: boolean } } {
+  mkdirSync(dataDir);
+  const table = openRows(join(dataDir, "table"));
+  const disk = { full: true };
+  return {
+    disk,
+    rows: {
+      ...table,
+      async commit(batch) {
+        if (disk.full) throw new Error("ENOSPC: no space left on device");
+        await table.commit(batch);
+      },
+    },
+  };
+}
+
 test("a message that is done while memory goes back to what is on disk is there again, even after a crash", async () => {
   mkdirSync(dataDir);
   const table = openRows(join(dataDir, "table"));
@@ -201,16 +218,7 @@ test("whoever reads once memory is what is on disk again finds all that is deriv
 });
 
 test("moves rows into the table by itself once the disk takes them, though the log failed meanwhile as well", async () => {
-  mkdirSync(dataDir);
-  const table = openRows(join(dataDir, "table"));
-  let full = true;
-  const rows: Rows = {
-    ...table,
-    async commit(batch) {
-      if (full) throw new Error("ENOSPC: no space left on device");
-      await table.commit(batch);
-    },
-  };
+  const { rows, disk: table } = fullTable();
   const clock = manualClock();
   const { disk, files } = fragileDisk();
   const flush = { files, checkpointBytes: 64 * 1024 };
@@ -228,7 +236,7 @@ test("moves rows into the table by itself once the disk takes them, though the l
   clock.advance(1000);
   await refused;
   disk.broken = false;
-  full = false;
+  table.full = false;
   expect(backlog?.().bytes).toBeGreaterThan(0);
   await expect
     .poll(() => {
@@ -318,16 +326,7 @@ test("a payload is there for as long as a row on disk names it", async () => {
 });
 
 test("goes on by itself once rows can be written to disk again, and gives up no message meanwhile", async () => {
-  mkdirSync(dataDir);
-  const table = openRows(join(dataDir, "table"));
-  let full = true;
-  const rows: Rows = {
-    ...table,
-    async commit(batch) {
-      if (full) throw new Error("ENOSPC: no space left on device");
-      await table.commit(batch);
-    },
-  };
+  const { rows, disk: table } = fullTable();
   const clock = manualClock();
   const flush = { checkpointBytes: 64 * 1024, segmentBytes: 128 * 1024 };
   const engine = openOn({ dataDir, clock: clock as Clock, flush }, dataDir, rows, () => {});
@@ -356,7 +355,7 @@ test("goes on by itself once rows can be written to disk again, and gives up no 
   await pass(120);
   expect(handled).toEqual([]);
   expect(await queues.timers.depth()).toMatchObject({ dead: 0 });
-  full = false;
+  table.full = false;
   await pass(3);
   await write("after");
   await expect.poll(() => handled).toEqual(["due"]);

@@ -91,6 +91,8 @@ export type ServerFrame = z.output<typeof ServerFrame>;
  */
 export const gatewayBytes = 128 * 1024;
 
+/** For what stands around the assignments of a frame. */
+const aroundBytes = 64;
 const bytesOf = (text: string) => Buffer.byteLength(text);
 
 /**
@@ -98,7 +100,7 @@ const bytesOf = (text: string) => Buffer.byteLength(text);
  * its input, and whatever else of it may be large, and says so by `inputOmitted`: the agent gets the task by `GET /v1/tasks/{id}`.
  */
 export const frames = (message: AgentMessage): string[] =>
-  framesOf(message, gatewayBytes, (_, bytes) => bytes > gatewayBytes - 63);
+  framesOf(message, gatewayBytes, (_, bytes) => bytes > gatewayBytes - aroundBytes + 1);
 
 /**
  * As `frames`, with assignments in groups of at most so many bytes, or one that is larger by itself.
@@ -123,7 +125,7 @@ export function framesOf(
       text = assignmentJson({ ...assignment, task: { ...task, labels: [] }, inputOmitted: true });
       size = bytesOf(text) + 1;
     }
-    if (group.length > 0 && bytes + size > frameBytes - 64) {
+    if (group.length > 0 && bytes + size > frameBytes - aroundBytes) {
       texts.push(`${open}${group.join(",")}]}`);
       group = [];
       before += bytes;

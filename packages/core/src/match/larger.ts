@@ -21,8 +21,14 @@ export async function placeInOrder({ ports, tenant }: Scope, directory: Director
 
 /** Lanes of larger tasks whose first comes before this task. */
 export async function largerAhead(scope: Scope, directory: Directory, row: Row): Promise<readonly Lane[]> {
-  if (scope.ports.shared || ![...directory.larger].some(mayWait)) return [];
+  // Nearly always: told without a list made for it, at each submit.
+  if (scope.ports.shared || !anyWaits(directory.larger)) return [];
   return largerBefore(scope, directory, row.parked ?? (await placeInOrder(scope, directory, row)).key);
+}
+
+function anyWaits(lanes: Iterable<Lane>): boolean {
+  for (const lane of lanes) if (mayWait(lane)) return true;
+  return false;
 }
 
 /** Lanes of larger tasks whose first comes before this place in the order. */
