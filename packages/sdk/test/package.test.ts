@@ -1,4 +1,4 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -37,7 +37,9 @@ test("the package, as npm would publish it, compiles and runs in a project of it
     writeFileSync(join(project, "package.json"), '{"type":"module"}');
     const strict = ["--strict", "--module", "nodenext", "--target", "es2022", "--types", "node", "--outDir", "out"];
     const tsc = join(modules, "typescript/bin/tsc");
-    execFileSync(process.execPath, [tsc, ...strict, "program.ts"], { cwd: project, stdio: "inherit" });
+    const compiled = spawnSync(process.execPath, [tsc, ...strict, "program.ts"], { cwd: project, encoding: "utf8" });
+    expect(`${compiled.stdout}${compiled.stderr}${compiled.signal ?? ""}`).toBe("");
+    expect(compiled.status).toBe(0);
     const ran = execFileSync(process.execPath, ["out/program.js"], { cwd: project, encoding: "utf8" });
     expect(ran.trim()).toBe("function function function");
   } finally {

@@ -35,6 +35,7 @@ export async function lease(
     throw stopped(`agent ${row.name} is ${row.state}; register it again`);
   }
   if (isCalled(member.row)) throw delivered(member.row);
+  if (!heardLately(member.row, scope.ports.clock.now(), false)) await seen(scope, id);
   if (input.holding && member.used > input.holding.length + member.mailbox.length) {
     const again = await unanswered(scope, member, input);
     if (again.length > 0) return again;

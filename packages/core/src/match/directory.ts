@@ -106,6 +106,8 @@ export function freeSlots(member: Member): number {
   const free = member.maxConcurrency - member.used;
   if (free <= 0) return 0;
   if (isCalled(member.row)) return member.row.probing && member.used > 0 ? 0 : free;
+  // Its first sign of life may have been taken back by a write that failed: without a lease nobody would see it go.
+  if (member.row.expiresAt === undefined) return 0;
   return member.connected || askedFor(member) > 0 ? free : 0;
 }
 
