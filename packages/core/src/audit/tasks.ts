@@ -1,8 +1,8 @@
 import * as Gate from "../match/gate.ts";
 import { capabilitiesOf } from "../match/requirement.ts";
-import { grown, isDead } from "../outbox.ts";
 import { getAll } from "../page.ts";
 import type { Item, RowKey } from "../port/index.ts";
+import { grown, isDead } from "../projection.ts";
 import { isRetired } from "../retention/retention.ts";
 import {
   agentKey,
