@@ -27,7 +27,7 @@ function pingEachSeconds(leaseSeconds: number): number {
   const beat = Math.min(leaseSeconds / 3, 240);
   return Math.floor(Agent.pingSeconds / beat) * beat;
 }
-/** How old the agents as a process remembers them may be, in s: `maxAgeMs` of core/match/directory.ts, in whole minutes. */
+/** How old the agents as a process remembers them may be, in s: `maxAgeMs` of core/match/cache.ts, in whole minutes. */
 const readEachSeconds = (agents: number): number => Math.ceil(Math.min(300, Math.max(10, agents * 0.1)) / 60) * 60;
 
 /** What agents that have nothing to do cost in a month. */

@@ -1,5 +1,5 @@
 import { readTask } from "../match/assignment.ts";
-import { openFor } from "../match/directory.ts";
+import { openFor } from "../match/open.ts";
 import { getAll, pages } from "../page.ts";
 import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";

@@ -2,8 +2,9 @@ import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { requestErrors } from "../error.ts";
 import { toAssignment } from "../match/assignment.ts";
-import { hasConnection, open, setConnection } from "../match/directory.ts";
+import { hasConnection } from "../match/connection.ts";
 import { serveAgent } from "../match/dispatch.ts";
+import { endConnection, open, setConnection } from "../match/open.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Assignment } from "../task/schema.ts";
@@ -63,10 +64,10 @@ export async function connect(
     return true;
   };
   const disconnect = async () => {
-    if (close()) await setConnection(scope.ports, scope.tenant, id, options.connectionId, false);
+    if (close()) await endConnection(scope.ports, scope.tenant, id, options.connectionId);
   };
   try {
-    await setConnection(scope.ports, scope.tenant, id, options.connectionId, true);
+    await setConnection(scope.ports, scope.tenant, id, options.connectionId);
     live.publish(replaced, {});
     const again = (await heldTasks(scope, id)).filter(
       (task) => task.status === "assigned" && holds.get(task.id) !== task.fence,

@@ -1,6 +1,6 @@
 import { isError } from "../error.ts";
-import { openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
+import { openFor } from "../match/open.ts";
 import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { agentKey, connectionKey } from "../rows.ts";

@@ -1,8 +1,10 @@
 import type { z } from "zod";
+import { backSince } from "../away.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { isError } from "../error.ts";
-import { backSince, type Member, openFor } from "../match/directory.ts";
 import { serveAgent } from "../match/dispatch.ts";
+import type { Member } from "../match/member.ts";
+import { openFor } from "../match/open.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import { deliverySeconds } from "../task/row.ts";

@@ -6,8 +6,8 @@ import { gateKey, gatePartition, lanePartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Row, toInfo } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
-import type { Member } from "./directory.ts";
 import * as Gate from "./gate.ts";
+import type { Member } from "./member.ts";
 
 export async function readTask(scope: Scope, id: string): Promise<Row | undefined> {
   return (await scope.ports.store.get(taskKey(scope.tenant, id))) as Row | undefined;

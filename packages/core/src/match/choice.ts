@@ -1,8 +1,10 @@
 import { agentKey, stickyKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
-import { type Directory, freeSlots, learn, type Member } from "./directory.ts";
+import { learnRow } from "./cache.ts";
+import type { Directory } from "./directory.ts";
 import { largerAhead, notKept } from "./larger.ts";
+import { freeSlots, type Member } from "./member.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
 import { choose } from "./strategy.ts";
@@ -26,7 +28,7 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
       | undefined;
     let known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
     if (scope.ports.shared && stickyAgentId !== undefined && (!known || freeSlots(known) < row.slots)) {
-      learn(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
+      learnRow(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
       known = directory.members.get(stickyAgentId);
     }
     if (

@@ -6,11 +6,15 @@ import { fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, tas
 import type { Scope } from "../scope.ts";
 import { advance, held, type Row } from "../task/row.ts";
 import { placeOf, push, readTask, unpark } from "./assignment.ts";
+import { cacheOf } from "./cache.ts";
 import { type Choice, pick, pickShared } from "./choice.ts";
-import { cacheOf, type Directory, freeTasks, idOfParked, type Member, open, openFor, taken } from "./directory.ts";
+import { type Directory, taken } from "./directory.ts";
 import * as Gate from "./gate.ts";
 import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
 import { largerBefore, lookAgain, notKept, placeInOrder } from "./larger.ts";
+import { freeTasks, type Member } from "./member.ts";
+import { open, openFor } from "./open.ts";
+import { idOfParked } from "./place.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
 import { giveSlotsBack, hold, learn, reserve, slotsWrite, takeHeld } from "./slots.ts";

@@ -1,8 +1,10 @@
 import { fairKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
-import { type Directory, freeSlots, type Member, parkedKey, probeLimit } from "./directory.ts";
+import { type Directory, probeLimit } from "./directory.ts";
 import { type Lane, mayWait, peek } from "./lane.ts";
+import { freeSlots, type Member } from "./member.ts";
+import { parkedKey } from "./place.ts";
 import { refusal } from "./requirement.ts";
 
 /*

@@ -13,8 +13,11 @@ import {
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
-import { type Directory, freeSlots, learn, type Member, parkedKey, passOf } from "./directory.ts";
+import { learnRow } from "./cache.ts";
+import type { Directory } from "./directory.ts";
 import type { Lane } from "./lane.ts";
+import { freeSlots, type Member } from "./member.ts";
+import { parkedKey, passOf } from "./place.ts";
 import { type Need, refusal } from "./requirement.ts";
 
 /*
@@ -206,7 +209,7 @@ async function offered(scope: Scope, since: number): Promise<string[]> {
 async function readThese(scope: Scope, directory: Directory, ids: readonly string[]): Promise<void> {
   const keys = ids.map((id) => agentKey(scope.tenant, id));
   const rows = await getAll(scope.ports.store, keys);
-  for (const [at, id] of ids.entries()) learn(directory, id, rows[at]);
+  for (const [at, id] of ids.entries()) learnRow(directory, id, rows[at]);
 }
 
 /** When the agents were last read, or some of them. */

@@ -3,7 +3,8 @@ import type { Refusal, Update, WriteResult } from "../port/index.ts";
 import { agentKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
-import type { Directory, Member } from "./directory.ts";
+import type { Directory } from "./directory.ts";
+import type { Member } from "./member.ts";
 
 /** Taken in memory first, so that nobody else in this process proposes the same slot. */
 export function hold(directory: Directory, member: Member, slots: number): void {

@@ -1,6 +1,9 @@
 import { counters, family } from "../counters.ts";
-import { cacheOf, type Directory, idOfParked, open, opened } from "../match/directory.ts";
+import { cacheOf } from "../match/cache.ts";
+import type { Directory } from "../match/directory.ts";
 import { peek } from "../match/lane.ts";
+import { open, opened } from "../match/open.ts";
+import { idOfParked } from "../match/place.ts";
 import { capabilitiesOf } from "../match/requirement.ts";
 import { headsOf, readLanes } from "../match/shared.ts";
 import { pages } from "../page.ts";

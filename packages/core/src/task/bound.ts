@@ -1,5 +1,5 @@
 import type { Row as AgentRow } from "../agent/row.ts";
-import { openKnown } from "../match/directory.ts";
+import { openKnown } from "../match/open.ts";
 import { readLanes } from "../match/shared.ts";
 import { pages } from "../page.ts";
 import { agentKey, lanePartition } from "../rows.ts";

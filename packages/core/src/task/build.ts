@@ -2,7 +2,7 @@ import { requestErrors, storeErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
 import { readTask } from "../match/assignment.ts";
-import { openFor } from "../match/directory.ts";
+import { openFor } from "../match/open.ts";
 import { laneOf } from "../match/requirement.ts";
 import { itemBytes, storeLimits } from "../port/index.ts";
 import { payloadKey, taskKey } from "../rows.ts";

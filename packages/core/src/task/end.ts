@@ -1,10 +1,11 @@
 import { heldTasks } from "../agent/commands.ts";
 import { tell } from "../agent/message.ts";
 import { cancelMark } from "../agent/row.ts";
+import { backSince } from "../away.ts";
 import { deliveryOutcome } from "../delivery/error.ts";
 import { isError } from "../error.ts";
 import { readTask } from "../match/assignment.ts";
-import { backSince, open } from "../match/directory.ts";
+import { open } from "../match/open.ts";
 import { fractionOf } from "../port/index.ts";
 import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";

@@ -1,8 +1,10 @@
 import { readTask } from "../match/assignment.ts";
-import { type Directory, freeSlots, open } from "../match/directory.ts";
+import type { Directory } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
 import type { Lane } from "../match/lane.ts";
 import { keepsSlots, largerAhead } from "../match/larger.ts";
+import { freeSlots } from "../match/member.ts";
+import { open } from "../match/open.ts";
 import { needOf, refusal } from "../match/requirement.ts";
 import { score } from "../match/strategy.ts";
 import { gateKey } from "../rows.ts";
