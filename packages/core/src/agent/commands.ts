@@ -1,9 +1,9 @@
-import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/open.ts";
 import { getAll, pages } from "../page.ts";
 import { agentKey, indexPartitions, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { held, type Row } from "../task/row.ts";
+import { readTask } from "../task/stored.ts";
 import { type Row as AgentRow, cancelMarks, heldMark, heldMarks } from "./row.ts";
 import type { Commands, Holding } from "./schema.ts";
 

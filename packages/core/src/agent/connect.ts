@@ -1,10 +1,10 @@
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { requestErrors } from "../error.ts";
-import { toAssignment } from "../match/assignment.ts";
 import { hasConnection } from "../match/connection.ts";
 import { serveAgent } from "../match/dispatch.ts";
 import { endConnection, open, setConnection } from "../match/open.ts";
+import { toAssignment } from "../match/push.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Assignment } from "../task/schema.ts";

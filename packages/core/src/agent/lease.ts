@@ -1,15 +1,16 @@
 import type { z } from "zod";
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
-import { readTask, toAssignment } from "../match/assignment.ts";
 import { take } from "../match/dispatch.ts";
 import type { Member } from "../match/member.ts";
 import { open, openFor } from "../match/open.ts";
+import { toAssignment } from "../match/push.ts";
 import { parkedChannel } from "../match/shared.ts";
 import type { Scope } from "../scope.ts";
 import { takeBack } from "../task/end.ts";
 import type { Row } from "../task/row.ts";
 import type { Assignment } from "../task/schema.ts";
+import { readTask } from "../task/stored.ts";
 import { unnamed } from "./commands.ts";
 import { stopped } from "./error.ts";
 import { heardLately, seen } from "./liveness.ts";

@@ -1,17 +1,19 @@
 import type { Ports, Write } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
-import { push } from "./assignment.ts";
+import { assigned } from "./assign.ts";
 import { openSample } from "./cache.ts";
 import { type Choice, pick, pickShared } from "./choice.ts";
-import { assign, assigned, type Fresh, parkInLane, serveLane, tries } from "./dispatch.ts";
+import { assign, serveLane, tries } from "./dispatch.ts";
 import * as Gate from "./gate.ts";
 import { peek } from "./lane.ts";
 import type { Member } from "./member.ts";
 import { open } from "./open.ts";
+import { type Fresh, parkInLane } from "./park.ts";
+import { push } from "./push.ts";
 import { needOf } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { hold, learn, reserve, takeHeld, unhold } from "./slots.ts";
+import { hold, learnFromRefusal, reserve, takeHeld, unhold } from "./slots.ts";
 
 /**
  * Stores a new task, ready to be done, together with what comes of it: its agent, or its place among the waiting. One
@@ -32,7 +34,7 @@ export async function admit(
     const choice =
       (await peek(scope.ports, scope.tenant, lane)) === null ? await pick(scope, directory, row) : undefined;
     if (choice) {
-      const next = await assign(scope, directory, row, choice, [], fresh);
+      const next = await assign(scope, directory, row, choice, { fresh });
       if (!next) continue;
       await push(scope, choice.member, [next]);
       return "stored";
@@ -52,7 +54,10 @@ async function admitShared(scope: Scope, row: Row): Promise<"stored" | "refused"
   for (let attempt = 0; attempt < admitTries; attempt++) {
     const choice = await pickShared(scope, directory, row);
     if (!choice) return undefined;
-    const next = await assign(scope, directory, row, choice, [], fresh, choice.member.row.connectionId);
+    const next = await assign(scope, directory, row, choice, {
+      fresh,
+      connectionId: choice.member.row.connectionId,
+    });
     if (fresh.refused) return "refused";
     if (!next) continue;
     await push(scope, choice.member, [next]);
@@ -106,7 +111,7 @@ export async function admitEach(scope: Scope, rows: readonly Row[]): Promise<rea
         if (slots.item) directory.set(slots.item as unknown as Member["row"]);
         return { member, tasks };
       }
-      learn(directory, member, slots);
+      learnFromRefusal(directory, member, slots);
       left.push(...group.map(({ row }) => row));
       return { member, tasks: [] };
     }),

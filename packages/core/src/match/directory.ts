@@ -7,7 +7,7 @@ import { createTally, recount, type Tally, uncount } from "./tally.ts";
 
 /** Candidates looked at for one task: all of a small fleet, a sample of a large one, so that the cost stays flat. */
 const sampleSize = 32;
-/** Agents probed for eligibility before a lane is thought to have nobody free. */
+/** Agents looked through, of a large fleet, for those that could serve a task. */
 export const probeLimit = 2048;
 
 /**

@@ -1,23 +1,23 @@
 import { emptied } from "../agent/leave.ts";
-import { heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
-import type { Item, Put, Refusal, TransactResult, Update, Write } from "../port/index.ts";
-import { fairKey, gateKey, gatePartition, laneKey, lanePartition, stickyKey, taskKey } from "../rows.ts";
+import { gateKey, gatePartition, lanePartition } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { advance, held, type Row } from "../task/row.ts";
-import { placeOf, push, readTask, unpark } from "./assignment.ts";
+import type { Row } from "../task/row.ts";
+import { readTask } from "../task/stored.ts";
+import { type Terms, tryAssign } from "./assign.ts";
 import { cacheOf } from "./cache.ts";
 import { type Choice, pick, pickShared } from "./choice.ts";
 import { type Directory, taken } from "./directory.ts";
 import * as Gate from "./gate.ts";
-import { arrived, claim, giveBack, type Lane, peek, settle } from "./lane.ts";
-import { largerBefore, lookAgain, notKept, placeInOrder } from "./larger.ts";
+import { claim, giveBack, type Lane, peek, settle } from "./lane.ts";
+import { largerBefore, lookAgain, notKept } from "./larger.ts";
 import { freeTasks, type Member } from "./member.ts";
 import { open, openFor } from "./open.ts";
+import { parkAtGate, parkInLane } from "./park.ts";
 import { idOfParked } from "./place.ts";
-import { needOf, refusal } from "./requirement.ts";
+import { push } from "./push.ts";
+import { needOf } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { giveSlotsBack, hold, learn, reserve, slotsWrite, takeHeld } from "./slots.ts";
 
 /** Times a decision is made anew when others changed the rows under it. */
 export const tries = 12;
@@ -58,14 +58,14 @@ async function place(scope: Scope, row: Row): Promise<"placed" | "blocked" | "ag
     return "blocked";
   }
   const directory = await open(ports, tenant);
-  if (gate.blocked) return (await parkAtGate(scope, directory, row, gate.blocked)) ? "placed" : "again";
+  if (gate.blocked) return (await waitAtGate(scope, directory, row, gate.blocked)) ? "placed" : "again";
   const lane = directory.lane(row.lane, needOf(row));
   const head = await headOf(scope, lane);
   if (head === undefined) {
     const choice = await (ports.shared ? pickShared : pick)(scope, directory, row);
     if (choice) {
       const reach = ports.shared ? choice.member.row.connectionId : undefined;
-      const next = await assign(scope, directory, row, choice, gate.writes, undefined, reach);
+      const next = await assign(scope, directory, row, choice, { gateWrites: gate.writes, connectionId: reach });
       if (!next) return "again";
       await push(scope, choice.member, [next]);
       return "placed";
@@ -92,195 +92,23 @@ async function serveOwn(scope: Scope, row: Row, parked: string): Promise<void> {
   else await serveLane(scope, directory, lane);
 }
 
-/** What else goes into the transaction that stores a task that is new. */
-export interface Fresh {
-  readonly others: readonly Write[];
-  /** One of `others` was refused. */
-  refused?: true;
-}
-
-/** The task as it is once it has its agent, and the write that makes it so. */
-export function assigned(scope: Scope, row: Row, { member, decision }: Choice): { next: Row; write: Update } {
-  const now = scope.ports.clock.now();
-  return advance(
-    row,
-    {
-      status: "assigned",
-      agentId: member.id,
-      fence: row.fence + 1,
-      attempt: row.attempt + 1,
-      assignedAt: now,
-      startedAt: undefined,
-      beatAt: undefined,
-      decision,
-      waitingReason: undefined,
-      waitingSince: undefined,
-      parked: undefined,
-      gate: undefined,
-      silenceSeconds: isCalled(member.row) ? member.row.leaseSeconds : undefined,
-    },
-    { at: now },
-  );
-}
-
-/**
- * The agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled: one transaction, or
- * on a shared store two writes, where the task and its agent are all there is to change.
- * @param connectionId on a shared store: it will be pushed there, so the agent must still have this connection
- */
+/** `tryAssign`; an agent that has room again is looked for work for. */
 export async function assign(
   scope: Scope,
   directory: Directory,
   row: Row,
   choice: Choice,
-  gateWrites: readonly Write[],
-  fresh?: Fresh,
-  connectionId?: string,
+  terms: Terms,
 ): Promise<Row | undefined> {
-  const { member } = choice;
-  const { next, write } = assigned(scope, row, choice);
-  const task: Put | Update = fresh ? { put: next, if: { exists: false } } : write;
-  const others: Write[] = [...gateWrites];
-  // That one fewer waits at its limit is part of its entering there.
-  if (row.parked !== undefined) others.push({ delete: placeOf(scope.tenant, row, row.parked) });
-  if (row.stickyKey !== undefined && choice.stickyAgentId !== member.id) {
-    others.push({ put: { ...stickyKey(scope.tenant, row.stickyKey), kind: "sticky", agentId: member.id } });
-  }
-  if (fresh) others.push(...fresh.others);
-  hold(directory, member, row.slots);
-  const result = await takeHeld<TransactResult & { readonly agent?: Item }>(directory, member, [row], () =>
-    scope.ports.shared && others.length === 0
-      ? assignApart(scope, member, next, task, connectionId)
-      : scope.ports.store.transact([task, slotsWrite(scope, member, [next], connectionId), ...others]),
-  );
-  if (result.agent) directory.set(result.agent as unknown as Member["row"]);
-  if (result.ok) return next;
-  const [, agentRefusal] = result.reasons;
-  if (agentRefusal) learn(directory, member, agentRefusal);
-  const left = agentRefusal?.winner?.[heldMark(row.id)];
-  if (typeof left === "number" && left < next.fence) await giveSlotsBack(scope, member, row, left);
-  directory.refresh(member);
-  if (fresh) noteRefusal(fresh, result.reasons);
+  const next = await tryAssign(scope, directory, row, choice, terms);
+  if (next !== "freed") return next;
+  await serveAgent(scope, choice.member.id);
   return undefined;
 }
 
-/**
- * By themselves, one after the other, the two writes cost half of a transaction. The agent's comes first: what it cannot take
- * leaves no trace on the task. The mark it makes is for this task and fence alone, so that after a crash between the two
- * whoever gives the task to the same agent goes on from there; if nobody does, the reconciler takes it for stray.
- */
-async function assignApart(
-  scope: Scope,
-  member: Member,
-  next: Row,
-  task: Put | Update,
-  connectionId: string | undefined,
-): Promise<TransactResult & { readonly agent?: Item }> {
-  const { store } = scope.ports;
-  const slots = await reserve(scope, member, [next], connectionId);
-  if (!slots.ok) {
-    const there = slots.winner as Member["row"] | undefined;
-    const begun =
-      slots.winner?.[heldMark(next.id)] === next.fence &&
-      there?.state === "active" &&
-      (connectionId === undefined || there.connectionId === connectionId);
-    if (!begun) return { ok: false, reasons: [undefined, slots] };
-  }
-  const written = await store.write(task);
-  if (written.ok) return { ok: true, ...(slots.ok && slots.item && { agent: slots.item }) };
-  const now = (written.winner ?? (await store.get(taskKey(scope.tenant, next.id)))) as Row | undefined;
-  // Whoever else gave it to the same agent has it by the same mark.
-  const shares = now?.agentId === member.id && now.fence === next.fence && held.has(now.status);
-  if (slots.ok && !shares) {
-    await giveSlotsBack(scope, member, next, next.fence);
-    await serveAgent(scope, member.id);
-  }
-  return { ok: false, reasons: [written, undefined] };
-}
-
-function noteRefusal(fresh: Fresh, reasons: readonly (Refusal | undefined)[]): void {
-  const others = reasons.slice(reasons.length - fresh.others.length);
-  if (reasons[0] || others.some((reason) => reason !== undefined)) fresh.refused = true;
-}
-
-async function passFor(
-  scope: Scope,
-  directory: Directory,
-  row: Row,
-  head?: string,
-): Promise<{ key: string; write?: Put }> {
-  if (row.parked !== undefined) return { key: row.parked };
-  if (scope.ports.shared) return { key: await Shared.passFor(scope, row, head) };
-  const { name, pass, key } = await placeInOrder(scope, directory, row);
-  directory.setPass(name, pass);
-  return {
-    key,
-    write: { put: { ...fairKey(scope.tenant, name), kind: "fair", pass } },
-  };
-}
-
-/** @returns where it waits, or nothing when others changed the task meanwhile */
-export async function parkInLane(
-  scope: Scope,
-  directory: Directory,
-  row: Row,
-  lane: Lane,
-  fresh?: Fresh,
-  head?: string,
-): Promise<string | undefined> {
-  const { store, clock, shared } = scope.ports;
-  if (shared) await Shared.registerLane(scope, lane);
-  else if (!lane.registered) {
-    await store.write({ put: { ...laneKey(scope.tenant, lane.id), kind: "lane", need: lane.need as never } });
-    lane.registered = true;
-  }
-  const { key, write: passWrite } = await passFor(scope, directory, row, head);
-  const now = clock.now();
-  const { next, write } = advance(row, {
-    parked: key,
-    gate: undefined,
-    waitingReason: waitingReason(directory, lane, now),
-    waitingSince: row.waitingSince ?? now,
-  });
-  const parked: Item = { pk: lanePartition(scope.tenant, lane.id), sk: key, kind: "parked", taskId: row.id };
-  const writes: Write[] = [
-    fresh ? { put: next, if: { exists: false } } : write,
-    { put: parked },
-    ...unpark(scope, row),
-  ];
-  if (passWrite) writes.push(passWrite);
-  if (fresh) writes.push(...fresh.others);
-  const result = await store.transact(writes);
-  if (!result.ok) {
-    if (fresh) noteRefusal(fresh, result.reasons);
-    return undefined;
-  }
-  if (shared) scope.ports.live.publish(Shared.parkedChannel(scope.tenant), {});
-  // Empty ones may have been dropped since it was looked up: agents know of those alone that the directory has.
-  else arrived(directory.lane(lane.id, lane.need), key);
-  return key;
-}
-
-async function parkAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
-  const { store, clock } = scope.ports;
-  const { key, write: passWrite } = await passFor(scope, directory, row);
-  const now = clock.now();
-  const gate = gateKey(scope.tenant, blocked.key);
-  const { write } = advance(row, {
-    parked: key,
-    gate: blocked.key,
-    waitingReason: blocked.reason,
-    waitingSince: row.waitingSince ?? now,
-  });
-  const parked: Item = { pk: gatePartition(scope.tenant, blocked.key), sk: key, kind: "parked", taskId: row.id };
-  const result = await store.transact([
-    write,
-    { put: parked },
-    Gate.waitingWrite(gate, blocked.key, 1),
-    ...(passWrite ? [passWrite] : []),
-    ...unpark(scope, row),
-  ]);
-  if (!result.ok) return false;
+/** Parks it at the limit that holds it up. @returns nothing was changed by others meanwhile */
+async function waitAtGate(scope: Scope, directory: Directory, row: Row, blocked: Gate.Blocked): Promise<boolean> {
+  if (!(await parkAtGate(scope, directory, row, blocked))) return false;
   if (blocked.nextAt !== undefined) await Gate.wakeAt(scope.ports, scope.tenant, blocked.key, blocked.nextAt);
   else {
     // Park, then look again: the last holder may have left meanwhile.
@@ -366,7 +194,7 @@ async function takeHead(
 
 /**
  * Assigns one task that waits in a lane. `gone`: it no longer waits there; `refused`: it does, but could not be assigned now.
- * @param connectionId see `assign`
+ * @param connectionId see `Terms`
  */
 async function takeTask(
   scope: Scope,
@@ -385,7 +213,7 @@ async function takeTask(
     return "gone";
   }
   const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
-  if (gate.blocked) return (await parkAtGate(scope, directory, row, gate.blocked)) ? "gone" : "refused";
+  if (gate.blocked) return (await waitAtGate(scope, directory, row, gate.blocked)) ? "gone" : "refused";
   const choice: Choice | undefined = only
     ? {
         member: only,
@@ -393,7 +221,8 @@ async function takeTask(
       }
     : await pick(scope, directory, row);
   const reach = shared && choice && !only ? choice.member.row.connectionId : connectionId;
-  const task = choice && (await assign(scope, directory, row, choice, gate.writes, undefined, reach));
+  const task =
+    choice && (await assign(scope, directory, row, choice, { gateWrites: gate.writes, connectionId: reach }));
   if (!task) return "refused";
   taken(directory, head);
   if (shared) await Shared.passTaken(scope, directory);
@@ -580,26 +409,4 @@ async function takeShared(
   }
   if (got.length < max) await goOnApart(scope, member, retrySeconds);
   return got;
-}
-
-function waitingReason(directory: Directory, lane: Lane, now: number): string {
-  if (lane.reason && now - lane.reason.at < 1000) return lane.reason.text;
-  let eligible = 0;
-  let near: string | undefined;
-  let looked = 0;
-  for (const member of directory.members.values()) {
-    if (++looked > 2048) break;
-    if (member.row.state === "lost") continue;
-    const why = refusal(lane.need, member);
-    if (why === undefined) eligible++;
-    else near ??= `${member.row.name} ${why}`;
-  }
-  const text =
-    eligible > 0
-      ? `${eligible} eligible agent${eligible === 1 ? " is" : "s are"} busy or away`
-      : directory.members.size === 0
-        ? "no agent is registered"
-        : `no eligible agent${near ? `: ${near}` : ""}`;
-  lane.reason = { text, at: now };
-  return text;
 }

@@ -14,7 +14,7 @@ import {
 import type { Scope } from "../scope.ts";
 import type { Row } from "../task/row.ts";
 import { learnRow } from "./cache.ts";
-import type { Directory } from "./directory.ts";
+import { type Directory, probeLimit } from "./directory.ts";
 import type { Lane } from "./lane.ts";
 import { freeSlots, type Member } from "./member.ts";
 import { parkedKey, passOf } from "./place.ts";
@@ -31,8 +31,6 @@ import { type Need, refusal } from "./requirement.ts";
 const tries = 12;
 /** Read strongly before a task is parked, so as to park fewer in vain, and after, before nobody is thought to be free. */
 export const agentsRead = { before: 10, after: 100 } as const;
-/** Agents looked through for those. */
-const probeLimit = 2048;
 /** A lane's registry row is written anew after the one time, and may be dropped when empty after the other. */
 const laneMs = { confirm: 30 * 60_000, drop: 60 * 60_000 } as const;
 /** Clocks of two processes may differ by this much. */

@@ -92,8 +92,8 @@ export async function reserve(...asked: Parameters<typeof slotsWrite>): Promise<
   return scope.ports.store.write(slotsWrite(...asked));
 }
 
-/** For whoever ended that attempt of the task and died, or has not come to it yet. */
-export async function giveSlotsBack(scope: Scope, member: Member, { id, slots }: Row, fence: number): Promise<void> {
+/** Gives them back by themselves, once for each attempt: for one that came to nothing, or whose end got no further. */
+export async function unreserve(scope: Scope, member: Member, { id, slots }: Row, fence: number): Promise<void> {
   await scope.ports.store.write({
     update: agentKey(scope.tenant, member.id),
     kind: "agent",
@@ -104,7 +104,7 @@ export async function giveSlotsBack(scope: Scope, member: Member, { id, slots }:
 }
 
 /** A refused write tells what its agent is like now. */
-export function learn(directory: Directory, member: Member, refused: Refusal): void {
+export function learnFromRefusal(directory: Directory, member: Member, refused: Refusal): void {
   if (!refused.winner) return;
   const row = refused.winner as unknown as Member["row"];
   member.used = row.used;

@@ -1,9 +1,9 @@
-import { readTask } from "../match/assignment.ts";
 import { changePolicy, type Policy, policyMs, policyOf } from "../policy.ts";
 import type { Delete, Item, Ports, Update, Value } from "../port/index.ts";
 import { dependantPartition, indexPartitions, taskEventPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Row, terminal } from "../task/row.ts";
+import { readTask } from "../task/stored.ts";
 import type { Info, Put } from "./schema.ts";
 
 /** How long the tenant keeps what is over. */

@@ -1,5 +1,4 @@
 import { isError, requestErrors, type WaggleError } from "../error.ts";
-import { readTask } from "../match/assignment.ts";
 import type { Put } from "../port/index.ts";
 import { tryParse } from "../problem.ts";
 import type { Room } from "../quota/reserve.ts";
@@ -9,6 +8,7 @@ import { type CreateOptions, checkKept, lookAgain, recall, roomFor, type Seed, s
 import { dependencyCycle, dependencyNotFound, notInBatch } from "./error.ts";
 import type { Row } from "./row.ts";
 import { BatchEntry, type Create, type Info } from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 export type BatchResult = { readonly task: Info } | { readonly problem: WaggleError };
 

@@ -1,7 +1,6 @@
 import { requestErrors, storeErrors } from "../error.ts";
 import { createId } from "../id.ts";
 import { digestOf, isLarge, type JsonText } from "../json.ts";
-import { readTask } from "../match/assignment.ts";
 import { openFor } from "../match/open.ts";
 import { laneOf } from "../match/requirement.ts";
 import { itemBytes, storeLimits } from "../port/index.ts";
@@ -11,6 +10,7 @@ import { defaultCancelGraceSeconds, defaultRetry, limits } from "./defaults.ts";
 import { dependencyNotFound, parentNotFound, tooDeep } from "./error.ts";
 import { deadlineOf, held, payloadBytes, type Row, toInfo } from "./row.ts";
 import type { Create, Info } from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 /* What a new task is made of: its row, its large input, and the check of what it names. */
 

@@ -2,7 +2,6 @@ import { emptied } from "../agent/leave.ts";
 import { tell } from "../agent/message.ts";
 import { type Row as AgentRow, cancelMark, heldMark } from "../agent/row.ts";
 import { isCalled } from "../delivery/schema.ts";
-import { readTask, unpark } from "../match/assignment.ts";
 import { cacheOf } from "../match/cache.ts";
 import type { Directory } from "../match/directory.ts";
 import { mayServe, serveAgent, serveGate, take } from "../match/dispatch.ts";
@@ -11,6 +10,7 @@ import { left } from "../match/lane.ts";
 import { lookAgain } from "../match/larger.ts";
 import { freeSlots, type Member } from "../match/member.ts";
 import { openFor, openKnown } from "../match/open.ts";
+import { unpark } from "../match/park.ts";
 import { yieldTo } from "../match/shared.ts";
 import type { Update, Write } from "../port/index.ts";
 import { keptUntil } from "../retention/retention.ts";
@@ -18,6 +18,7 @@ import { agentKey, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { conflict, missing } from "./error.ts";
 import { advance, backoffSeconds, exhausted, held, type Row, terminal } from "./row.ts";
+import { readTask } from "./stored.ts";
 
 export type Changes = Parameters<typeof advance>[1];
 export interface Decision {

@@ -2,7 +2,6 @@ import { requestErrors, storeErrors } from "../error.ts";
 import { idempotencyKeptMs, otherRequest } from "../idempotency.ts";
 import { canonical } from "../json.ts";
 import { admissible, admit, admitEach } from "../match/admit.ts";
-import { readTask } from "../match/assignment.ts";
 import { policyOf } from "../policy.ts";
 import type { Put, Write } from "../port/index.ts";
 import { type Room, reserve } from "../quota/reserve.ts";
@@ -14,6 +13,7 @@ import { catchUp, type Ended, link } from "./dependency.ts";
 import { gone } from "./error.ts";
 import { askedFields, payloadBytes, type Row, taskBytes, wasWith } from "./row.ts";
 import type { BatchEntry, Create, Info } from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 export interface CreateOptions {
   /** `key`: as the caller gave it; `hash`: of the whole request. Kept for 24 h. */

@@ -1,11 +1,11 @@
 import { isError } from "../error.ts";
-import { readTask } from "../match/assignment.ts";
 import { dependantPartition, taskKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { change } from "./change.ts";
 import { notFound, outcome } from "./error.ts";
 import { type Row, terminal } from "./row.ts";
 import { type Status, statuses } from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 /** How those ended that tell nobody any more. They may be deleted before anybody looks again. */
 export type Ended = ReadonlyMap<string, Status>;

@@ -4,7 +4,6 @@ import { cancelMark } from "../agent/row.ts";
 import { backSince } from "../away.ts";
 import { deliveryOutcome } from "../delivery/error.ts";
 import { isError } from "../error.ts";
-import { readTask } from "../match/assignment.ts";
 import { open } from "../match/open.ts";
 import { fractionOf } from "../port/index.ts";
 import { agentKey, taskKey } from "../rows.ts";
@@ -16,6 +15,7 @@ import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
 import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
 import type { Info } from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 /**
  * Ends a task from any state. One that waits is cancelled at once; the agent of one that runs is told and has

@@ -1,4 +1,3 @@
-import { readTask } from "../match/assignment.ts";
 import type { Directory } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
 import type { Lane } from "../match/lane.ts";
@@ -11,6 +10,7 @@ import { gateKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { missing } from "./error.ts";
 import { held, type Row, terminal, toInfo } from "./row.ts";
+import { readTask } from "./stored.ts";
 
 /** Agents listed in an explanation, those that may serve the task first; more are only counted. */
 const explained = 50;

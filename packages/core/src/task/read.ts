@@ -1,6 +1,5 @@
 import type { z } from "zod";
 import * as EventLog from "../event/log.ts";
-import { readBlob, readTask } from "../match/assignment.ts";
 import { decodeCursor, encodeCursor, getAll, newest } from "../page.ts";
 import type { Item } from "../port/index.ts";
 import { type IndexField, indexPartitions, taskKey, taskPartition, taskShards } from "../rows.ts";
@@ -8,6 +7,7 @@ import type { Scope } from "../scope.ts";
 import { missing } from "./error.ts";
 import { type Row, terminal, toInfo } from "./row.ts";
 import type { Info, ListQuery } from "./schema.ts";
+import { readBlob, readTask } from "./stored.ts";
 
 export const taskChannel = (tenant: string, id: string): string => `task/${tenant}/${id}`;
 

@@ -2,7 +2,7 @@ import type { z } from "zod";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
 import { checkInline, digestOf, isLarge, type JsonText } from "../json.ts";
-import { readTask, toAssignment } from "../match/assignment.ts";
+import { toAssignment } from "../match/push.ts";
 import { fractionOf } from "../port/index.ts";
 import { payloadKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
@@ -10,6 +10,7 @@ import { type Changed, change, completeUnread, type Decision, failed, goOn, rele
 import { leaseLost, missing } from "./error.ts";
 import { held, type Row, silenceOf, terminal, toInfo, wasWith } from "./row.ts";
 import type * as schema from "./schema.ts";
+import { readTask } from "./stored.ts";
 
 export interface Ended {
   readonly status: schema.Status;

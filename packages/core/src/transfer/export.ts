@@ -1,7 +1,6 @@
 import type { z } from "zod";
 import type { Row as AgentRow } from "../agent/row.ts";
 import type { JsonText } from "../json.ts";
-import { readBlob } from "../match/assignment.ts";
 import type { Row as GateRow } from "../match/gate.ts";
 import { badCursor, decodeCursor, encodeCursor, getAll } from "../page.ts";
 import type { Item } from "../port/index.ts";
@@ -16,6 +15,7 @@ import {
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { type Row as TaskRow, whole } from "../task/row.ts";
+import { readBlob } from "../task/stored.ts";
 import { cut } from "./pieces.ts";
 import type { ExportQuery } from "./request.ts";
 import {
