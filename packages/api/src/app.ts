@@ -15,7 +15,7 @@ import {
 } from "@waggle/core";
 import { type Context, Hono } from "hono";
 import type { Admission, Stay } from "./admission.ts";
-import { bearerOf, createFailedAuth, type FailedAuth } from "./auth.ts";
+import { createFailedAuth, type FailedAuth } from "./auth.ts";
 import * as idempotency from "./idempotency.ts";
 import { type Env, type Inbound, inbound } from "./inbound.ts";
 import { createMetrics } from "./metrics.ts";
@@ -133,7 +133,7 @@ async function run(
   if (common.shared.closing.aborted && route.path !== "/health") {
     throw requestErrors.notReady("the server is stopping", { retryAfterSeconds: 1 });
   }
-  const bearer = bearerOf(request.header("authorization"));
+  const bearer = Key.bearerOf(request.header("authorization"));
   const scope =
     route.roles === "public" ? undefined : await authenticate(route.roles, bearer, request, requestId, common);
   let params = noParams;

@@ -1,6 +1,6 @@
 import type { Clock } from "@waggle/core";
 import { expect, test } from "vitest";
-import { bearerOf, createFailedAuth, limits } from "./auth.ts";
+import { createFailedAuth, limits } from "./auth.ts";
 
 function standing() {
   let now = 0;
@@ -14,18 +14,6 @@ function standing() {
     wait: (address: string) => auth.refuse(address, "wrong").extra.retryAfterSeconds,
   };
 }
-
-test.each([
-  ["Bearer abc", "abc"],
-  ["bearer   abc", "abc"],
-  ["Basic abc", undefined],
-  ["Bearer", undefined],
-  ["Bearer a b", undefined],
-  [`Bearer ${"x".repeat(513)}`, undefined],
-  [undefined, undefined],
-])("of %j the bearer is %j", (header, bearer) => {
-  expect(bearerOf(header)).toBe(bearer);
-});
 
 test("wrong keys are limited for each address, and allowed again as time passes", () => {
   const { fail, wait, pass } = standing();

@@ -1,10 +1,5 @@
 import { type Clock, requestErrors, type WaggleError } from "@waggle/core";
 
-/** The text after `Bearer`, or nothing when the header is of another kind. */
-export function bearerOf(header: string | undefined): string | undefined {
-  return header === undefined ? undefined : /^bearer +([\x21-\x7e]{1,512})$/i.exec(header)?.[1];
-}
-
 export const limits = {
   /** Wrong keys one address may try at once … */
   failures: 20,

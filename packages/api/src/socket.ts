@@ -17,11 +17,8 @@ import {
 } from "@waggle/core";
 import { type RawData, WebSocket, WebSocketServer } from "ws";
 import { type App, authenticate, requestIdOf, serverTiming } from "./app.ts";
-import { bearerOf } from "./auth.ts";
 import { headerOf } from "./inbound.ts";
 import { declared } from "./routes/common.ts";
-
-const protocol = "waggle.v1";
 
 const limits = {
   /** Between pings. A peer that answers none in this time is gone. */
@@ -73,7 +70,7 @@ export function createSockets(app: SocketOptions): Sockets {
     // A frame is small and often random; compression costs memory for each connection.
     perMessageDeflate: false,
     clientTracking: false,
-    handleProtocols: (offered) => (offered.has(protocol) ? protocol : false),
+    handleProtocols: (offered) => (offered.has(Frames.protocol) ? Frames.protocol : false),
   });
   server.on("wsClientError", (error, socket, request) => {
     const message = `this is no WebSocket handshake: ${error.message}`;
@@ -112,10 +109,7 @@ export function createSockets(app: SocketOptions): Sockets {
       const path = (request.url ?? "").split("?", 1)[0] as string;
       const id = /^\/v1\/agents\/([^/]+)\/connect$/.exec(path)?.[1];
       if (id === undefined) throw requestErrors.notFound(`there is no WebSocket at ${path.slice(0, 200)}`);
-      const offered = (header("sec-websocket-protocol") ?? "").split(",").map((name) => name.trim());
-      const bearer =
-        bearerOf(header("authorization")) ??
-        offered.find((name) => name.startsWith("bearer."))?.slice("bearer.".length);
+      const { bearer } = Frames.readHandshake(header);
       const from = { header, remoteAddress: request.socket.remoteAddress ?? "" };
       const scope = await authenticate(["agent"], bearer, from, requestId, { options: { ports }, failedAuth });
       if (!isId("agt", id) || id !== scope.actor.id)

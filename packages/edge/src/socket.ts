@@ -31,7 +31,6 @@ export interface SocketAnswer {
   readonly body?: string;
 }
 
-const protocol = "waggle.v1";
 /** What speaks for the agent as a whole: its token is looked at anew. Of a task its fence tells who may speak. */
 const ofAgent: ReadonlySet<AgentFrame["op"]> = new Set(["heartbeat", "ping", "pause", "drain", "resume", "stop"]);
 
@@ -61,13 +60,8 @@ export function socketHandler(ports: Ports, onError: OnError = toLog): (event: S
 
 async function connected(ports: Ports, event: SocketEvent, requestId: string): Promise<SocketAnswer> {
   const header = (name: string) =>
-    Object.entries(event.headers ?? {}).find(([each]) => each.toLowerCase() === name)?.[1] ?? "";
-  const offered = header("sec-websocket-protocol")
-    .split(",")
-    .map((each) => each.trim());
-  const bearer =
-    /^bearer +([\x21-\x7e]{1,512})$/i.exec(header("authorization"))?.[1] ??
-    offered.find((each) => each.startsWith("bearer."))?.slice("bearer.".length);
+    Object.entries(event.headers ?? {}).find(([each]) => each.toLowerCase() === name)?.[1];
+  const { bearer, speaks } = Frames.readHandshake(header);
   const known = bearer === undefined ? undefined : await Key.authenticate(ports, bearer);
   if (!known) throw requestErrors.unauthenticated("give an agent's token as Bearer");
   if (known.actor.role !== "agent") throw requestErrors.forbidden("only an agent's own token opens its connection");
@@ -75,9 +69,7 @@ async function connected(ports: Ports, event: SocketEvent, requestId: string): P
   await Agent.seen(scope, known.actor.id);
   await Agent.hold(scope, event.requestContext.connectionId);
   await ports.store.settled();
-  return offered.includes(protocol)
-    ? { statusCode: 200, headers: { "Sec-WebSocket-Protocol": protocol } }
-    : { statusCode: 200 };
+  return { statusCode: 200, ...(speaks && { headers: { "Sec-WebSocket-Protocol": Frames.protocol } }) };
 }
 
 async function messaged(ports: Ports, event: SocketEvent, requestId: string, onError: OnError): Promise<SocketAnswer> {

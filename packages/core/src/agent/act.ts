@@ -11,6 +11,7 @@ import type { Commands, Info } from "./schema.ts";
 
 export * as Frames from "./act.ts";
 export { framesOf, gatewayBytes } from "./frame.ts";
+export { protocol, readHandshake } from "./handshake.ts";
 
 /*
  * The frames of an agent, whatever carries them: a socket of this process, or a gateway's messages.
