@@ -12,7 +12,12 @@ import {
   type WriteRequest,
 } from "@aws-sdk/client-dynamodb";
 import {
+  checkBatchGet,
+  checkItemBytes,
   checkKey,
+  checkQuery,
+  checkTransactBytes,
+  checkTransactItems,
   type Delete,
   type Item,
   isTransactional,
@@ -23,7 +28,7 @@ import {
   type Query,
   type Refusal,
   type RowKey,
-  requestErrors,
+  rowKeyOf,
   type Store,
   storeErrors,
   storeLimits,
@@ -52,12 +57,9 @@ const reported = { ReturnConsumedCapacity: "TOTAL" } as const;
 const winnerToo = { ReturnValuesOnConditionCheckFailure: "ALL_OLD" } as const;
 /** What `~` and its value add to a row. */
 const markBytes = 7;
-const batchGetKeys = 100;
 const batchWrites = 25;
 const parallelBatches = 8;
 
-const keyOf = (write: Write): RowKey =>
-  "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
 const attributeKey = ({ pk, sk }: RowKey): Attributes => ({ pk: { S: pk }, sk: { S: sk } });
 const isFresh = (write: Put | Delete): write is Put => "put" in write && write.if !== undefined;
 const batchRequest = (write: Put | Delete): WriteRequest =>
@@ -218,23 +220,19 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function writeNow(write: Write): Promise<WriteResult> {
-    checkKey(keyOf(write));
+    checkKey(rowKeyOf(write));
     if ("put" in write) return put(write);
     if ("update" in write) return update(write);
     return "delete" in write ? remove(write) : alone(write);
   }
 
   async function transactNow(writes: readonly Write[]): Promise<TransactResult> {
-    if (writes.length === 0 || writes.length > storeLimits.transactItems) {
-      throw storeErrors.transactionTooLarge(
-        `a transaction takes 1–${storeLimits.transactItems} writes, not ${writes.length}`,
-      );
-    }
+    checkTransactItems(writes.length);
     let bytes = 0;
     let modelled = 0;
     const rows = new Set<string>();
     for (const write of writes) {
-      const key = keyOf(write);
+      const key = rowKeyOf(write);
       checkKey(key);
       rows.add(idOf(key));
       const size = "put" in write ? checkSize(write.put) : "update" in write ? changeBytes(write) : 0;
@@ -242,9 +240,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       modelled += 2 * units(size, 1024);
     }
     if (rows.size < writes.length) throw storeErrors.keyInvalid("a transaction has two writes to one row");
-    if (bytes > storeLimits.transactBytes) {
-      throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
-    }
+    checkTransactBytes(bytes);
     const command = new TransactWriteItemsCommand({
       ...reported,
       TransactItems: writes.map(transactItem),
@@ -285,7 +281,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
     const condition = conditionText(write.if, expression);
     const guard = { ...(condition !== undefined && { ConditionExpression: condition, ...winnerToo }) };
     if ("put" in write) return { Put: { ...named, Item: toRow(write.put), ...guard, ...expression.parts() } };
-    const key = { ...named, Key: attributeKey(keyOf(write)) };
+    const key = { ...named, Key: attributeKey(rowKeyOf(write)) };
     if ("delete" in write) return { Delete: { ...key, ...guard, ...expression.parts() } };
     if ("check" in write) {
       const { ConditionExpression = "attribute_exists(pk) OR attribute_not_exists(pk)" } = guard;
@@ -299,7 +295,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   async function batch(writes: readonly (Put | Delete)[]): Promise<void> {
     const last = new Map<string, Put | Delete>();
     for (const write of writes) {
-      const key = keyOf(write);
+      const key = rowKeyOf(write);
       checkKey(key);
       if ("put" in write) checkSize(write.put);
       // One call takes a row once: of two writes the later one counts.
@@ -330,8 +326,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function batchGet(keys: readonly RowKey[]): Promise<readonly (Item | undefined)[]> {
-    if (keys.length > batchGetKeys) throw requestErrors.invalid(`a batch get takes at most ${batchGetKeys} keys`);
-    keys.forEach(checkKey);
+    checkBatchGet(keys);
     const found = new Map<string, Item>();
     const wanted = [...new Map(keys.map((key) => [idOf(key), attributeKey(key)])).values()];
     await caller.callRest<Record<string, never>>("store", wanted as never, async (rest, signal) => {
@@ -351,12 +346,8 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   }
 
   async function query(query: Query): Promise<Page> {
+    checkQuery(query);
     const { pk, from, to, prefix, reverse = false, limit, after } = query;
-    checkKey({ pk, sk: "-" });
-    if (!(limit >= 1 && limit <= 1000)) throw requestErrors.invalid("a query's limit is 1–1000");
-    if (prefix !== undefined && (from !== undefined || to !== undefined)) {
-      throw requestErrors.invalid("a query takes a prefix or from and to, not both");
-    }
     // DynamoDB refuses a key to begin after that lies outside the range: such a one is before all of it, or behind.
     let start: string | undefined;
     if (after !== undefined) {
@@ -451,9 +442,7 @@ function placeOf(sk: string, { from, to, prefix }: Query): "below" | "inside" | 
 /** @returns the size of a row that is not too large */
 function checkSize(item: Item): number {
   const bytes = itemBytes(item);
-  if (bytes > storeLimits.itemBytes) {
-    throw storeErrors.itemTooLarge(`the row is ${bytes} bytes; at most ${storeLimits.itemBytes}`);
-  }
+  checkItemBytes(bytes);
   return bytes;
 }
 
@@ -462,9 +451,7 @@ function changeBytes({ update: { pk, sk }, kind, set = {}, add = {} }: Update): 
   let bytes = itemBytes({ pk, sk, kind });
   for (const name in set) if (set[name] !== undefined) bytes += nameBytes(name) + valueBytes(set[name] as never);
   for (const name in add) bytes += nameBytes(name) + valueBytes(add[name] as number);
-  if (bytes > storeLimits.itemBytes) {
-    throw storeErrors.itemTooLarge(`the row is ${bytes} bytes; at most ${storeLimits.itemBytes}`);
-  }
+  checkItemBytes(bytes);
   return bytes;
 }
 

@@ -1,6 +1,11 @@
 import {
   type Changes,
+  checkBatchGet,
+  checkItemBytes,
   checkKey,
+  checkQuery,
+  checkTransactBytes,
+  checkTransactItems,
   type Delete,
   expiryOf,
   type Item,
@@ -12,10 +17,9 @@ import {
   type Put,
   type Query,
   type Refusal,
-  requestErrors,
+  rowKeyOf,
   type Store,
   storeErrors,
-  storeLimits,
   type TransactResult,
   type Value,
   valueBytes,
@@ -64,8 +68,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   }
 
   function prepare(write: Write): Prepared {
-    const key =
-      "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
+    const key = rowKeyOf(write);
     checkKey(key);
     const entry = table.find(key.pk, key.sk);
     const old = entry === undefined ? rows.get(key) : entry.item;
@@ -87,9 +90,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
         next = undefined;
         nextBytes = 0;
       }
-      if (nextBytes > storeLimits.itemBytes) {
-        throw storeErrors.itemTooLarge(`the row is ${nextBytes} bytes; at most ${storeLimits.itemBytes}`);
-      }
+      checkItemBytes(nextBytes);
     }
     return { write, key, entry, stored: old !== undefined, old, oldBytes, next, nextBytes, holds: passes };
   }
@@ -149,11 +150,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   }
 
   function transactNow(writes: readonly Write[]): TransactResult {
-    if (writes.length === 0 || writes.length > storeLimits.transactItems) {
-      throw storeErrors.transactionTooLarge(
-        `a transaction takes 1–${storeLimits.transactItems} writes, not ${writes.length}`,
-      );
-    }
+    checkTransactItems(writes.length);
     const prepared = writes.map(prepare);
     let bytes = 0;
     let refused = false;
@@ -168,9 +165,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
         }
       }
     }
-    if (bytes > storeLimits.transactBytes) {
-      throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
-    }
+    checkTransactBytes(bytes);
     counts.storeCalls++;
     const factor = prepared.length === 1 && !isTransactional((prepared[0] as Prepared).write) ? 1 : 2;
     for (const each of prepared) meterWrite(each, factor);
@@ -194,12 +189,8 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   }
 
   function queryNow(query: Query): Page {
+    checkQuery(query);
     const { pk, from, to, prefix, reverse = false, limit, after } = query;
-    checkKey({ pk, sk: "-" });
-    if (!(limit >= 1 && limit <= 1000)) throw requestErrors.invalid("a query's limit is 1–1000");
-    if (prefix !== undefined && (from !== undefined || to !== undefined)) {
-      throw requestErrors.invalid("a query takes a prefix or from and to, not both");
-    }
     counts.storeCalls++;
     let low = prefix ?? from ?? "";
     let high: UpperBound =
@@ -323,9 +314,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     },
     async batchGet(keys) {
       journal().check();
-      if (keys.length > storeLimits.batchGetKeys)
-        throw requestErrors.invalid(`a batch get takes at most ${storeLimits.batchGetKeys} keys`);
-      keys.forEach(checkKey);
+      checkBatchGet(keys);
       counts.storeCalls++;
       return keys.map((key) => {
         const item = read(key);

@@ -1,6 +1,6 @@
-import { storeErrors } from "../error.ts";
+import { requestErrors, storeErrors } from "../error.ts";
 import { type Outgoing, queueLimits } from "./queue.ts";
-import { type RowKey as Key, storeLimits, type Update, type Write } from "./store.ts";
+import { type RowKey as Key, type Query, storeLimits, type Update, type Write } from "./store.ts";
 
 const beyondBasic = /[\ud800-\uffff]/;
 
@@ -23,6 +23,47 @@ function checkPart(text: string, name: string, limit: number): void {
 
 const loneSurrogate = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
 const wellFormed = (text: string): boolean => !loneSurrogate.test(text);
+
+/** The row that a write is about. */
+export const rowKeyOf = (write: Write): Key =>
+  "put" in write ? write.put : "update" in write ? write.update : "delete" in write ? write.delete : write.check;
+
+/**
+ * @param bytes of a row, as far as they are known
+ * @throws `store.item_too_large`
+ */
+export function checkItemBytes(bytes: number): void {
+  if (bytes > storeLimits.itemBytes)
+    throw storeErrors.itemTooLarge(`the row is ${bytes} bytes; at most ${storeLimits.itemBytes}`);
+}
+
+/** @throws `store.transaction_too_large` */
+export function checkTransactItems(count: number): void {
+  if (count === 0 || count > storeLimits.transactItems)
+    throw storeErrors.transactionTooLarge(`a transaction takes 1–${storeLimits.transactItems} writes, not ${count}`);
+}
+
+/** @throws `store.transaction_too_large` */
+export function checkTransactBytes(bytes: number): void {
+  if (bytes > storeLimits.transactBytes)
+    throw storeErrors.transactionTooLarge(`the transaction is ${bytes} bytes; at most ${storeLimits.transactBytes}`);
+}
+
+/** @throws `store.key_invalid` `request.invalid` */
+export function checkBatchGet(keys: readonly Key[]): void {
+  if (keys.length > storeLimits.batchGetKeys)
+    throw requestErrors.invalid(`a batch get takes at most ${storeLimits.batchGetKeys} keys`);
+  keys.forEach(checkKey);
+}
+
+/** @throws `store.key_invalid` `request.invalid` */
+export function checkQuery({ pk, from, to, prefix, limit }: Query): void {
+  checkKey({ pk, sk: "-" });
+  if (!(limit >= 1 && limit <= storeLimits.queryItems))
+    throw requestErrors.invalid(`a query's limit is 1–${storeLimits.queryItems}`);
+  if (prefix !== undefined && (from !== undefined || to !== undefined))
+    throw requestErrors.invalid("a query takes a prefix or from and to, not both");
+}
 
 /**
  * Whether DynamoDB can do a write only as a transaction, at twice the price: a check, a sum (added twice it would be wrong for

@@ -89,7 +89,7 @@ export interface Query {
   /** Sort keys that begin so; not together with from or to. */
   readonly prefix?: string;
   readonly reverse?: boolean;
-  /** 1–1000. */
+  /** 1 to `storeLimits.queryItems`. */
   readonly limit: number;
   /** The last sort key already seen, exclusive, in the direction of reading. */
   readonly after?: string;
@@ -114,6 +114,7 @@ export const storeLimits = {
   itemBytes: 400 * 1024,
   transactItems: 100,
   batchGetKeys: 100,
+  queryItems: 1000,
   transactBytes: 4 * 1024 * 1024,
   partitionKeyBytes: 2048,
   sortKeyBytes: 1024,
