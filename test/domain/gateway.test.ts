@@ -127,7 +127,9 @@ describe("an agent behind the gateway", () => {
     const { token } = await register("a");
     await open("one", token);
     await say("one", { op: "hello" });
-    await Agent.detach(admin(), (await Agent.list(admin(), { limit: 1 })).items[0]?.id as string, "one", true);
+    await Agent.detach(admin(), (await Agent.list(admin(), { limit: 1 })).items[0]?.id as string, "one", {
+      gone: true,
+    });
     const id = await submit();
     expect((await get(id)).status).toBe("queued");
     const frames = await say("one", { op: "heartbeat", re: 1 });

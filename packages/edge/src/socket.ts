@@ -46,7 +46,7 @@ export function socketHandler(ports: Ports, onError: OnError = toLog): (event: S
     try {
       if (eventType === "CONNECT" || routeKey === "$connect") return await connected(ports, event, requestId);
       if (eventType === "DISCONNECT" || routeKey === "$disconnect") {
-        await Agent.lost(ports, connectionId, false);
+        await Agent.lost(ports, connectionId);
         return { statusCode: 200 };
       }
       return await messaged(ports, event, requestId, onError);

@@ -137,7 +137,7 @@ export async function attach(
  * The connection has ended. `gone`: something sent to it did not arrive, so what was assigned and has not begun is given to
  * others, or sent again when the agent has another connection by now. What it runs it keeps until its lease runs out.
  */
-export async function detach(scope: Scope, id: string, connectionId: string, gone: boolean): Promise<void> {
+export async function detach(scope: Scope, id: string, connectionId: string, { gone = false } = {}): Promise<void> {
   const row = await change(scope, id, (row, now) =>
     row.connectionId === connectionId
       ? {
@@ -189,13 +189,13 @@ async function connectShared(scope: Scope, id: string, options: Parameters<typeo
       agent,
       commands,
       async disconnect() {
-        if (close()) await detach(scope, id, connectionId, false);
+        if (close()) await detach(scope, id, connectionId);
       },
     };
   } catch (error) {
     close();
     // Its row may name it by now.
-    await detach(scope, id, connectionId, false).catch(() => {});
+    await detach(scope, id, connectionId).catch(() => {});
     throw error;
   }
 }

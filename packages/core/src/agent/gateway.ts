@@ -94,12 +94,12 @@ export async function stillHolds(scope: Scope, connectionId: string, holder: Hol
 }
 
 /** The connection has ended. `gone`: that showed when something was sent to it. */
-export async function lost(ports: Ports, connectionId: string, gone: boolean): Promise<void> {
+export async function lost(ports: Ports, connectionId: string, { gone = false } = {}): Promise<void> {
   const holder = await holderOf(ports, connectionId);
   if (!holder) return;
   const scope = systemScope(ports, holder.tenant, "connections");
   try {
-    await detach(scope, holder.agentId, connectionId, gone);
+    await detach(scope, holder.agentId, connectionId, { gone });
   } catch (error) {
     if (!isError(error, notFound)) throw error;
   }
@@ -115,5 +115,5 @@ const watched = new WeakSet<Ports>();
 export function watchConnections(ports: Ports): void {
   if (watched.has(ports)) return;
   watched.add(ports);
-  ports.live.onGone?.((connectionId) => lost(ports, connectionId, true));
+  ports.live.onGone?.((connectionId) => lost(ports, connectionId, { gone: true }));
 }

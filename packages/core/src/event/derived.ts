@@ -2,15 +2,14 @@ import type * as AgentRow from "../agent/row.ts";
 import { held, type Row, terminal, whole } from "../task/row.ts";
 import type { Entry } from "./log.ts";
 
+type Say = (type: string, data: Record<string, unknown>, when?: number, agent?: string) => void;
+
 /** Adds the events that a change of a task is. */
 export function taskEvents(events: Entry[], old: Row | undefined, now: Row): void {
   const next = whole(now);
-  const { id } = next;
-  const agentId = next.agentId ?? "";
-  const history = next.history.at(-1);
-  const at = history?.[0] ?? next.createdAt;
-  const note = history?.[4];
-  const say = (type: string, data: Record<string, unknown>, when = at, agent = agentId) =>
+  const { id, agentId = "" } = next;
+  const at = next.history.at(-1)?.[0] ?? next.createdAt;
+  const say: Say = (type, data, when = at, agent = agentId) =>
     events.push([`task.${type}`, Math.round(when), id, agent, data]);
   if (!old)
     say(
@@ -21,53 +20,42 @@ export function taskEvents(events: Entry[], old: Row | undefined, now: Row): voi
   // Taken and given to an agent in one go.
   const first = next.history[0];
   if (!old && first?.[1] === "queued" && next.status !== "queued") say("queued", {}, first[0], "");
-  if (old?.status !== next.status) {
-    const had = old?.agentId ?? agentId;
-    const error = next.error && { error: next.error };
-    if (next.status === "queued" || next.status === "scheduled") {
-      if (old && terminal.has(old.status)) say("retried", { manual: true });
-      else if (old && held.has(old.status)) {
-        if (note?.startsWith("released")) say("released", { reason: note }, at, had);
-        else
-          say(
-            "retried",
-            {
-              attempt: old.attempt,
-              ...error,
-              ...(next.scheduledAt !== undefined && { notBefore: new Date(next.scheduledAt).toISOString() }),
-            },
-            at,
-            had,
-          );
-      }
-      if (next.status === "queued") say("queued", { ...(note && old && { reason: note }) });
-      else if (!old)
-        say("scheduled", {
-          ...(next.scheduledAt !== undefined && { notBefore: new Date(next.scheduledAt).toISOString() }),
-        });
-    } else if (next.status === "assigned") say("assigned", { fence: next.fence, attempt: next.attempt });
-    else if (next.status === "running") say("started", { attempt: next.attempt });
-    else {
-      if (old?.status === "assigned" && next.startedAt !== undefined)
-        say("started", { attempt: next.attempt }, next.startedAt);
-      say(
-        next.status,
-        {
-          attempt: next.attempt,
-          ...(next.status !== "completed" && error),
-          ...(note && { reason: note }),
-          ...(next.usage && { usage: next.usage }),
-        },
-        at,
-        had,
-      );
-    }
-  }
+  if (old?.status !== next.status) statusEvents(say, old, next);
   if (next.progress !== undefined && !same(next.progress, old?.progress))
     say("progress", { ...next.progress }, next.beatAt ?? at);
   if (next.cancelAt !== undefined && old?.cancelAt === undefined)
     say("cancel_requested", { reason: next.error?.message });
 }
+
+function statusEvents(say: Say, old: Row | undefined, next: Row): void {
+  const { status, attempt, error, usage } = next;
+  const note = next.history.at(-1)?.[4];
+  if (status === "assigned") say("assigned", { fence: next.fence, attempt });
+  else if (status === "running") say("started", { attempt });
+  else if (status === "queued" || status === "scheduled") {
+    if (old) cameBack(say, old, next, note);
+    if (status === "queued") say("queued", { ...(note && old && { reason: note }) });
+    else if (!old) say("scheduled", notBefore(next));
+  } else {
+    if (old?.status === "assigned" && next.startedAt !== undefined) say("started", { attempt }, next.startedAt);
+    const outcome = { ...(status !== "completed" && error && { error }), ...(note && { reason: note }) };
+    say(status, { attempt, ...outcome, ...(usage && { usage }) }, undefined, old?.agentId);
+  }
+}
+
+/** It had ended, or was with an agent. */
+function cameBack(say: Say, old: Row, next: Row, note: string | undefined): void {
+  if (terminal.has(old.status)) say("retried", { manual: true });
+  else if (!held.has(old.status)) return;
+  else if (note?.startsWith("released")) say("released", { reason: note }, undefined, old.agentId);
+  else {
+    const data = { attempt: old.attempt, ...(next.error && { error: next.error }), ...notBefore(next) };
+    say("retried", data, undefined, old.agentId);
+  }
+}
+
+const notBefore = ({ scheduledAt }: Row) =>
+  scheduledAt === undefined ? {} : { notBefore: new Date(scheduledAt).toISOString() };
 
 /** Adds the events that a change of an agent is. What leaves its revision as it was is none. */
 export function agentEvents(events: Entry[], old: AgentRow.Row | undefined, next: AgentRow.Row): void {

@@ -190,30 +190,30 @@ export async function recall(
   };
 }
 
+interface HowStored {
+  /** The call comes again: what is there already stays, and the rest is made now. */
+  readonly again?: boolean;
+  /** What makes the caller's key stand for these tasks. */
+  readonly remembered?: Put | undefined;
+  /** All or none. */
+  readonly atomic?: boolean;
+  /** The key goes by itself, before the tasks. */
+  readonly keyFirst?: boolean;
+  /** Its agent is looked for by `dispatch`, not now. */
+  readonly queued?: boolean;
+  /** Those they depend on may come after them. */
+  readonly ahead?: boolean;
+}
+
 /**
  * Writes new tasks so that no crash between any two calls loses one that was acknowledged, or wakes one twice.
- * @param how `ahead`: those they depend on may come after them
  * @returns false when another request with the same key was quicker, or a task that one depends on has been deleted since it was
  *   looked for: then no task was written
  */
 export async function store(
   scope: Scope,
   rows: readonly Row[],
-  {
-    again = false,
-    remembered,
-    atomic = false,
-    keyFirst = false,
-    queued = false,
-    ahead = false,
-  }: {
-    again?: boolean;
-    remembered?: Put | undefined;
-    atomic?: boolean;
-    keyFirst?: boolean;
-    queued?: boolean;
-    ahead?: boolean;
-  },
+  { again = false, remembered, atomic = false, keyFirst = false, queued = false, ahead = false }: HowStored,
 ): Promise<boolean> {
   const { store } = scope.ports;
   const begun = store.generation();
