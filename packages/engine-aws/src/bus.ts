@@ -1,7 +1,7 @@
 import type { PutEventsRequestEntry } from "@aws-sdk/client-eventbridge";
-import { type Bus, type BusEvent, storeErrors, type Value } from "@waggle/core";
+import { type Bus, type BusEvent, messageUnits, storeErrors, type Value } from "@waggle/core";
 import type { Clients } from "./clients.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
 import type { Caller } from "./retry.ts";
 
 export interface BusParts {
@@ -48,7 +48,7 @@ export function createBus({ bus, clients, caller, counts, check, rules }: BusPar
           last.push({ entry, bytes });
           callSize += bytes;
         }
-        counts.busEvents += units(bytes, 64 * 1024);
+        counts.busEvents += messageUnits(bytes);
       }
       const { PutEventsCommand } = await import("@waggle/engine-aws/sdk/events");
       const client = await clients.bus();

@@ -17,8 +17,6 @@ export const createCounts = () => ({
   modelled: { writeUnits: 0, readUnits: 0 },
 });
 
-export const units = (bytes: number, unitBytes: number): number => Math.max(1, Math.ceil(bytes / unitBytes));
-
 interface Capacity {
   readonly CapacityUnits?: number | undefined;
 }

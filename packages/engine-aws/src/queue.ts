@@ -6,9 +6,17 @@ import {
   SendMessageBatchCommand,
   type Message as SqsMessage,
 } from "@aws-sdk/client-sqs";
-import { checkOutgoing, type Message, type Outgoing, type Queue, queueLimits, type Value } from "@waggle/core";
+import {
+  checkOutgoing,
+  type Message,
+  messageUnits,
+  type Outgoing,
+  type Queue,
+  queueLimits,
+  type Value,
+} from "@waggle/core";
 import type { Clients } from "./clients.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
 import type { Caller } from "./retry.ts";
 
 export interface QueueParts {
@@ -21,7 +29,6 @@ export interface QueueParts {
 }
 
 const callEntries = 10;
-const chunkBytes = 64 * 1024;
 /** How long dead letters are hidden from other readers while they are listed or moved. */
 const heldSeconds = 30;
 
@@ -67,10 +74,7 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
     await Promise.all(
       calls(entries).map((own) =>
         caller.callRest("queue", own, async (rest, signal) => {
-          counts.queueRequests += units(
-            rest.reduce((sum, each) => sum + each.bytes, 0),
-            chunkBytes,
-          );
+          counts.queueRequests += messageUnits(rest.reduce((sum, each) => sum + each.bytes, 0));
           const command = new SendMessageBatchCommand({
             QueueUrl: queueUrl,
             Entries: rest.map(({ bytes, ...entry }) => entry),
@@ -101,7 +105,7 @@ export function createQueue({ url, deadLetters, clients, caller, counts, check }
       { attemptMs: 3_000 + waitSeconds * 1000 },
     );
     const bytes = Messages.reduce((sum, each) => sum + Buffer.byteLength(each.Body ?? ""), 0);
-    counts.queueRequests += units(bytes, chunkBytes);
+    counts.queueRequests += messageUnits(bytes);
     return Messages;
   }
 

@@ -28,6 +28,7 @@ import {
   type Query,
   type Refusal,
   type RowKey,
+  readUnits,
   rowKeyOf,
   type Store,
   storeErrors,
@@ -38,11 +39,12 @@ import {
   valueBytes,
   type Write,
   type WriteResult,
+  writeUnits,
 } from "@waggle/core";
 import type { Clients } from "./clients.ts";
 import { both, conditionText, createExpression, notYet, updateText } from "./expression.ts";
 import { type Attributes, fromRow, toRow, writeMark } from "./marshal.ts";
-import { type Counts, charge, units } from "./meter.ts";
+import { type Counts, charge } from "./meter.ts";
 import type { Caller } from "./retry.ts";
 
 export interface StoreParts {
@@ -91,7 +93,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       clients.dynamo().send(command, { abortSignal: signal }),
     );
     const item = Item === undefined ? undefined : fromRow(Item);
-    charge(counts, "readUnits", item === undefined ? 1 : units(itemBytes(item), 4096), ConsumedCapacity);
+    charge(counts, "readUnits", item === undefined ? 1 : readUnits(itemBytes(item)), ConsumedCapacity);
     return item;
   }
 
@@ -107,7 +109,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       ...(text !== undefined && { ConditionExpression: text, ...winnerToo }),
       ...expression.parts(),
     });
-    const modelled = units(bytes, 1024);
+    const modelled = writeUnits(bytes);
     return decided(modelled, mark, item, async (signal) => {
       const { ConsumedCapacity } = await clients.dynamo().send(command, { abortSignal: signal });
       charge(counts, "writeUnits", modelled, ConsumedCapacity);
@@ -118,7 +120,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
   async function update(write: Update): Promise<WriteResult> {
     if (isTransactional(write)) return added(write);
     const key = attributeKey(write.update);
-    const modelled = units(changeBytes(write), 1024);
+    const modelled = writeUnits(changeBytes(write));
     const send = (mark: string | undefined) =>
       decided(modelled, mark, undefined, async (signal, unsure) => {
         const expression = createExpression();
@@ -155,7 +157,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
     return decided(1, undefined, undefined, async (signal) => {
       const { Attributes, ConsumedCapacity } = await clients.dynamo().send(command, { abortSignal: signal });
       const bytes = Attributes === undefined ? 0 : itemBytes(fromRow(Attributes));
-      charge(counts, "writeUnits", units(bytes, 1024), ConsumedCapacity);
+      charge(counts, "writeUnits", writeUnits(bytes), ConsumedCapacity);
       return { ok: true };
     });
   }
@@ -237,7 +239,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       rows.add(idOf(key));
       const size = "put" in write ? checkSize(write.put) : "update" in write ? changeBytes(write) : 0;
       bytes += size;
-      modelled += 2 * units(size, 1024);
+      modelled += 2 * writeUnits(size);
     }
     if (rows.size < writes.length) throw storeErrors.keyInvalid("a transaction has two writes to one row");
     checkTransactBytes(bytes);
@@ -382,7 +384,7 @@ export function createStore({ table, clients, caller, counts, check }: StorePart
       );
       const page = (answer.Items ?? []).map(fromRow);
       const bytes = page.reduce((sum, item) => sum + itemBytes(item), 0);
-      charge(counts, "readUnits", units(bytes, 4096), answer.ConsumedCapacity);
+      charge(counts, "readUnits", readUnits(bytes), answer.ConsumedCapacity);
       items.push(...page);
       next = answer.LastEvaluatedKey;
       // A page ends at 1 MB too, however few its rows.

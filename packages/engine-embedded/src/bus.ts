@@ -3,13 +3,14 @@ import {
   type BusEvent,
   compilePattern,
   type Message,
+  messageUnits,
   type Queue,
   type QueueFeed,
   storeErrors,
   type Value,
 } from "@waggle/core";
 import type { Journal } from "./journal.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
 
 /** The queue that carries matched events to their targets, so that none is lost in a crash and a slow target holds nobody up. */
 export const deliveries = "~bus";
@@ -62,7 +63,7 @@ export function createBus(options: {
         if (bytes > eventBytes) {
           throw storeErrors.messageInvalid(`the event's detail is ${bytes} bytes; at most ${eventBytes}`);
         }
-        counts.busEvents += units(bytes, 64 * 1024);
+        counts.busEvents += messageUnits(bytes);
         if (rules.size === 0) continue;
         // As a target sees it: https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
         const { source, detailType, detail, time, id } = event;

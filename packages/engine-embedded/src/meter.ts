@@ -10,6 +10,3 @@ export const createCounts = (): Counts => ({
   busEvents: 0,
   blobRequests: 0,
 });
-
-export const units = (bytes: number, unitBytes: number): number =>
-  bytes <= unitBytes ? 1 : Math.ceil(bytes / unitBytes);

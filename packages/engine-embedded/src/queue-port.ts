@@ -1,6 +1,14 @@
-import { type Clock, checkOutgoing, type Message, type Outgoing, type Queue, type Value } from "@waggle/core";
+import {
+  type Clock,
+  checkOutgoing,
+  type Message,
+  messageUnits,
+  type Outgoing,
+  type Queue,
+  type Value,
+} from "@waggle/core";
 import type { Journal } from "./journal.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
 import type { Held, QueueState, Waiter } from "./queue-state.ts";
 import { Step } from "./step.ts";
 
@@ -36,10 +44,7 @@ export function createQueue(queue: QueueState, { journal: journalOf, clock, coun
       journal.check();
       const sizes = outgoing.map(checkOutgoing);
       for (let i = 0; i < sizes.length; i += 10) {
-        counts.queueRequests += units(
-          sizes.slice(i, i + 10).reduce((sum, each) => sum + each, 0),
-          64 * 1024,
-        );
+        counts.queueRequests += messageUnits(sizes.slice(i, i + 10).reduce((sum, each) => sum + each, 0));
       }
       const now = clock.now();
       for (const { body, delaySeconds } of outgoing) {

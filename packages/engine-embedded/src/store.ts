@@ -17,6 +17,7 @@ import {
   type Put,
   type Query,
   type Refusal,
+  readUnits,
   rowKeyOf,
   type Store,
   storeErrors,
@@ -25,13 +26,14 @@ import {
   valueBytes,
   type Write,
   type WriteResult,
+  writeUnits,
 } from "@waggle/core";
 import type { Checkpoints } from "./checkpoint.ts";
 import { holds } from "./condition.ts";
 import type { Feed } from "./feed.ts";
 import type { Journal } from "./journal.ts";
 import { sortForm, unsorted } from "./key.ts";
-import { type Counts, units } from "./meter.ts";
+import type { Counts } from "./meter.ts";
 import type { Rows, StoredRows, UpperBound } from "./rows.ts";
 import { Step } from "./step.ts";
 import { type Entry, type Partition, type Table, walk, within } from "./table.ts";
@@ -132,7 +134,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
   }
 
   function meterWrite(prepared: Prepared, factor: number): void {
-    counts.writeUnits += factor * units(Math.max(prepared.oldBytes, prepared.nextBytes), 1024);
+    counts.writeUnits += factor * writeUnits(Math.max(prepared.oldBytes, prepared.nextBytes));
   }
 
   const refuse = (winner: Item | undefined): Refusal =>
@@ -144,7 +146,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     meterWrite(prepared, isTransactional(write) ? 2 : 1);
     if (!prepared.holds) return { ok: false, ...refuse(prepared.old) };
     // DynamoDB's transactions answer no row: it is read after them.
-    if ("update" in write && isTransactional(write)) counts.readUnits += units(prepared.nextBytes, 4096);
+    if ("update" in write && isTransactional(write)) counts.readUnits += readUnits(prepared.nextBytes);
     apply(prepared);
     return prepared.next === undefined || "check" in write ? { ok: true } : { ok: true, item: prepared.next };
   }
@@ -206,7 +208,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
     const items = merged(pk, low, high, reverse, limit, after);
     let bytes = 0;
     for (const item of items) bytes += itemBytes(item);
-    counts.readUnits += units(bytes, 4096);
+    counts.readUnits += readUnits(bytes);
     const last = items.length === limit ? (items[limit - 1] as Item).sk : undefined;
     return last === undefined ? { items } : { items, last };
   }
@@ -309,7 +311,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       checkKey(key);
       const item = read(key);
       counts.storeCalls++;
-      counts.readUnits += item === undefined ? 1 : units(itemBytes(item), 4096);
+      counts.readUnits += item === undefined ? 1 : readUnits(itemBytes(item));
       return item;
     },
     async batchGet(keys) {
@@ -318,7 +320,7 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
       counts.storeCalls++;
       return keys.map((key) => {
         const item = read(key);
-        counts.readUnits += item === undefined ? 1 : units(itemBytes(item), 4096);
+        counts.readUnits += item === undefined ? 1 : readUnits(itemBytes(item));
         return item;
       });
     },
@@ -348,12 +350,12 @@ export function createStore({ table, rows, journal, checkpoints, feed, counts }:
         if ("put" in write) {
           // What was there before is of no interest, so LMDB is not asked: it may hold a row, which is all that matters.
           const bytes = itemBytes(write.put);
-          counts.writeUnits += units(bytes, 1024);
+          counts.writeUnits += writeUnits(bytes);
           place(write.put, table.find(write.put.pk, write.put.sk), true, write.put, bytes);
           continue;
         }
         const { key, entry, stored, old, next, nextBytes } = prepare(write);
-        counts.writeUnits += units(nextBytes, 1024);
+        counts.writeUnits += writeUnits(nextBytes);
         if (old !== undefined || next !== undefined) place(key, entry, stored, next, nextBytes);
       }
       counts.storeCalls += Math.ceil(writes.length / 25);

@@ -72,3 +72,12 @@ export function itemBytes(item: Item): number {
   }
   return bytes;
 }
+
+const started = (bytes: number, unitBytes: number): number => (bytes <= unitBytes ? 1 : Math.ceil(bytes / unitBytes));
+
+/** What DynamoDB bills for writing a row of so many bytes, outside transactions. */
+export const writeUnits = (bytes: number): number => started(bytes, 1024);
+/** What DynamoDB bills for a strong read of rows of so many bytes together. */
+export const readUnits = (bytes: number): number => started(bytes, 4096);
+/** What SQS and EventBridge bill a message of so many bytes as. */
+export const messageUnits = (bytes: number): number => started(bytes, 64 * 1024);
