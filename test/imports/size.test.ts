@@ -20,7 +20,7 @@ test("the API with all it needs stays below 500 KB, so that a function with it s
   expect(Object.keys(metafile.inputs).filter((path) => /lmdb|msgpackr|engine-/.test(path))).toEqual([]);
 });
 
-test("the API with the engine on AWS stays below 502 KB, and loads the rarer clients only when they are used", async () => {
+test("the API with the engine on AWS stays below 505 KB, and loads the rarer clients only when they are used", async () => {
   const { metafile } = await build({
     stdin: {
       contents: `export { createApp } from "@waggle/api"; export { configFromEnv, createAws } from "@waggle/engine-aws";`,
@@ -48,7 +48,7 @@ test("the API with the engine on AWS stays below 502 KB, and loads the rarer cli
   follow("bundle/stdin.js");
   const bytes = [...started].reduce((sum, path) => sum + (metafile.outputs[path]?.bytes ?? 0), 0);
   expect(bytes).toBeGreaterThan(300_000);
-  expect(bytes).toBeLessThan(502 * 1024);
+  expect(bytes).toBeLessThan(505 * 1024);
   const rare = [...started].flatMap((path) => Object.keys(metafile.outputs[path]?.inputs ?? {}));
   expect(rare.filter((path) => /engine-aws.dist.(sdk|open|resources)/.test(path))).toEqual([]);
 });
