@@ -47,8 +47,8 @@ export interface Terms {
 /**
  * The agent's slots taken, the task assigned, its fence one up, its place in limits and lists settled: one transaction, or
  * on a shared store two writes, where the task and its agent are all there is to change.
- * @returns the task; undefined where it, its agent or a limit changed meanwhile; `freed`: so too, and the agent had the slots already, and
- *   has room again that somebody may have been refused
+ * @returns undefined where the task, its agent or a limit changed meanwhile; `freed` where they did after the agent's slots were
+ *   taken, which are given back: others may wait for them
  */
 export async function tryAssign(
   scope: Scope,
