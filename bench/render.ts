@@ -4,7 +4,7 @@ import { parseArgs } from "node:util";
 import { root } from "../test/support/root.ts";
 import { figureKinds } from "./goals.ts";
 import { plotResults, plotSoak, shortName } from "./plot.ts";
-import { type Line, type Results, readResults, resultsFile, show } from "./results.ts";
+import { absentLines, type Line, type Results, readResults, resultsFile, show } from "./results.ts";
 import type { SoakResults } from "./soak.ts";
 
 const help = `npm run bench -- render [--check]
@@ -73,6 +73,7 @@ export function shortTable(results: Results): string {
     return markdownRow([id.startsWith("waggle") ? `**${name}**` : name, ...cells]);
   });
   const weaker = results.systems.find(({ durability }) => durability !== "on disk");
+  const byGrpc = results.systems.some(({ id }) => id === "temporal");
   return [
     markdownRow(["", ...shown.map(({ head }) => head)]),
     markdownRow(["---", ...shown.map(() => "--:")]),
@@ -81,7 +82,8 @@ export function shortTable(results: Results): string {
     ...(weaker
       ? [`\\* acknowledges before the task is on disk: ${weaker.durability}. All others acknowledge what is on disk.`]
       : []),
-    `Waggle and Restate are called over HTTP; the others' clients speak to their store.`,
+    `Waggle and Restate are called over HTTP${byGrpc ? ", Temporal by gRPC" : ""}; the others' clients speak to their store.`,
+    ...absentLines(results.absent),
     about(results),
   ].join("\n");
 }
@@ -144,7 +146,7 @@ export function rendered(): { file: string; content: string }[] {
   const large = optional<Results>("large");
   const soaked = optional<SoakResults>("soak");
   const parts: readonly (readonly [string, string])[] = [
-    ["about", `${about(latest)}\n${latest.method}`],
+    ["about", [about(latest), latest.method, ...absentLines(latest.absent)].join("\n")],
     ["table", longTable(latest)],
     ["notes", notes(latest)],
     [

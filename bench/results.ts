@@ -41,6 +41,13 @@ export interface Machine {
   readonly steal?: number;
 }
 
+export interface Absent {
+  readonly label: string;
+  readonly why: string;
+}
+export const absentLines = (absent: readonly Absent[] = []): string[] =>
+  absent.map(({ label, why }) => `${label} is not measured: ${why}.`);
+
 export interface Results {
   readonly at: string;
   readonly minutes?: number;
@@ -48,6 +55,8 @@ export interface Results {
   /** How it was measured, in words. */
   readonly method: string;
   readonly systems: readonly Pick<System, "id" | "label" | "durability" | "notes">[];
+  /** Those that should have been measured and could not be. */
+  readonly absent?: readonly Absent[];
   readonly floor: Floor;
   readonly lines: readonly Line[];
 }

@@ -13,6 +13,8 @@ import { figureKinds } from "./goals.ts";
 import { measureLimits } from "./limits.ts";
 import { render } from "./render.ts";
 import {
+  type Absent,
+  absentLines,
   type Line,
   machineFacts,
   type Results,
@@ -175,14 +177,16 @@ function floorLines(floor: Floor): string {
   ].join("\n");
 }
 
-async function able(wanted: readonly System[]): Promise<System[]> {
+async function sorted(wanted: readonly System[]): Promise<{ measured: System[]; absent: Absent[] }> {
   const measured: System[] = [];
+  const absent: Absent[] = [];
   for (const system of wanted) {
-    const missing = await system.prepare();
-    if (missing === undefined) measured.push(system);
-    else console.error(`bench: ${system.id} is left out: ${missing}`);
+    const why = await system.prepare();
+    if (why === undefined) measured.push(system);
+    else absent.push({ label: system.label, why });
   }
-  return measured;
+  for (const line of absentLines(absent)) console.error(`bench: ${line}`);
+  return { measured, absent };
 }
 
 /** Who takes part. What only a server of ours can be asked is measured once a repetition, whatever submits. */
@@ -240,7 +244,7 @@ async function compare(args: readonly string[]): Promise<void> {
     began: performance.now(),
   };
 
-  const measured = await able(wanted);
+  const { measured, absent } = await sorted(wanted);
   const ids = measured.map(({ id }) => id);
   const dir = mkdtempSync(join(process.env.WAGGLE_BENCH_DIR ?? tmpdir(), "waggle-floor-"));
   const floor = await measureFloor(dir).finally(() => rmSync(dir, { recursive: true, force: true }));
@@ -258,6 +262,7 @@ async function compare(args: readonly string[]): Promise<void> {
       },
       method: methodOf(allSizes[settings.sizes]),
       systems: measured.map(({ id, label, durability, notes }) => ({ id, label, durability, notes })),
+      ...(absent.length > 0 ? { absent } : {}),
       floor,
       lines: summarise(values, ids),
     };
@@ -265,7 +270,7 @@ async function compare(args: readonly string[]): Promise<void> {
     writeJson(settings.out, results);
   };
   const lines = summarise(await measureAll(settings, measured, keep), ids);
-  people(`\n${table(lines, measured)}`);
+  people(["", table(lines, measured), ...absentLines(absent)].join("\n"));
   if (settings.json) {
     for (const [figure, value] of Object.entries(floor))
       console.log(JSON.stringify({ workload: "floor", figure, value }));

@@ -13,6 +13,18 @@ describe("published figures", () => {
     },
   );
 
+  const measuredAs = (lines: Results["lines"]): Results => ({
+    at: "2026-01-02T00:00:00.000Z",
+    machine: { cpu: "one", cpus: 2, gib: 8, kernel: "6", node: "v20.0.0", load: 0 },
+    method: "",
+    systems: [
+      { id: "waggle", label: "Waggle, over HTTP by the SDK", durability: "on disk", notes: [] },
+      { id: "early", label: "Early 1.0", durability: "in memory", notes: [] },
+    ],
+    floor: { flushP50: 0.1, flushP99: 1, postP50: 0.2, postP99: 1, postsPerSecond: 9 },
+    lines,
+  });
+
   test("say of a system that acknowledges early that it does", () => {
     const lines = summarise(
       new Map([
@@ -28,20 +40,25 @@ describe("published figures", () => {
       ]),
       ["waggle", "early"],
     );
-    const results: Results = {
-      at: "2026-01-02T00:00:00.000Z",
-      machine: { cpu: "one", cpus: 2, gib: 8, kernel: "6", node: "v20.0.0", load: 0 },
-      method: "",
-      systems: [
-        { id: "waggle", label: "Waggle, over HTTP by the SDK", durability: "on disk", notes: [] },
-        { id: "early", label: "Early 1.0", durability: "in memory", notes: [] },
-      ],
-      floor: { flushP50: 0.1, flushP99: 1, postP50: 0.2, postP99: 1, postsPerSecond: 9 },
-      lines,
-    };
-    const table = shortTable(results);
+    const table = shortTable(measuredAs(lines));
     expect(table).toContain("| **Waggle** | 2 / 5 |");
     expect(table).toContain("| Early * | 0.50 / 1 |");
     expect(table).toContain("\\* acknowledges before the task is on disk: in memory.");
+  });
+
+  test("say which systems could not be measured, and why", () => {
+    const lines = summarise(new Map([["W1/waggle", [{ p50: 1, p99: 2 }]]]), ["waggle"]);
+    const absent = [{ label: "Late 2.0", why: "it is built with Go, which is not installed" }];
+    const said = "Late 2.0 is not measured: it is built with Go, which is not installed.";
+    expect(shortTable({ ...measuredAs(lines), absent })).toContain(said);
+    expect(shortTable(measuredAs(lines))).not.toContain("not measured");
+  });
+
+  test("say how a peer that is called by gRPC is called", () => {
+    const results = measuredAs(summarise(new Map([["W1/waggle", [{ p50: 1, p99: 2 }]]]), ["waggle"]));
+    const temporal = { id: "temporal", label: "Temporal 1.0, SQLite", durability: "on disk", notes: [] };
+    const table = shortTable({ ...results, systems: [...results.systems, temporal] });
+    expect(table).toContain("called over HTTP, Temporal by gRPC; the others'");
+    expect(shortTable(results)).not.toContain("gRPC");
   });
 });
