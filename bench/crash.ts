@@ -55,7 +55,7 @@ async function crash({ system, server, client, dir }: Setting, victim: "agents" 
   const first = await startFleet(system, server, [shape("first")], work);
   const submitting = submitAll(client);
   const begun = () => linesOf("begun").length >= fixed.crashTasks * 0.75;
-  await eventually("three quarters have begun", begun, { everyMs: 2 });
+  await eventually("three quarters have begun", begun, { seconds: fixed.crashSeconds, everyMs: 2 });
   const ids = await submitting;
   const killed = performance.now();
   let servingMs = 0;

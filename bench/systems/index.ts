@@ -4,6 +4,7 @@ import { graphileWorker } from "./graphile-worker.ts";
 import { pgBoss } from "./pg-boss.ts";
 import { restate } from "./restate.ts";
 import type { System } from "./system.ts";
+import { temporal } from "./temporal.ts";
 import { waggle } from "./waggle.ts";
 
 /** In the order of the tables: ours, then the one that promises the same, then the others. */
@@ -13,6 +14,7 @@ export const systems: readonly System[] = [
   bullmq("always"),
   bullmq("everysec"),
   restate,
+  temporal,
   pgBoss,
   dbos,
   graphileWorker,
