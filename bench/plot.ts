@@ -86,6 +86,12 @@ export function shortName(label: string): string {
     .replace(/(?<=\S) \d+(\.\d+)?/, "");
 }
 
+/** What the longest bar stands for. One that is much longer than all others is broken off, else nothing is seen of them. */
+function longest(values: readonly number[]): number {
+  const [first = 0, second = first] = [...values].sort((a, b) => b - a);
+  return first > 3 * second ? 1.5 * second : first;
+}
+
 function barPanel(bars: Bars, results: Results, left: number, top: number): string[] {
   const of = (system: string, figure: string | undefined): Line | undefined =>
     results.lines.find((line) => line.workload === bars.workload && line.figure === figure && line.system === system);
@@ -93,12 +99,14 @@ function barPanel(bars: Bars, results: Results, left: number, top: number): stri
     const main = of(id, bars.figure);
     return main ? [{ id, label, main, beyond: of(id, bars.beyond) }] : [];
   });
-  const most = Math.max(...shown.map(({ main, beyond }) => beyond?.median ?? main.max));
-  const length = (value: number) => Math.max(1, (value / most) * chart.bars);
+  const ends = shown.map(({ main, beyond }) => beyond?.median ?? main.max);
+  const most = longest(ends);
+  const length = (value: number) => Math.max(1, Math.min(1, value / most) * chart.bars);
+  const better = ends.some((end) => end > most) ? `${bars.better}; with a gap: longer than drawn` : bars.better;
   const start = left + names;
   return [
     write({ x: left, y: top, text: bars.title, as: "ink h" }),
-    write({ x: left, y: top + 18, text: bars.better, as: "soft s" }),
+    write({ x: left, y: top + 18, text: better, as: "soft s" }),
     ...shown.flatMap(({ id, label, main, beyond }, index) => {
       const y = top + 32 + index * row;
       const kind = id.startsWith("waggle") ? "ours" : "theirs";
@@ -107,10 +115,18 @@ function barPanel(bars: Bars, results: Results, left: number, top: number): stri
         : Math.round(main.median).toLocaleString("en-US");
       const middle = at(y + 8);
       const parts = [write({ x: start - 10, y: y + 12.5, text: shortName(label), end: true })];
-      const bar = (width: number, as: string) =>
-        parts.push(`<rect class="${as}" x="${start}" y="${at(y)}" width="${at(width)}" height="16" rx="2"/>`);
-      if (beyond) bar(length(beyond.median), `${kind} pale`);
-      bar(length(main.median), kind);
+      const piece = (from: number, to: number, as: string) =>
+        parts.push(
+          `<rect class="${as}" x="${at(start + from)}" y="${at(y)}" width="${at(to - from)}" height="16" rx="2"/>`,
+        );
+      const bar = (of: number, as: string) => {
+        const whole = length(of);
+        if (of <= most) return piece(0, whole, as);
+        piece(0, whole - 24, as);
+        piece(whole - 20, whole, as);
+      };
+      if (beyond) bar(beyond.median, `${kind} pale`);
+      bar(main.median, kind);
       const end = beyond ? length(beyond.median) : length(main.max);
       if (!beyond && main.max > main.min) {
         const from = at(start + length(main.min));

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { plotResults } from "../../bench/plot.ts";
 import { rendered, shortTable } from "../../bench/render.ts";
 import { type Results, summarise } from "../../bench/results.ts";
 import { root } from "../support/root.ts";
@@ -60,5 +61,23 @@ describe("published figures", () => {
     const table = shortTable({ ...results, systems: [...results.systems, temporal] });
     expect(table).toContain("called over HTTP, Temporal by gRPC; the others'");
     expect(shortTable(results)).not.toContain("gRPC");
+  });
+
+  test("break off a bar beside which nothing would be seen of the others, and say so", () => {
+    const plotted = (slowest: number) =>
+      plotResults(
+        measuredAs(
+          summarise(
+            new Map([
+              ["W1/waggle", [{ p50: 1, p99: 4 }]],
+              ["W1/early", [{ p50: 3, p99: slowest }]],
+            ]),
+            ["waggle", "early"],
+          ),
+        ),
+      );
+    expect(plotted(200)).toContain("longer than drawn");
+    expect(plotted(200)).toContain("3 / 200");
+    expect(plotted(12)).not.toContain("longer than drawn");
   });
 });
