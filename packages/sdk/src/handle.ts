@@ -1,5 +1,6 @@
 import type { CallOptions, FollowOptions } from "./client.ts";
 import { WaggleConnectionError, WaggleTaskError } from "./error.ts";
+import { longestTimerMs } from "./retry.ts";
 import type { Task, TaskStatus, WaggleEvent } from "./types.ts";
 
 const terminal: ReadonlySet<TaskStatus> = new Set(["completed", "failed", "cancelled", "expired"]);
@@ -21,8 +22,8 @@ export interface TaskHandle extends AsyncIterable<WaggleEvent> {
   result<T = unknown>(options?: ResultOptions): Promise<T>;
   /** Waits for the end, whatever it is. */
   ended(options?: ResultOptions): Promise<Task>;
-  get(): Promise<Task>;
-  cancel(reason?: string): Promise<Task>;
+  get(options?: CallOptions): Promise<Task>;
+  cancel(reason?: string, options?: CallOptions): Promise<Task>;
   /** Its events from the first to the one that ends it; `for await (const event of handle)` is the same. */
   events(options?: FollowOptions): AsyncIterable<WaggleEvent>;
 }
@@ -32,7 +33,7 @@ export type Delegation = Promise<TaskHandle> & Omit<TaskHandle, "id" | "task">;
 
 interface TaskCalls {
   get(id: string, options?: CallOptions & { waitSeconds?: number }): Promise<Task>;
-  cancel(id: string, options?: { reason?: string }): Promise<Task>;
+  cancel(id: string, options?: CallOptions & { reason?: string }): Promise<Task>;
   follow(id: string, options?: FollowOptions): AsyncIterable<WaggleEvent>;
 }
 
@@ -42,8 +43,11 @@ export interface Waits {
   readonly shared: number;
 }
 
+/** An answer that is due when the time is up is waited for this much longer. */
+const lateMs = 1_000;
+
 /**
- * Asks until the task has ended.
+ * Asks until the task has ended. A server that cannot be reached is asked again no longer than that.
  * @param ask answers the task once it has ended, or as it is after `waitSeconds`
  * @throws WaggleConnectionError `client.timeout`; the task goes on
  */
@@ -53,6 +57,16 @@ export async function untilEnded(
   { timeoutSeconds, signal }: ResultOptions = {},
 ): Promise<Task> {
   const until = timeoutSeconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + timeoutSeconds * 1000;
+  const stop = new AbortController();
+  const forward = () => stop.abort(signal?.reason);
+  if (signal?.aborted) forward();
+  else signal?.addEventListener("abort", forward, { once: true });
+  const giveUp = () =>
+    stop.abort(new WaggleConnectionError("client.timeout", `no answer of the server within ${timeoutSeconds} s`));
+  const timer =
+    timeoutSeconds === undefined
+      ? undefined
+      : setTimeout(giveUp, Math.min(timeoutSeconds * 1000 + lateMs, longestTimerMs));
   waits.count++;
   try {
     for (;;) {
@@ -60,7 +74,7 @@ export async function untilEnded(
       const longest = waits.count > waits.shared ? 2 : 20;
       const left = Math.ceil(until - performance.now()) / 1000;
       const waitSeconds = Math.max(0, Math.min(longest, left));
-      const current = await ask({ waitSeconds, ...(signal && { signal }) });
+      const current = await ask({ waitSeconds, signal: stop.signal });
       if (isTerminal(current.status)) return current;
       if (performance.now() >= until) {
         throw new WaggleConnectionError(
@@ -71,6 +85,8 @@ export async function untilEnded(
     }
   } finally {
     waits.count--;
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", forward);
   }
 }
 
@@ -94,8 +110,8 @@ export function toHandle(task: Task, calls: TaskCalls, waits: Waits): TaskHandle
     task,
     ended,
     result: async <T>(options?: ResultOptions) => resultOf<T>(await ended(options)),
-    get: () => calls.get(task.id),
-    cancel: (reason) => calls.cancel(task.id, reason === undefined ? {} : { reason }),
+    get: (options) => calls.get(task.id, options),
+    cancel: (reason, options) => calls.cancel(task.id, reason === undefined ? options : { reason, ...options }),
     events,
     [Symbol.asyncIterator]: () => events(),
   };
@@ -108,8 +124,8 @@ export function toDelegation(coming: Promise<TaskHandle>): Delegation {
   return Object.assign(coming, {
     result: <T = unknown>(options?: ResultOptions) => coming.then((handle) => handle.result<T>(options)),
     ended: (options?: ResultOptions) => coming.then((handle) => handle.ended(options)),
-    get: () => coming.then((handle) => handle.get()),
-    cancel: (reason?: string) => coming.then((handle) => handle.cancel(reason)),
+    get: (options?: CallOptions) => coming.then((handle) => handle.get(options)),
+    cancel: (reason?: string, options?: CallOptions) => coming.then((handle) => handle.cancel(reason, options)),
     events,
     [Symbol.asyncIterator]: () => events(),
   });

@@ -38,6 +38,9 @@ export function mayRetry(error: unknown, repeatable: boolean): boolean {
   return false;
 }
 
+/** A timer for longer would end at once. */
+export const longestTimerMs = 2 ** 31 - 1;
+
 export type Sleep = (ms: number, signal?: AbortSignal) => Promise<void>;
 
 export const sleep: Sleep = (ms, signal) =>

@@ -3,7 +3,7 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import { createClient as createBrowserClient } from "../src/browser.ts";
-import { createClient } from "../src/node.ts";
+import { createClient, type Task } from "../src/node.ts";
 
 const cleanups: (() => void)[] = [];
 afterEach(() => {
@@ -115,4 +115,23 @@ test.each([
   client.close();
   expect(await events.next()).toMatchObject({ done: true });
   await call;
+});
+
+test("a result is waited for no longer than was asked for, though the server cannot answer", async () => {
+  const client = await clientOf((_, response) => void response.writeHead(503).end());
+  const wait = { timeoutSeconds: 0.05 };
+  await expect(client.tasks.run({ type: "x" }, wait)).rejects.toMatchObject({ code: "client.timeout" });
+  const given = new AbortController();
+  const aborted = client.tasks.run({ type: "x" }, { signal: given.signal, timeoutSeconds: 60 });
+  given.abort(new Error("enough"));
+  await expect(aborted).rejects.toThrow("enough");
+});
+
+test("a list that is read to its end, and what is asked of a handle, can be given up", async () => {
+  const client = await clientOf(() => {});
+  const gone = { signal: AbortSignal.abort(new Error("enough")) };
+  await expect(client.tasks.all({}, gone).next()).rejects.toThrow("enough");
+  await expect(client.limits.all(gone).next()).rejects.toThrow("enough");
+  await expect(client.agents.pause("agt_1", gone)).rejects.toThrow("enough");
+  await expect(client.tasks.handle({ id: "tsk_1" } as Task).get(gone)).rejects.toThrow("enough");
 });

@@ -56,6 +56,8 @@ export async function startPeer(
   http.on("upgrade", (request, socket, head) => {
     const status = options.upgrade?.(++tries) ?? 101;
     if (status !== 101) {
+      // Who is turned away may be gone before it is told.
+      socket.on("error", () => {});
       const location = options.location === undefined ? "" : `location: ${options.location}\r\n`;
       socket.end(`HTTP/1.1 ${status} No\r\n${location}content-length: 0\r\nconnection: close\r\n\r\n`);
       return;

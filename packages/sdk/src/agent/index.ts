@@ -2,6 +2,7 @@ import { buildClient, type Client, type ClientOptions, commonPlatform } from "..
 import { findConnection } from "../discover.ts";
 import { WaggleConnectionError } from "../error.ts";
 import { httpTransport, maxWaits } from "../http.ts";
+import { longestTimerMs } from "../retry.ts";
 import type { Agent, Capability, RegisterAgent } from "../types.ts";
 import type { AgentConnection } from "./connection.ts";
 import { stopOnSignal } from "./signals.ts";
@@ -61,8 +62,6 @@ export interface RunningAgent {
 
 /** So long an agent that was stopped as it connected tries to say so. */
 const leaveMs = 2_000;
-/** A timer for longer would end at once. */
-const longestTimerMs = 2 ** 31 - 1;
 
 const words = (fields?: Record<string, unknown>) =>
   fields && Object.keys(fields).length > 0

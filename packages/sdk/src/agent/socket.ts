@@ -250,6 +250,7 @@ export function socketConnection(options: SocketOptions): AgentConnection {
       case "welcome":
         leaseMs = frame.leaseSeconds * 1000;
         pingMs = frame.pingSeconds === undefined ? undefined : frame.pingSeconds * 1000;
+        if (failures > 0) log.info("connected again");
         failures = 0;
         live = true;
         confirmedAt = now();

@@ -6,8 +6,8 @@ import type { CallOptions, CreateOptions } from "./options.ts";
 type Holding = { taskId: string; fence: number }[];
 
 export function agentCalls({ call, every }: Caller) {
-  const agentCall = (id: string, verb: string, body: object = {}) =>
-    call<{ agent: W.Agent }>({ method: "POST", path: `/v1/agents/${part(id)}/${verb}`, body }).then(
+  const agentCall = (id: string, verb: string, how: CallOptions = {}) =>
+    call<{ agent: W.Agent }>({ method: "POST", path: `/v1/agents/${part(id)}/${verb}`, body: {}, ...how }).then(
       ({ agent }) => agent,
     );
   const agents = {
@@ -24,7 +24,7 @@ export function agentCalls({ call, every }: Caller) {
       call<{ agent: W.Agent }>({ path: `/v1/agents/${part(id)}`, ...how }).then(({ agent }) => agent),
     list: (query: W.AgentQuery = {}, how: CallOptions = {}) =>
       call<W.Page<W.Agent>>({ path: "/v1/agents", query, ...how }),
-    all: (query: W.AgentQuery = {}) => every(agents.list, query),
+    all: (query: W.AgentQuery = {}, how?: CallOptions) => every(agents.list, query, how),
     update: (id: string, patch: W.PatchAgent, how: CallOptions = {}) =>
       call<{ agent: W.Agent }>({ method: "PATCH", path: `/v1/agents/${part(id)}`, body: patch, ...how }).then(
         ({ agent }) => agent,
@@ -40,9 +40,9 @@ export function agentCalls({ call, every }: Caller) {
         ...how,
       }),
     /** No new work; what runs goes on. */
-    drain: (id: string) => agentCall(id, "drain"),
-    pause: (id: string) => agentCall(id, "pause"),
-    resume: (id: string) => agentCall(id, "resume"),
+    drain: (id: string, how?: CallOptions) => agentCall(id, "drain", how),
+    pause: (id: string, how?: CallOptions) => agentCall(id, "pause", how),
+    resume: (id: string, how?: CallOptions) => agentCall(id, "resume", how),
     /** `graceful` (default): finishes what runs, then stops. `force`: what runs is given to others now. */
     remove: (id: string, query: { mode?: "graceful" | "force"; graceSeconds?: number } = {}, how: CallOptions = {}) =>
       call<{ agent: W.Agent }>({ method: "DELETE", path: `/v1/agents/${part(id)}`, query, ...how }).then(

@@ -3,7 +3,7 @@ import { backoffMs, defaultRetry, mayRetry, type RetryPolicy, withRetry } from "
 import { parseSse } from "../sse.ts";
 import type { Transport } from "../transport.ts";
 import type * as W from "../types.ts";
-import type { ClientOptions, CreateOptions, FollowOptions, Platform } from "./options.ts";
+import type { CallOptions, ClientOptions, CreateOptions, FollowOptions, Platform } from "./options.ts";
 
 type Query = Record<string, string | number | boolean | undefined>;
 export interface Call extends CreateOptions {
@@ -155,11 +155,12 @@ export function createCaller(options: ClientOptions, platform: Platform) {
 
   /** All that a list has, in pages as large as the server makes them. */
   async function* every<Item, Query extends object>(
-    list: (query: Query) => Promise<W.Page<Item>>,
+    list: (query: Query, how?: CallOptions) => Promise<W.Page<Item>>,
     query?: Query,
+    how?: CallOptions,
   ): AsyncGenerator<Item, void, undefined> {
     for (let next = { limit: 200, ...query } as Query; ; ) {
-      const { items, nextCursor } = await list(next);
+      const { items, nextCursor } = await list(next, how);
       yield* items;
       if (nextCursor === undefined) return;
       next = { ...next, cursor: nextCursor };

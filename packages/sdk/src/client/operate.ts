@@ -14,7 +14,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
   const deadLetters = {
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Task>>({ path: "/v1/dead-letters", query, ...how }),
-    all: () => every(deadLetters.list),
+    all: (how?: CallOptions) => every(deadLetters.list, undefined, how),
     redrive: (body: W.Redrive, how: CallOptions = {}) =>
       call<{ redriven: number; skipped: { taskId: string; code: string }[]; nextCursor?: string }>({
         method: "POST",
@@ -36,7 +36,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<void>({ method: "DELETE", path: `/v1/limits/${part(key)}`, removes: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Limit>>({ path: "/v1/limits", query, ...how }),
-    all: () => every(limits.list),
+    all: (how?: CallOptions) => every(limits.list, undefined, how),
   };
   const retention = {
     /** Seconds; 0 keeps for ever, what is left out stays as it is. */
@@ -62,7 +62,7 @@ export function operateCalls({ call, every, follow, open, timeoutMs }: Caller) {
       call<W.Key & { key: string }>({ method: "POST", path: "/v1/keys", body, creates: true, ...how }),
     list: (query: { limit?: number; cursor?: string } = {}, how: CallOptions = {}) =>
       call<W.Page<W.Key>>({ path: "/v1/keys", query, ...how }),
-    all: () => every(keys.list),
+    all: (how?: CallOptions) => every(keys.list, undefined, how),
     revoke: (id: string, how: CallOptions = {}) =>
       call<void>({ method: "DELETE", path: `/v1/keys/${part(id)}`, removes: true, ...how }),
   };

@@ -64,7 +64,7 @@ export function taskCalls({ call, every, follow }: Caller, options: ClientOption
       }).then(({ task }) => task),
     list: (query: W.TaskQuery = {}, how: CallOptions = {}) =>
       call<W.Page<W.Task>>({ path: "/v1/tasks", query, ...how }),
-    all: (query: W.TaskQuery = {}) => every(tasks.list, query),
+    all: (query: W.TaskQuery = {}, how?: CallOptions) => every(tasks.list, query, how),
     cancel: (id: string, { reason, ...how }: CallOptions & { reason?: string } = {}) =>
       taskCall<{ task: W.Task }>(id, "cancel", reason === undefined ? {} : { reason }, how).then(({ task }) => task),
     /** A failed, cancelled or expired task again, with fresh attempts. */
