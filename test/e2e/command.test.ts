@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -59,6 +60,25 @@ test("a server goes on, and stops in order, when nobody reads what it says any m
     await dev.end("SIGKILL");
     rmSync(data, { recursive: true });
   }
+});
+
+test.runIf(existsSync("/dev/full"))("what cannot be written is a failure that is told in a line", async () => {
+  const full = openSync("/dev/full", "w");
+  const { code, output } = await new Promise<{ code: number | null; output: string }>((resolve) => {
+    const child = spawn(process.execPath, [join(root, "packages/cli/bin/waggle.mjs"), "--help"], {
+      stdio: ["ignore", full, "pipe"],
+    });
+    let output = "";
+    child.stderr?.on("data", (chunk: Buffer) => {
+      output += chunk;
+    });
+    child.once("close", (code) => resolve({ code, output }));
+  });
+  closeSync(full);
+  expect({ code, output }).toEqual({
+    code: 1,
+    output: expect.stringMatching(/^waggle: cannot write the output: .+\n$/),
+  });
 });
 
 test("programs of an agent that is made to exit at once go with it", async () => {

@@ -136,7 +136,7 @@ export const keys = (now: () => number): TableOf<Key> => ({
     { title: "ROLE", value: (key) => key.role },
     { title: "TENANT", value: (key) => key.tenant },
     { title: "NAME", value: (key) => key.name ?? "" },
-    { title: "KEY", value: (key) => `${key.hint}…` },
+    { title: "KEY", value: (key) => key.hint },
     { title: "AGE", value: (key) => age(key.createdAt, now()) },
   ],
 });

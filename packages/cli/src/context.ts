@@ -8,6 +8,7 @@ export interface CommonOptions {
   url?: string;
   key?: string;
   output?: Format;
+  json?: boolean;
 }
 
 export interface Context {
@@ -54,7 +55,7 @@ export async function withClient<T>(
 }
 
 export function formatOf(options: CommonOptions): Format {
-  const format = options.output ?? readConfig().output ?? "table";
+  const format = options.json ? "json" : (options.output ?? readConfig().output ?? "table");
   if (!formats.includes(format as Format)) {
     throw usage(
       `output "${format}" in the configuration is none of ${formats.join(", ")}`,

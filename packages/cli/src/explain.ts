@@ -34,14 +34,23 @@ export function explainFailure(error: unknown): Told {
   return { exitCode: exit.failed, message: error instanceof Error ? error.message : String(error) };
 }
 
-function exitOf({ status }: WaggleApiError): number {
+/** An answer that no Waggle server gives to what this command asks. */
+const isElsewhere = ({ code, status }: WaggleApiError): boolean =>
+  code === "client.not_waggle" || (code.startsWith("http.") && [404, 405, 501].includes(status));
+
+function exitOf(error: WaggleApiError): number {
+  const { status } = error;
+  if (isElsewhere(error)) return exit.unreachable;
   if (status === 404) return exit.notFound;
   if (status === 400) return exit.usage;
   if (status === 503 || status === 502 || status === 504) return exit.unreachable;
   return status >= 400 && status < 500 ? exit.refused : exit.failed;
 }
 
+const elsewhere = "is this the address of a Waggle server of this version? `waggle doctor` looks closer";
+
 function adviceFor(error: WaggleApiError): string | undefined {
+  if (isElsewhere(error)) return elsewhere;
   if (error.status === 401)
     return "give a key: --key, WAGGLE_API_KEY, or `waggle config set key …`. On the server's machine its data folder holds one";
   if (error.status === 403)
@@ -64,8 +73,7 @@ function adviceFor(error: WaggleApiError): string | undefined {
     case "agent.exists":
       return "choose another --name, or stop the agent that has it";
     case "route.not_found":
-    case "client.not_waggle":
-      return "is this the address of a Waggle server of this version? `waggle doctor` looks closer";
+      return elsewhere;
   }
   return error.status >= 500 ? "the server's log says more, by the request's id" : undefined;
 }

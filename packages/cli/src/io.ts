@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { exit } from "./failure.ts";
 
 /** What a command sees of the world: the process, or a test. */
 export interface Io {
@@ -19,7 +20,7 @@ export interface Io {
   now(): number;
   /** Aborts on the first SIGINT, SIGTERM or SIGHUP; another one ends the process at once. */
   interrupted(): AbortSignal;
-  /** From now on it goes on when nobody reads what it writes any more. */
+  /** From now on it goes on when nobody reads what it writes any more, or its file is full. */
   outlive(): void;
 }
 
@@ -37,10 +38,11 @@ export function processIo(own: Pick<NodeJS.Process, "env" | "stdin" | "stdout" |
   let outlives = false;
   const gone = (error: NodeJS.ErrnoException) => {
     // The terminal was closed: SIGHUP ends in order what goes on.
-    if (error.code === "EIO" || (error.code === "EPIPE" && outlives)) return;
+    if (error.code === "EIO" || outlives) return;
     // A reader that has seen enough (`waggle get tasks | head`) is no failure.
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
+    if (error.code === "EPIPE") process.exit(exit.ok);
+    stderr.write(`waggle: cannot write the output: ${error.message}\n`);
+    process.exit(exit.failed);
   };
   stdout.on("error", gone);
   stderr.on("error", gone);

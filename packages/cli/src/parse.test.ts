@@ -1,3 +1,6 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import { expect, test } from "vitest";
 import { capability, integer, json, label, rate, seconds, selector } from "./parse.ts";
@@ -79,4 +82,21 @@ test("takes messages out of what a program writes to stderr, and leaves the rest
     [{ message: "almost there" }],
     [undefined, { page: 2 }],
   ]);
+});
+
+test("takes a file as it takes standard input: UTF-8, with or without a byte order mark", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "waggle-parse-"));
+  const file = join(dir, "input.json");
+  async function* stdin() {
+    yield readFileSync(file);
+  }
+  writeFileSync(file, '\ufeff{"a":1}');
+  for (const text of ["-", `@${file}`]) expect(await json("input", text, { stdin: stdin() })).toEqual({ a: 1 });
+  writeFileSync(file, Buffer.from([0x22, 0xff, 0x22]));
+  for (const text of ["-", `@${file}`])
+    await expect(json("input", text, { stdin: stdin() })).rejects.toMatchObject({
+      exitCode: 2,
+      message: expect.stringContaining("not UTF-8"),
+    });
+  rmSync(dir, { recursive: true });
 });

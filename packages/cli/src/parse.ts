@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { usage } from "./failure.ts";
 import type { Io } from "./io.ts";
 
@@ -72,7 +72,13 @@ export function rate(text: string): { limit: number; perSeconds: number } {
 }
 
 /** A duration in whole seconds, or `never`, which is 0. */
-export const kept = (text: string): number => (text === "never" ? 0 : Math.round(seconds(text)));
+export function kept(text: string): number {
+  if (text === "never") return 0;
+  const whole = Math.round(seconds(text));
+  // Rounded to 0 it would say the opposite.
+  if (whole === 0) throw usage(`"${text}" is less than a second`, "`never` keeps for ever");
+  return whole;
+}
 
 export async function readAll(stream: Io["stdin"]): Promise<string> {
   const decoder = new TextDecoder("utf-8", { fatal: true });
@@ -83,19 +89,16 @@ export async function readAll(stream: Io["stdin"]): Promise<string> {
 
 /** The JSON value of `@file`, `-` (standard input) or JSON itself. */
 export async function json(what: string, text: string, io: Pick<Io, "stdin">): Promise<unknown> {
+  const path = text.startsWith("@") ? text.slice(1) : undefined;
+  const whence = text === "-" ? " from standard input" : path === undefined ? "" : ` in ${path}`;
   let source = text;
-  let whence = "";
-  if (text === "-") {
-    source = await readAll(io.stdin);
-    whence = " from standard input";
-  } else if (text.startsWith("@")) {
-    const path = text.slice(1);
-    try {
-      source = readFileSync(path, "utf8");
-    } catch (error) {
-      throw usage(`cannot read ${path}: ${(error as NodeJS.ErrnoException).code ?? String(error)}`);
-    }
-    whence = ` in ${path}`;
+  try {
+    if (text === "-") source = await readAll(io.stdin);
+    else if (path !== undefined) source = await readAll(createReadStream(path));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ERR_ENCODING_INVALID_ENCODED_DATA") throw usage(`the ${what}${whence} is not UTF-8`);
+    throw usage(`cannot read ${path ?? "standard input"}: ${code ?? String(error)}`);
   }
   try {
     return JSON.parse(source);

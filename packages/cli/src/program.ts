@@ -51,5 +51,12 @@ Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 refused · 5 unreach
         finish((await action(...args.slice(0, -1))) ?? 0),
   };
   for (const declare of [declareRun, declareLook, declareAct, declareAdminister, declareSetup]) declare(declaring);
+  helpAfterErrors(program, program.name());
   return program;
+}
+
+/** Who has got a command line wrong is told where it is explained. */
+function helpAfterErrors(command: Command, path: string): void {
+  command.showHelpAfterError(`  → ${path} --help`);
+  for (const sub of command.commands) helpAfterErrors(sub, `${path} ${sub.name()}`);
 }

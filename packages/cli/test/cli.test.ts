@@ -11,6 +11,7 @@ import type { Command } from "commander";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { parse as parseYaml } from "yaml";
 import { untilPasses } from "../../../test/support/eventually.ts";
+import { freePort } from "../../../test/support/process.ts";
 import { candidates } from "../src/command/completion.ts";
 import { painter, processIo } from "../src/io.ts";
 import * as parse from "../src/parse.ts";
@@ -120,7 +121,10 @@ describe("the command line", () => {
   test.each([
     ["an unknown command", ["gte", "tasks"], "Did you mean get"],
     ["an unknown option", ["get", "tasks", "--wach"], "Did you mean --watch"],
-    ["a missing argument", ["describe", "task"], "missing required argument"],
+    ["a missing argument", ["describe"], "→ waggle describe --help"],
+    ["no id", ["describe", "task"], "waggle get tasks"],
+    ["a strategy that is none", ["delegate", "x", "--strategy", "luck"], "best_fit"],
+    ["a retention that rounds to for ever", ["retention", "set", "--tasks", "10ms"], "less than a second"],
     ["a bad number", ["delegate", "x", "--priority", "99"], "0 to 9"],
     ["a bad duration", ["delegate", "x", "--delay", "later"], "not a duration"],
     ["a bad format", ["get", "tasks", "-o", "xml"], "table, wide, json, yaml"],
@@ -160,6 +164,17 @@ describe("the command line", () => {
     });
     const { id } = await json("delegate", "x", "--requires", "nobody");
     expect(await waggle("retry", id)).toMatchObject({ code: 4, err: expect.stringContaining("task.not_retryable") });
+  });
+
+  test("exits with 5, and says so in words, where something else than Waggle answers", async () => {
+    const page = "<!DOCTYPE html><style>p {}</style><p>No such page</p>";
+    const other = createServer((_, response) => void response.writeHead(404).end(page));
+    await once(other.listen(0, "127.0.0.1"), "listening");
+    const url = `http://127.0.0.1:${(other.address() as AddressInfo).port}`;
+    const { code, err } = await waggle("get", "tasks", "--url", url);
+    other.close();
+    expect({ code, err }).toMatchObject({ code: 5, err: expect.stringContaining("answered 404: No such page (") });
+    expect(err).toContain("a Waggle server");
   });
 
   test("exits with 5 when there is no server, and says how to start one", async () => {
@@ -249,6 +264,12 @@ describe("tasks", () => {
     expect((await waggle("explain", "task", id)).code).toBe(0);
   });
 
+  test("are found by their whole id alone, and printed as JSON by --json", async () => {
+    const { id } = await json("delegate", "x", "--requires", "nobody");
+    for (const verb of ["get", "describe"]) expect((await waggle(verb, id)).out).toContain(id);
+    expect(JSON.parse((await waggle("get", id, "--json")).out)).toMatchObject({ id });
+  });
+
   test("are cancelled, several at once, one failure leaving the others alone", async () => {
     const one = await json("delegate", "x", "--requires", "nobody");
     const two = await json("delegate", "x", "--requires", "nobody");
@@ -264,6 +285,16 @@ describe("tasks", () => {
     const { code, err } = await waggle("delegate", "x", "--requires", "nobody", "--wait-timeout", "50ms");
     expect(code).toBe(1);
     expect(err).toMatch(/still queued after 0\.05 s; it goes on.*waggle logs -f tsk_/s);
+  });
+
+  test("that nobody can do are waited for in sight, and go on when the wait is broken off", async () => {
+    const waiting = begin(["delegate", "x", "--requires", "nobody", "--wait"]);
+    await untilPasses(() => expect(waiting.err()).toMatch(/no eligible agent.*waggle explain tsk_/s));
+    waiting.interrupt();
+    const { code, err } = await waiting.done;
+    expect({ code, err }).toMatchObject({ code: 1, err: expect.stringContaining("which goes on") });
+    const [id = ""] = /tsk_\w+/.exec(err) ?? [];
+    expect(await json("get", id)).toMatchObject({ status: "queued" });
   });
 
   test("are watched: what changes is printed as it changes", async () => {
@@ -460,9 +491,29 @@ describe("agents", () => {
   test("that are deleted end, and say why", async () => {
     await withAgent("cat", async (_can, agent) => {
       await waggle("delete", "agent", `agent-${made}`, "--force");
-      expect(await agent.done).toMatchObject({ code: 4, err: expect.stringContaining("the server ended this agent") });
+      expect(await agent.done).toMatchObject({
+        code: 4,
+        err: expect.stringMatching(/ended this agent.* was ended: /s),
+      });
     });
   });
+});
+
+test("an agent says what it waits for when there is no server yet", async () => {
+  const port = await freePort();
+  const own = { dataDir: join(dir, "late"), port, version: "0.1.0" };
+  const before = await startLocal(own);
+  await before.stop();
+  const agent = begin([
+    ...["agent", "run", "--name", "early", "--url", before.url, "--key", before.adminKey],
+    ...["--", "cat"],
+  ]);
+  await untilPasses(() => expect(agent.err()).toContain("trying again"));
+  const late = await startLocal(own);
+  await untilPasses(() => expect(agent.err()).toContain("is ready"));
+  agent.interrupt();
+  expect((await agent.done).code).toBe(0);
+  await late.stop();
 });
 
 describe("looking around", () => {

@@ -98,11 +98,20 @@ export function toApiError(
   problem ??= {
     status,
     code: `http.${status}`,
-    detail: `the server answered ${status}${text ? `: ${text.replace(/\s+/g, " ").slice(0, 200)}` : ""}`,
+    detail: `the server answered ${status}${text ? `: ${said(text)}` : ""}`,
     ...(requestId ? { requestId } : {}),
   };
   return new WaggleApiError(problem, retryAfterSeconds);
 }
+
+/** The words of a page, as far as they fit into a message. */
+const said = (text: string): string =>
+  text
+    .slice(0, 10_000)
+    .replace(/<(style|script|title)\b[\s\S]*?<\/\1>|<[^>]*>/gi, " ")
+    .replace(/\s+/g, " ")
+    .trim()
+    .slice(0, 200);
 
 /** `Retry-After` as seconds from now: a number or an HTTP date (RFC 9110, 10.2.3). */
 export function retryAfter(value: string, now: number): number | undefined {

@@ -27,9 +27,10 @@ export const setLimit = (io: Io, key: string, options: LimitOptions): Promise<nu
 };
 
 export const unsetLimit = (io: Io, key: string, options: CommonOptions): Promise<number> =>
-  withClient(io, options, async ({ client }) => {
+  withClient(io, options, async ({ client, format }) => {
     await client.limits.remove(key);
-    io.out(`${key}  no limit\n`);
+    if (isDocument(format)) await document(io, format, { key });
+    else io.out(`${key}  no limit\n`);
     return exit.ok;
   });
 
@@ -130,9 +131,10 @@ export const createKey = (io: Io, { role, name, tenant, ...options }: KeyOptions
   });
 
 export const revokeKey = (io: Io, text: string, options: CommonOptions): Promise<number> =>
-  withClient(io, options, async ({ client }) => {
+  withClient(io, options, async ({ client, format }) => {
     const id = await findKey(client, text);
     await client.keys.revoke(id);
-    io.out(`${id}  revoked\n`);
+    if (isDocument(format)) await document(io, format, { id });
+    else io.out(`${id}  revoked\n`);
     return exit.ok;
   });

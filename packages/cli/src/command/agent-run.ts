@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { delimiter, join } from "node:path";
 import { createAgent, type Handler, type RunningAgent, type Task, type TaskContext } from "@waggle/sdk";
 import { type AgentOptions, offerOf } from "../agent-options.ts";
@@ -23,9 +23,13 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
   const fatal = new Set((options.fatal ?? "").split(",").filter(Boolean).map(Number));
   if ([...fatal].some((code) => !Number.isInteger(code)))
     throw usage(`--fatal "${options.fatal}" is not a list of exit codes`, "as in --fatal 64,65");
+  // Others wait for its tasks, whoever reads what it says.
+  io.outlive();
   const paint = painter(io.colour);
   const say = (text: string) => io.err(`${paint("dim", new Date(io.now()).toISOString().slice(11, 19))} ${text}\n`);
 
+  /** Tasks whose failure was told here, so that the SDK need not say it again. */
+  const told = new Set<unknown>();
   const handler: Handler = async (task, context) => {
     const from = io.now();
     say(
@@ -46,6 +50,7 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
       const { code, message } = error as { code?: string; message: string };
       const how = context.signal.aborted ? paint("dim", "stopped") : paint("red", "failed");
       say(`${task.id} ${how} (${code ?? "error"}): ${safe(message.split("\n").at(-1) ?? "")}`);
+      if (!context.signal.aborted) told.add(task.id);
       throw error;
     }
   };
@@ -63,9 +68,14 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
     log: {
       debug: () => {},
       info: say,
-      warn: (message) => say(paint("yellow", safe(message))),
+      warn: (message, fields) => told.delete(fields?.taskId) || say(paint("yellow", safe(message))),
       error: (message) => say(paint("red", safe(message))),
     },
+  });
+  // A server that comes up at the same time is waited for, which nobody should have to guess.
+  void agent.client.status.health().catch((error: { code?: string; message: string }) => {
+    if (error.code === "client.unreachable" && agent.state === "starting")
+      say(paint("yellow", `${error.message}; trying again for half a minute`));
   });
   const info = await agent.start();
   const can = info.capabilities.map(({ name }) => name).join(", ");
@@ -85,8 +95,8 @@ export async function agentRun(io: Io, command: string[], options: Options): Pro
   if (asked) return exit.ok;
   throw new Failure(
     exit.refused,
-    `the server ended this agent: ${reason}`,
-    "start it again; an agent of the same name elsewhere takes its place",
+    `agent ${safe(options.name)} was ended: ${reason}`,
+    "start it again, under another --name if one of this name is to run elsewhere",
   );
 }
 
@@ -114,6 +124,8 @@ function findProgram(program: string, env: Io["env"]): void {
   const found = program.includes("/")
     ? can(program)
     : (env.PATH ?? "").split(delimiter).some((dir) => can(join(dir || ".", program)));
-  if (!found)
-    throw usage(`there is no program "${program}"`, "give one that is on the PATH, or a path to one, after --");
+  if (found) return;
+  if (program.includes("/") && existsSync(program) && statSync(program).isFile())
+    throw usage(`${program} is not executable`, `chmod +x ${program}`);
+  throw usage(`there is no program "${program}"`, "give one that is on the PATH, or a path to one, after --");
 }

@@ -110,6 +110,9 @@ async function toRequest({ client, io }: Context, type: string, options: Options
   };
 }
 
+/** What nobody has begun after this is said to wait, and why: a mistyped capability would wait for ever without a word. */
+const patienceMs = 2_000;
+
 /** Waits for the end; on a terminal it tells of the way there. Leaving off (Ctrl-C) leaves the task running. */
 async function follow({ io }: Context, handle: TaskHandle, timeoutSeconds?: number): Promise<Task> {
   const paint = painter(io.colour);
@@ -134,20 +137,34 @@ async function follow({ io }: Context, handle: TaskHandle, timeoutSeconds?: numb
       );
     }
   };
+  const ask = async () => {
+    const { waiting } = await handle.get();
+    if (waiting && !over.signal.aborted)
+      io.err(`${paint("yellow", "waiting:")} ${safe(waiting.reason)}\n  → waggle explain ${handle.id}\n`);
+  };
+  const late = setTimeout(() => void ask().catch(() => undefined), patienceMs);
+  const interrupted = io.interrupted();
   // What is told on the way is a comfort; only the wait for the end may fail.
   const telling = io.tty && !isTerminal(handle.task.status) ? tell().catch(() => undefined) : Promise.resolve();
   try {
-    const task = await handle.ended(timeoutSeconds === undefined ? {} : { timeoutSeconds });
+    const task = await handle.ended({ signal: interrupted, ...(timeoutSeconds !== undefined && { timeoutSeconds }) });
     // Its last event may be a moment behind.
     await Promise.race([telling, new Promise((done) => setTimeout(done, 300).unref())]);
     return task;
   } catch (error) {
+    if (interrupted.aborted)
+      throw new Failure(
+        exit.failed,
+        `no longer waiting for task ${handle.id}, which goes on`,
+        `waggle logs -f ${handle.id} follows it, waggle cancel ${handle.id} ends it`,
+      );
     const over = timeoutSeconds !== undefined && io.now() - from >= timeoutSeconds * 1000;
     // The server is there; it is the task that has not ended.
     if (over && error instanceof WaggleConnectionError && error.code === "client.timeout")
       throw new Failure(exit.failed, error.message, `follow it with: waggle logs -f ${handle.id}`);
     throw error;
   } finally {
+    clearTimeout(late);
     over.abort();
     await telling;
   }

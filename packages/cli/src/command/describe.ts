@@ -6,11 +6,12 @@ import { findAgent, findTask } from "../find.ts";
 import { type Column, duration, fields, safe, safeLines, table, when } from "../format.ts";
 import { colourOf, type Io, painter } from "../io.ts";
 import { document, isDocument } from "../print.ts";
-import { noun } from "./get.ts";
+import { named } from "./get.ts";
 
-export const describe = (io: Io, word: string, text: string, options: CommonOptions): Promise<number> =>
+export const describe = (io: Io, word: string, given: string | undefined, options: CommonOptions): Promise<number> =>
   withClient(io, options, async ({ client, format }) => {
-    const what = noun(word);
+    const { what, id: text } = named(word, given);
+    if (text === undefined) throw usage(`say which of the ${what}`, `\`waggle get ${what}\` lists what there is`);
     if (what === "agents") {
       const agent = await client.agents.get(await findAgent(client, text));
       const { items } = await client.tasks.list({ agentId: agent.id, limit: 10 });

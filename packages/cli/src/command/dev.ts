@@ -120,7 +120,8 @@ function warnElsewhere(io: Io, url: string): void {
     return;
   }
   const { url: used, source } = found;
-  if (used === url) return;
+  // One of them may name the port that its protocol has anyway.
+  if (new URL(used).href === new URL(url).href) return;
   const how =
     source.url === "environment"
       ? "unset WAGGLE_URL"

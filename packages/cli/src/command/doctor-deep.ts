@@ -66,7 +66,9 @@ async function show(io: Io, { tenants, rows: read, findings, found, unsettled, c
   const kinds = Object.entries(read)
     .sort(([, a], [, b]) => b - a)
     .map(([kind, count]) => `${count} ${kind}`);
-  io.out(`Read ${total} rows of ${tenants.length} tenants: ${kinds.join(", ")}\n\n`);
+  io.out(
+    `Read ${total} rows of ${tenants.length} ${tenants.length === 1 ? "tenant" : "tenants"}: ${kinds.join(", ")}\n\n`,
+  );
   if (found > 0) {
     await rows(io, "wide", findings, { columns, wide, empty: "" });
     if (found > findings.length) io.out(`… and ${found - findings.length} more\n`);

@@ -20,18 +20,16 @@ interface Options extends CommonOptions {
   deep?: boolean;
   data?: string;
   tenant?: string;
-  json?: boolean;
 }
 
-export async function doctor(io: Io, { json, ...options }: Options, version: string): Promise<number> {
-  const asked: Options = json ? { ...options, output: "json" } : options;
+export async function doctor(io: Io, options: Options, version: string): Promise<number> {
   if (options.data !== undefined && options.tenant !== undefined)
     throw usage("--data reads all tenants of a folder; give it or --tenant", "waggle doctor --deep --data DIR");
-  if (options.deep) return (await import("./doctor-deep.ts")).deep(io, asked);
+  if (options.deep) return (await import("./doctor-deep.ts")).deep(io, options);
   if (options.data !== undefined) throw usage("--data is read by --deep alone", "waggle doctor --deep --data DIR");
   if (options.tenant !== undefined)
     throw usage("--tenant is read by --deep alone", "waggle doctor --deep --tenant NAME");
-  return look(io, asked, version);
+  return look(io, options, version);
 }
 
 /** Looks at everything between this command and a task that runs; later checks are left out when an earlier one rules them out. */
@@ -40,7 +38,8 @@ const look = (io: Io, options: CommonOptions, version: string): Promise<number> 
     const checks: Check[] = [];
     let unreachable = false;
     for await (const check of checksOf(io, client, options, version)) {
-      checks.push(check);
+      const { advice: _, ...fine } = check;
+      checks.push(check.state === "ok" ? fine : check);
       unreachable ||= check.name === "server" && check.state === "problem";
     }
     const format = formatOf(options);
@@ -50,10 +49,11 @@ const look = (io: Io, options: CommonOptions, version: string): Promise<number> 
       const signs = { ok: paint("green", "✓"), warning: paint("yellow", "!"), problem: paint("red", "✗") };
       for (const { name, state, found, advice } of checks) {
         io.out(`${signs[state]} ${name.padEnd(12)} ${found}\n`);
-        if (advice && state !== "ok") io.out(`  ${" ".repeat(12)} ${paint("dim", `→ ${advice}`)}\n`);
+        if (advice) io.out(`  ${" ".repeat(12)} ${paint("dim", `→ ${advice}`)}\n`);
       }
       const bad = checks.filter(({ state }) => state !== "ok").length;
-      io.out(bad === 0 ? "\nAll is well.\n" : `\n${bad} of ${checks.length} checks need attention.\n`);
+      const wanting = `${bad} of ${checks.length} checks ${bad === 1 ? "needs" : "need"} attention.`;
+      io.out(`\n${bad === 0 ? "All is well." : wanting}\n`);
     }
     if (unreachable) return exit.unreachable;
     return checks.some(({ state }) => state === "problem") ? exit.failed : exit.ok;

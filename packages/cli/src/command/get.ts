@@ -34,14 +34,22 @@ const nouns: Record<string, readonly string[]> = {
 /** What `get` lists. */
 export const listed: readonly string[] = Object.keys(nouns);
 
-export function noun(word: string): string {
+function noun(word: string): string {
   for (const [name, others] of Object.entries(nouns)) if (name === word || others.includes(word)) return name;
   throw usage(`there is no "${word}" to get`, `one of ${listed.join(", ")}`);
 }
 
-export const get = (io: Io, word: string, id: string | undefined, options: Options): Promise<number> =>
+const byPrefix: Record<string, string> = { tsk: "tasks", agt: "agents", key: "keys" };
+
+/** What is asked for: `get tsk_1` is the same as `get task tsk_1`. */
+export function named(word: string, id: string | undefined): { what: string; id: string | undefined } {
+  const what = id === undefined ? byPrefix[/^([a-z]+)_/.exec(word)?.[1] ?? ""] : undefined;
+  return what === undefined ? { what: noun(word), id } : { what, id: word };
+}
+
+export const get = (io: Io, word: string, given: string | undefined, options: Options): Promise<number> =>
   withClient(io, options, async (context) => {
-    const what = noun(word);
+    const { what, id } = named(word, given);
     refuseUnfit(what, options);
     if (what === "events") {
       if (id !== undefined)

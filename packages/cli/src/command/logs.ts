@@ -11,12 +11,10 @@ interface Options extends CommonOptions {
   follow?: boolean;
   tail?: number;
   type?: string;
-  json?: boolean;
 }
 
-export const logs = (io: Io, text: string | undefined, { json, ...given }: Options): Promise<number> => {
-  const options: Options = json ? { ...given, output: "json" } : given;
-  return withClient(io, options, async ({ client, format }) => {
+export const logs = (io: Io, text: string | undefined, options: Options): Promise<number> =>
+  withClient(io, options, async ({ client, format }) => {
     const print = async (event: WaggleEvent) =>
       isDocument(format) ? entry(io, format, event) : io.out(line(io, event, text === undefined));
     const wanted = filter(options.type);
@@ -24,7 +22,8 @@ export const logs = (io: Io, text: string | undefined, { json, ...given }: Optio
       const past = await newest(client, options.tail ?? 20, options.type);
       for (const event of past) await print(event);
       if (!options.follow) {
-        if (past.length === 0) io.err("Nothing has happened yet.\n");
+        if (past.length === 0)
+          io.err(options.type === undefined ? "Nothing has happened yet.\n" : "No events of that type.\n");
         return exit.ok;
       }
       const after = past.at(-1)?.sequence ?? (await newest(client, 1)).at(-1)?.sequence ?? 0;
@@ -55,7 +54,6 @@ export const logs = (io: Io, text: string | undefined, { json, ...given }: Optio
       return exit.ok;
     });
   });
-};
 
 const ends = ({ type }: WaggleEvent) =>
   type.startsWith("task.") && isTerminal(type.slice("task.".length) as TaskStatus);

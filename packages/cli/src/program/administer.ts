@@ -12,7 +12,7 @@ export function declareAdminister({ io, parse, program, run }: Declaring): void 
     .option("--rate <n/duration>", "how many may start in a time: 100/1m", parsed(parse.rate))
     .addHelpText("after", examples("waggle limit set openai --concurrency 10 --rate 100/1m"))
     .action(run(async (key, options) => (await import("../command/admin.ts")).setLimit(io, key, options)));
-  remote(limit.command("unset"))
+  shown(limit.command("unset"))
     .description("Remove a limit; what tasks ask for applies again")
     .argument("<key>", "`waggle get limits` lists them")
     .addHelpText("after", examples("waggle limit unset openai"))
@@ -64,7 +64,7 @@ export function declareAdminister({ io, parse, program, run }: Declaring): void 
     .option("--tenant <tenant>", "for another tenant; only for an admin of the first")
     .addHelpText("after", examples("waggle key create --role client --name ci"))
     .action(run(async (options) => (await import("../command/admin.ts")).createKey(io, options)));
-  remote(key.command("revoke"))
+  shown(key.command("revoke"))
     .description("Revoke a key, at once")
     .argument("<key-id>", "`waggle get keys` lists them")
     .addHelpText("after", examples("waggle key revoke key_01jx…"))

@@ -52,6 +52,11 @@ export const examples = (...lines: string[]) => `\nExamples:\n${lines.map((line)
 export const remote = (command: Command) =>
   command.option("--url <url>", "the server's address").option("--key <key>", "the API key (safer in WAGGLE_API_KEY)");
 
+/** Prints what programs may want to read. */
+export const printed = (command: Command) =>
+  command
+    .addOption(new Option("-o, --output <format>", "output format").choices(formats))
+    .option("--json", "same as -o json");
+
 /** Speaks to a server, and prints what that answers. */
-export const shown = (command: Command) =>
-  remote(command).addOption(new Option("-o, --output <format>", "output format").choices(formats));
+export const shown = (command: Command) => printed(remote(command));

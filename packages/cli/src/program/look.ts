@@ -6,7 +6,7 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
   program.commandsGroup("Look:");
   shown(program.command("get"))
     .description("List agents, tasks, events, dead-letters, limits or keys; with an id, one of them")
-    .argument("<what>", "agents | tasks | events | dead-letters | limits | keys")
+    .argument("<what>", "agents | tasks | events | dead-letters | limits | keys; or a whole id")
     .argument("[id]", "an id, or its beginning or end; an agent's name; a limit's key")
     .option("-w, --watch", "keep running and print what changes")
     .option("-n, --limit <n>", "how many to list", parsed(parse.integer("limit", 1, 100_000)), 50)
@@ -38,22 +38,16 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
 
   shown(program.command("describe"))
     .description("Show everything about one task or agent")
-    .argument("<what>", "task | agent")
-    .argument("<id>", "its id, or the beginning or end of it, or an agent's name")
+    .argument("<what>", "task | agent; a whole id says it by itself")
+    .argument("[id]", "its id, or the beginning or end of it, or an agent's name")
     .addHelpText("after", examples("waggle describe task tsk_01jx…", "waggle describe agent coder"))
     .action(run(async (what, id, options) => (await import("../command/describe.ts")).describe(io, what, id, options)));
 
   shown(program.command("explain"))
     .description("Explain why a task is waiting, or why its agent has it")
-    .argument("[noun-or-id]")
-    .argument("[id]")
-    .usage("[options] <task>")
+    .argument("<task...>", "its id, or the beginning or end of it")
     .addHelpText("after", examples("waggle explain tsk_01jx…"))
-    .action(
-      run(async (first, second, options) =>
-        (await import("../command/describe.ts")).explain(io, oneOf(first, second), options),
-      ),
-    );
+    .action(run(async (words, options) => (await import("../command/describe.ts")).explain(io, oneOf(words), options)));
 
   shown(program.command("logs"))
     .description("Show what happened, to one task or to all")
@@ -61,7 +55,6 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
     .option("-f, --follow", "keep following what happens")
     .option("-n, --tail <n>", "how many of the latest", parsed(parse.integer("tail", 0, 10_000)))
     .option("-t, --type <types>", "only these types, e.g. task.failed,agent.*")
-    .option("--json", "as -o json: one object per line")
     .addHelpText(
       "after",
       examples("waggle logs -f", "waggle logs -f tsk_01jx…", "waggle logs -n 100 --type 'task.failed,agent.*'"),
@@ -79,7 +72,6 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
     .option("--deep", "check every row of the store against the others; exits with 1 if any disagree")
     .option("--data <dir>", "with --deep: the data folder of a stopped server")
     .option("--tenant <name>", "with --deep: only this tenant's rows; for an admin of the first tenant")
-    .option("--json", "same as -o json")
     .addHelpText(
       "after",
       examples(
@@ -93,10 +85,8 @@ export function declareLook({ io, parse, program, run, version }: Declaring): vo
 }
 
 /** `explain tsk_1` and `explain task tsk_1` are the same. */
-function oneOf(first: string | undefined, second: string | undefined): string {
-  const id = second ?? first;
-  if (id === undefined || (second !== undefined && first !== "task")) {
-    throw usage("give one task", "waggle explain TASK");
-  }
+function oneOf(words: readonly string[]): string {
+  const [id, ...others] = words[0] === "task" && words.length > 1 ? words.slice(1) : words;
+  if (id === undefined || others.length > 0) throw usage("give one task", "waggle explain TASK");
   return id;
 }

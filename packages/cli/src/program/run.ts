@@ -1,5 +1,18 @@
+import type { CreateTask } from "@waggle/sdk";
 import { type Command, Option } from "commander";
 import { type Declaring, each, examples, parsed, remote, shown } from "./declare.ts";
+
+/** An object, so that the compiler tells of one that is missing here. */
+const strategies: Readonly<Record<NonNullable<CreateTask["strategy"]>, true>> = {
+  best_fit: true,
+  least_loaded: true,
+  round_robin: true,
+  weighted: true,
+  sticky: true,
+  cheapest: true,
+  fastest: true,
+  random_two: true,
+};
 
 /** A server, an agent, a task. */
 export function declareRun({ io, parse, program, run, version }: Declaring): void {
@@ -104,7 +117,7 @@ ${examples(
     .option("--prefer <selector>", "like --label, but only a preference (repeatable)", each(parse.selector))
     .option("--agent <agent>", "only this agent")
     .option("--role <role>", "an agent with this role")
-    .option("--strategy <name>", "how to choose among agents")
+    .addOption(new Option("--strategy <name>", "how to choose among agents").choices(Object.keys(strategies)))
     .option("--description <text>", "what it is about")
     .option("--tag <tag>", "a tag to find it by (repeatable)", each(String))
     .option("--metadata <json|@file>", "JSON to keep with it")

@@ -1,6 +1,4 @@
-import { Option } from "commander";
-import { formats } from "../print.ts";
-import { type Declaring, examples, remote } from "./declare.ts";
+import { type Declaring, examples, printed, shown } from "./declare.ts";
 
 /** The command itself. */
 export function declareSetup({ io, program, run, version }: Declaring): void {
@@ -26,10 +24,8 @@ export function declareSetup({ io, program, run, version }: Declaring): void {
     .description("Remove a setting")
     .argument("<name>", setting)
     .action(run(async (name) => (await import("../command/config.ts")).unsetSetting(io, name)));
-  config
-    .command("list")
+  printed(config.command("list"))
     .description("Show what is set, and which server and key are in use")
-    .addOption(new Option("-o, --output <format>", "output format").choices(formats))
     .action(run(async (options) => (await import("../command/config.ts")).listSettings(io, options)));
 
   program
@@ -51,8 +47,7 @@ export function declareSetup({ io, program, run, version }: Declaring): void {
     .allowUnknownOption()
     .passThroughOptions()
     .action(run(async (words) => (await import("../command/completion.ts")).complete(io, program, words)));
-  remote(program.command("version"))
+  shown(program.command("version"))
     .description("Show the versions of this command and of the server")
-    .addOption(new Option("-o, --output <format>", "output format").choices(formats))
     .action(run(async (options) => (await import("../command/status.ts")).showVersion(io, options, version)));
 }
