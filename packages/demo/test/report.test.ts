@@ -36,6 +36,15 @@ const report = async (path: string) => {
 };
 
 describe("the report", () => {
+  it("says of one small file of each language neither that most of it is one, nor that tests name it", async () => {
+    const made = repository();
+    made.commit({ "a.ts": "let a = 1;\n", "b.py": "b = 1\n", "c.js": "let c = 1;\n" });
+    const { html, markdown } = await report(made.path);
+    expect(html).not.toContain("every source file is named");
+    expect(markdown).not.toContain("mostly");
+    expect(markdown).toContain("**1 commit**");
+  });
+
   it("is written for a small repository, with every section that has something to say", async () => {
     const made = repository();
     made.commit({

@@ -190,16 +190,20 @@ const testSection = (report: Report, place: Place) => {
   const testCode = tests.rows.reduce((sum, row) => sum + row.testCode, 0);
   return h`<section id="tests"><h2>Tests</h2>
 <p class="hint">${plural(tests.cases, "case")} in ${plural(tests.testFiles, "file")}${tests.skipped > 0 ? `, ${count(tests.skipped)} switched off` : ""}; ${code > 0 ? `${(testCode / code).toFixed(2)} lines of test for a line of source.` : ""} Nothing was run: a source file counts as reached when a test carries its name or imports it, which is a floor for attention, not a measure of coverage.</p>
-<div class="two"><div><h3>Reached by folder</h3><div class="people">${tests.folders
-    .slice(0, 12)
-    .map(
-      (folder) =>
-        h`<div><b class="mono">${folder.path}</b><span class="meter ${folder.reached >= 0.7 ? "ok" : folder.reached >= 0.4 ? "so" : "bad"}"><i style="width:${Math.max(1, Math.round(folder.reached * 100))}%"></i></span><span>${percent(folder.reached)} of ${plural(folder.code, "line")}</span></div>`,
-    )}</div></div><div><h3>Largest files no test names</h3>${
-    tests.untested.length === 0
-      ? h`<p class="none">None: every source file is named or imported by a test.</p>`
-      : h`<table><tbody>${tests.untested.slice(0, 12).map((file) => h`<tr><td>${place(file.path)}</td><td class="n">${count(file.code)}</td></tr>`)}</tbody></table>`
-  }</div></div></section>`;
+${
+  tests.folders.length === 0
+    ? undefined
+    : h`<div class="two"><div><h3>Reached by folder</h3><div class="people">${tests.folders
+        .slice(0, 12)
+        .map(
+          (folder) =>
+            h`<div><b class="mono">${folder.path}</b><span class="meter ${folder.reached >= 0.7 ? "ok" : folder.reached >= 0.4 ? "so" : "bad"}"><i style="width:${Math.max(1, Math.round(folder.reached * 100))}%"></i></span><span>${percent(folder.reached)} of ${plural(folder.code, "line")}</span></div>`,
+        )}</div></div><div><h3>Largest files no test names</h3>${
+        tests.untested.length === 0
+          ? h`<p class="none">None: every source file is named or imported by a test.</p>`
+          : h`<table><tbody>${tests.untested.slice(0, 12).map((file) => h`<tr><td>${place(file.path)}</td><td class="n">${count(file.code)}</td></tr>`)}</tbody></table>`
+      }</div></div>`
+}</section>`;
 };
 
 const dependencySection = (report: Report, place: Place) => {

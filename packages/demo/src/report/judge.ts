@@ -32,7 +32,7 @@ export const judge = (report: Report): Judgment => {
   cards.push({
     id: "languages",
     label: "Code",
-    value: `${count(code)} lines`,
+    value: plural(code, "line"),
     detail: main
       ? `${percent(main.code / code)} ${main.name}, ${plural(overview.files, "file")} in all`
       : "no source files",
@@ -44,7 +44,7 @@ export const judge = (report: Report): Judgment => {
   cards.push({
     id: "activity",
     label: "Activity",
-    value: idle === undefined ? "none yet" : `${count(recent)} commits`,
+    value: idle === undefined ? "none yet" : plural(recent, "commit"),
     detail: idle === undefined ? "no commits" : `in the last 13 weeks of history; the newest ${age(idle * day)} ago`,
     verdict: idle === undefined ? "plain" : upTo(idle, 120, 365),
   });
@@ -66,7 +66,7 @@ export const judge = (report: Report): Judgment => {
   cards.push({
     id: "tests",
     label: "Tests",
-    value: programming === 0 ? "–" : `${count(tests.cases)} cases`,
+    value: programming === 0 ? "–" : plural(tests.cases, "case"),
     detail: hasTestable
       ? `${percent(tests.reached)} of source code is in files some test names or imports`
       : "no source files that could be tested",
@@ -170,7 +170,7 @@ export const judge = (report: Report): Judgment => {
     overview.commits === 0
       ? "There is no commit yet, so there is nothing to judge."
       : [
-          `${report.name} is ${overview.firstAt && overview.lastAt ? `${age(Date.parse(overview.lastAt) - Date.parse(overview.firstAt))} of work` : "work"} by ${plural(overview.contributors, "person", "people")} in ${plural(overview.commits, "commit")}${main ? `, mostly ${main.name}` : ""}.`,
+          `${report.name} is ${overview.firstAt && overview.lastAt ? `${age(Date.parse(overview.lastAt) - Date.parse(overview.firstAt))} of work` : "work"} by ${plural(overview.contributors, "person", "people")} in ${plural(overview.commits, "commit")}${main && main.code > code / 2 ? `, mostly ${main.name}` : ""}.`,
           good.length > 0 ? `In good order: ${list(good)}.` : "",
           poor.length > 0 ? `Needs care: ${list(poor)}.` : "Nothing stands out as bad.",
         ]
