@@ -59,3 +59,7 @@ test("a message sent again later is refused, and one from the future", async () 
   await refused(verifyWebhook(secret, headers(), body, { now: () => (at - 301) * 1000 }));
   expect(await verifyWebhook(secret, headers(), body, { now: () => (at + 299) * 1000 })).toBeDefined();
 });
+
+test.each([[undefined], [""], [[]], [[""]]])("without a secret (%j) every message is refused", (none) =>
+  refused(verifyWebhook(none, headers({ "webhook-signature": sign("") }), body, { now })),
+);

@@ -42,7 +42,7 @@ export interface VerifyOptions {
  * Proves that a request came from Waggle, by the rules of Standard Webhooks, and reads it. Runs in Node, browsers and edge
  * functions.
  *
- * @param secret as it was given or shown at registration; several while one is being replaced
+ * @param secret as it was given or shown at registration; several while one is being replaced. Without one nothing is proven
  * @param body the body as it came, not parsed and written again
  * @throws WaggleWebhookError
  * @example
@@ -50,11 +50,14 @@ export interface VerifyOptions {
  * if (message.type === "task.assigned") return Response.json({ result: await work(message.data.task.input) });
  */
 export async function verifyWebhook(
-  secret: string | readonly string[],
+  secret: string | readonly string[] | undefined,
   headers: Headers_,
   body: string | Uint8Array,
   { toleranceSeconds = 300, now = Date.now }: VerifyOptions = {},
 ): Promise<WebhookMessage> {
+  const secrets = (typeof secret === "string" ? [secret] : (secret ?? [])).filter((each) => each !== "");
+  if (secrets.length === 0)
+    throw new WaggleWebhookError("there is no secret to check it by; is the variable that holds it set?");
   const header = (name: string): string => {
     const get = (headers as { get?: unknown }).get;
     const value =
@@ -72,7 +75,7 @@ export async function verifyWebhook(
     throw new WaggleWebhookError(`its webhook-timestamp is more than ${toleranceSeconds} s from now`);
   const text = typeof body === "string" ? body : new TextDecoder().decode(body);
   const signed = new TextEncoder().encode(`${id}.${timestamp}.${text}`);
-  for (const each of typeof secret === "string" ? [secret] : secret) {
+  for (const each of secrets) {
     const algorithm = { name: "HMAC", hash: "SHA-256" };
     const key = await crypto.subtle.importKey("raw", bytesOf(each), algorithm, false, ["verify"]);
     for (const signature of signatures) {
