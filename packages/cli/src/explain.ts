@@ -28,7 +28,9 @@ export function explainFailure(error: unknown): Told {
     const request = error.requestId ? ` [request ${error.requestId}]` : "";
     return { exitCode: exitOf(error), message: `${error.message} (${error.code})${request}`, advice: adviceFor(error) };
   }
-  const { code, message } = error as NodeJS.ErrnoException;
+  const { code, message, path } = error as NodeJS.ErrnoException;
+  if ((code === "ENOENT" || code === "ENOTDIR") && path !== undefined)
+    return { exitCode: exit.notFound, message: `there is no such path: ${path}`, advice: "give one that is there" };
   if (code === "EACCES" || code === "EPERM")
     return { exitCode: exit.refused, message: message, advice: "check the permissions of that path" };
   return { exitCode: exit.failed, message: error instanceof Error ? error.message : String(error) };

@@ -146,6 +146,7 @@ describe("the command line", () => {
     ["describe", "agent", "nobody-of-this-name"],
     ["cancel", "tsk_0000000000000000000000"],
     ["config", "get", "output"],
+    ["export", "/no/such/folder/fleet.jsonl"],
   ])("exits with 3 when there is no such thing: %s %s %s", async (...argv) => {
     const { code, err } = await waggle(...argv.filter(Boolean));
     expect(code).toBe(3);
@@ -790,6 +791,7 @@ describe("completion", () => {
     await withAgent("cat", async () => expect(await of("drain", `agent-${made}`)).toContain(`agent-${made}`));
     const { id } = await json("delegate", "x", "--requires", "nobody");
     expect(await of("cancel", "tsk_")).toContain(id);
+    expect(await of("drain", `agent-${made}`)).toEqual([]);
   });
 
   test("offers nothing, and fails at nothing, without a server", async () => {

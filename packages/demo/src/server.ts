@@ -31,7 +31,12 @@ export const openServer = async (options: {
     const local = await startLocal({ dataDir, host: "127.0.0.1", port, version, log });
     return { url: local.url, key: local.adminKey, own: true, stop: () => local.stop() };
   };
-  if (options.port !== undefined) return open(options.port);
+  if (options.port !== undefined)
+    return open(options.port).catch((error) => {
+      throw codeOf(error) === "EADDRINUSE"
+        ? new Error(`port ${options.port} is taken; without --port a free one is found`)
+        : error;
+    });
   try {
     return await open(defaultPort);
   } catch (error) {

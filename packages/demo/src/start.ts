@@ -58,8 +58,12 @@ const placesOf = async (options: Options) => {
   );
   const dataDir = given(options.data, ".waggle");
   const outDir = given(options.out, ".");
-  await mkdir(outDir, { recursive: true }).catch((error: unknown) => usage(`--out: ${reasonOf(error)}`));
-  await mkdir(dataDir, { recursive: true, mode: 0o700 }).catch((error: unknown) => usage(`--data: ${reasonOf(error)}`));
+  const make = (option: string, path: string, mode?: number) =>
+    mkdir(path, { recursive: true, mode }).catch((error: NodeJS.ErrnoException) =>
+      usage(`${option}: ${/^(EEXIST|ENOTDIR)$/.test(error.code ?? "") ? `${path} is not a folder` : reasonOf(error)}`),
+    );
+  await make("--out", outDir);
+  await make("--data", dataDir, 0o700);
   return { repo, dataDir, outDir };
 };
 

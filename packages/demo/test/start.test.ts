@@ -1,5 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -215,6 +217,19 @@ describe("npm start", { timeout: 60_000 }, () => {
     const run = start(["--once"], "/");
     expect(await run.exit).toBe(2);
     expect(run.err).toMatch(/not in a git repository; give one with --repo PATH/);
+  });
+
+  it("tells in words which of its places cannot be used", async () => {
+    const data = folder();
+    const other = createServer();
+    await once(other.listen(0, "127.0.0.1"), "listening");
+    const taken = String((other.address() as AddressInfo).port);
+    const file = start(["--once", "--data", data, "--out", process.execPath]);
+    const port = start(["--once", "--data", data, "--out", data, "--port", taken]);
+    expect([await file.exit, await port.exit]).toEqual([2, 1]);
+    expect(file.err).toContain("is not a folder");
+    expect(port.err).toContain(`port ${taken} is taken`);
+    other.close();
   });
 
   it("tells its options", async () => {

@@ -130,7 +130,10 @@ export async function candidates(program: Command, words: readonly string[]): Pr
 async function names(what: "agent" | "task"): Promise<string[]> {
   const client = createClient({ retrySeconds: 0, timeoutSeconds: 0.5 });
   try {
-    if (what === "agent") return (await take(client.agents.all(), 200)).map(({ name }) => name);
+    if (what === "agent") {
+      const present = (await take(client.agents.all(), 200)).filter(({ status }) => status !== "stopped");
+      return [...new Set(present.map(({ name }) => name))];
+    }
     return (await client.tasks.list({ limit: 50 })).items.map(({ id }) => id);
   } catch {
     return [];

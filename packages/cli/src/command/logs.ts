@@ -22,7 +22,7 @@ export const logs = (io: Io, text: string | undefined, options: Options): Promis
       const past = await newest(client, options.tail ?? 20, options.type);
       for (const event of past) await print(event);
       if (!options.follow) {
-        if (past.length === 0)
+        if (past.length === 0 && options.tail !== 0)
           io.err(options.type === undefined ? "Nothing has happened yet.\n" : "No events of that type.\n");
         return exit.ok;
       }
