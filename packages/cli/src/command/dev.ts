@@ -81,10 +81,23 @@ Next, in another terminal:
   return exit.ok;
 }
 
+/** What a server makes in its folder, which may have files of others in it. */
+const ownFiles = [
+  "admin.key",
+  "blobs",
+  "format.json",
+  ".gitignore",
+  "lock",
+  "log",
+  "secret.key",
+  "server.json",
+  "table",
+];
+
 /** The folder holds the admin key and everyone's data: `git add .` must not take it along. */
 function keepOutOfGit(dataDir: string): void {
   try {
-    writeFileSync(join(dataDir, ".gitignore"), "*\n", { flag: "wx" });
+    writeFileSync(join(dataDir, ".gitignore"), ownFiles.map((name) => `/${name}\n`).join(""), { flag: "wx" });
   } catch {
     // There is one; or the folder has a reason not to take it, and the server runs all the same.
   }
