@@ -427,8 +427,26 @@ describe("matching", () => {
     expect((await system.get(task.id)).decision).toEqual({
       strategy: "least_loaded",
       score: 1,
-      reasons: ["1 of 1 free agents looked at", "0 of its 1 slots were in use"],
+      reasons: [
+        "1 of 1 free agents looked at",
+        "0 of its 1 slots were in use",
+        "it has the least load: 0 % of its slots",
+      ],
     });
+  });
+  test.each([
+    ["best_fit", /^it fits best, by preferred labels, level, record and room: 0\.\d+ of 1$/],
+    ["round_robin", /^it was given work longest ago$/],
+    ["weighted", /^it has had the least work for its weight$/],
+    ["sticky", /^nobody it would stick to is free, and it fits best: 0\.\d+ of 1$/],
+    ["cheapest", /^it costs the least: 3$/],
+    ["fastest", /^it has no record yet$/],
+    ["random_two", /^of two taken at random it has the least load: 0 % of its slots$/],
+  ])("says in words why %s chose it", async (strategy, words) => {
+    await connect(await system.agent("a", { capabilities: [{ name: "work", cost: 3 }] }));
+    await connect(await system.agent("b", { capabilities: [{ name: "work", cost: 4 }] }));
+    const task = await system.task("x", { strategy });
+    expect((await system.get(task.id)).decision?.reasons.at(-1)).toMatch(words);
   });
   test("names those that may serve a task, however many may not", async () => {
     for (let n = 0; n < 51; n++) await system.agent(`other-${n}`, { capabilities: [] });

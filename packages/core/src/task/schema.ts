@@ -226,6 +226,8 @@ export const Info = z.object({
   parentId: z.string().optional(),
   depth: z.number(),
   timeouts: Timeouts,
+  /** How long its agent has to stop once it is cancelled. */
+  cancelGraceSeconds: z.number(),
   retry: Retry,
   concurrency: z.array(ConcurrencyLimit),
   rate: RateLimit.optional(),
