@@ -792,6 +792,34 @@ describe("waiting tasks are taken", () => {
 });
 
 describe("limits", () => {
+  test("are explained as they are now, whatever was so when the task came to wait", async () => {
+    const agent = await system.agent("a", { maxConcurrency: 5 });
+    const concurrency = [{ key: "k", limit: 1 }];
+    const rate = { key: "r", limit: 2, perSeconds: 10, weight: 2 };
+    for (const more of [{ concurrency }, { rate }]) {
+      await system.task("first", more);
+      await system.lease(agent);
+    }
+    const [counted, timed] = [await system.task("x", { concurrency }), await system.task("x", { rate })];
+    expect(await Task.explain(system.admin, counted.id)).toMatchObject({
+      summary: "limit k: 1 of 1 running",
+      limits: [{ key: "k", running: 1, waiting: 1, concurrency: 1 }],
+    });
+    const { perSeconds, limit } = rate;
+    const roomAt = new Date(system.clock.now() + 10_000).toISOString();
+    expect(await Task.explain(system.admin, timed.id)).toMatchObject({
+      summary: "rate r: 2 per 10 s are used up",
+      limits: [{ key: "r", running: 1, waiting: 1, rate: { limit, perSeconds }, weight: 2, roomAt }],
+    });
+    await Limit.put(system.admin, "k", { concurrency: 2 });
+    await system.lease(agent);
+    const last = await system.task("x", { concurrency });
+    await Limit.put(system.admin, "k", { concurrency: 1 });
+    expect(await Task.explain(system.admin, last.id)).toMatchObject({
+      summary: "limit k: 2 of 1 running",
+      limits: [{ key: "k", running: 2, waiting: 1, concurrency: 1 }],
+    });
+  });
   const running = async () => (await Task.list(system.admin, { limit: 50, status: "assigned" })).items;
   test("keep per key and in total together, and let the next one in as one ends", async () => {
     const a = await connect(await system.agent("a", { maxConcurrency: 20 }));

@@ -16,6 +16,12 @@ export interface Choice {
   readonly stickyAgentId?: string | undefined;
 }
 
+/** The agent that served the task's sticky key last. */
+export const stickyAgentOf = async ({ ports, tenant }: Scope, row: Row): Promise<string | undefined> =>
+  row.stickyKey === undefined
+    ? undefined
+    : ((await ports.store.get(stickyKey(tenant, row.stickyKey)))?.agentId as string | undefined);
+
 /** The best of the agents that are free for a task, by its strategy. */
 export async function pick(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
   const wanted = notKept(await largerAhead(scope, directory, row));
@@ -23,9 +29,7 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
   if (found.length === 0) return undefined;
   let stickyAgentId: string | undefined;
   if (row.stickyKey !== undefined) {
-    stickyAgentId = (await scope.ports.store.get(stickyKey(scope.tenant, row.stickyKey)))?.agentId as
-      | string
-      | undefined;
+    stickyAgentId = await stickyAgentOf(scope, row);
     let known = stickyAgentId === undefined ? undefined : directory.members.get(stickyAgentId);
     if (scope.ports.shared && stickyAgentId !== undefined && (!known || freeSlots(known) < row.slots)) {
       learnRow(directory, stickyAgentId, await scope.ports.store.get(agentKey(scope.tenant, stickyAgentId)));
