@@ -101,12 +101,12 @@ describe("registration", () => {
 });
 
 describe("a list of agents", () => {
-  test("by a label has those with that label alone, whatever its value is called", async () => {
-    const id = await system.agent("a", { labels: { zone: "undefined" } });
+  test("by a label has those with that label alone, whatever it is called", async () => {
+    const id = await system.agent("a", { labels: { zone: "undefined", "k8s:node": "a:b" } });
     await system.agent("b");
     const by = async (label: string) =>
       (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
-    expect(await by("zone:undefined")).toEqual([id]);
+    for (const label of ["zone:undefined", "k8s:node:a:b"]) expect(await by(label)).toEqual([id]);
     expect(await by(`toString:${Object.prototype.toString}`)).toEqual([]);
   });
 });
