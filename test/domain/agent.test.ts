@@ -448,6 +448,15 @@ describe("matching", () => {
     const task = await system.task("x", { strategy });
     expect((await system.get(task.id)).decision?.reasons.at(-1)).toMatch(words);
   });
+  test("tells how well an agent fits that came free while the task waited", async () => {
+    const agent = await system.agent("a", { capabilities: [{ name: "work", cost: 3 }] });
+    const task = await system.task("x", { strategy: "cheapest" });
+    await system.lease(agent);
+    expect((await system.get(task.id)).decision).toMatchObject({
+      score: -3,
+      reasons: [expect.any(String), expect.any(String), "it came free while the task waited"],
+    });
+  });
   test("names those that may serve a task, however many may not", async () => {
     for (let n = 0; n < 51; n++) await system.agent(`other-${n}`, { capabilities: [] });
     const fit = await system.agent("fit");

@@ -7,7 +7,7 @@ import { largerAhead, notKept } from "./larger.ts";
 import { freeSlots, type Member } from "./member.ts";
 import { needOf, refusal } from "./requirement.ts";
 import * as Shared from "./shared.ts";
-import { choose } from "./strategy.ts";
+import { choose, score } from "./strategy.ts";
 
 /** The agent for a task, and why it. */
 export interface Choice {
@@ -44,12 +44,7 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
     )
       found.push(known);
   }
-  const best = choose(
-    row.strategy,
-    { requires: row.requires ?? [], labels: row.labels ?? [], stickyAgentId },
-    found,
-    Math.random,
-  );
+  const best = choose(row.strategy, { ...wishOf(row), stickyAgentId }, found, Math.random);
   if (!best) return undefined;
   const member = best.agent as Member;
   const reason = member.id === stickyAgentId ? "it served this sticky key before" : "";
@@ -58,7 +53,7 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
     stickyAgentId,
     decision: [
       row.strategy,
-      Math.round(best.score * 1000) / 1000,
+      shown(best.score),
       found.length,
       Math.max(free, found.length),
       member.used,
@@ -67,6 +62,23 @@ export async function pick(scope: Scope, directory: Directory, row: Row): Promis
     ],
   };
 }
+
+/** An agent that came to have room, and took what waited: no other was looked at. */
+export const cameFree = (row: Row, member: Member): Choice => ({
+  member,
+  decision: [
+    row.strategy,
+    shown(score[row.strategy](wishOf(row), member)),
+    1,
+    1,
+    member.used,
+    member.maxConcurrency,
+    "it came free while the task waited",
+  ],
+});
+
+const wishOf = ({ requires = [], labels = [] }: Row) => ({ requires, labels });
+const shown = (score: number): number => Math.round(score * 1000) / 1000;
 
 /** `pick` where others change the agents: first among those known to be free, then among those that may be by now. */
 export async function pickShared(scope: Scope, directory: Directory, row: Row): Promise<Choice | undefined> {
