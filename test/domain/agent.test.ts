@@ -101,12 +101,12 @@ describe("registration", () => {
 });
 
 describe("a list of agents", () => {
-  test("by a label has those with that label alone, whatever its value is called", async () => {
-    const id = await system.agent("a", { labels: { zone: "undefined" } });
+  test("by a label has those with that label alone, whatever it is called", async () => {
+    const id = await system.agent("a", { labels: { zone: "undefined", "k8s:node": "a:b" } });
     await system.agent("b");
     const by = async (label: string) =>
       (await Agent.list(system.admin, { limit: 10, label })).items.map(({ id }) => id);
-    expect(await by("zone:undefined")).toEqual([id]);
+    for (const label of ["zone:undefined", "k8s:node:a:b"]) expect(await by(label)).toEqual([id]);
     expect(await by(`toString:${Object.prototype.toString}`)).toEqual([]);
   });
 });
@@ -427,7 +427,34 @@ describe("matching", () => {
     expect((await system.get(task.id)).decision).toEqual({
       strategy: "least_loaded",
       score: 1,
-      reasons: ["1 of 1 free agents looked at", "0 of its 1 slots were in use"],
+      reasons: [
+        "1 of 1 free agents looked at",
+        "0 of its 1 slots were in use",
+        "it has the least load: 0 % of its slots",
+      ],
+    });
+  });
+  test.each([
+    ["best_fit", /^it fits best, by preferred labels, level, record and room: 0\.\d+ of 1$/],
+    ["round_robin", /^it was given work longest ago$/],
+    ["weighted", /^it has had the least work for its weight$/],
+    ["sticky", /^nobody it would stick to is free, and it fits best: 0\.\d+ of 1$/],
+    ["cheapest", /^it costs the least: 3$/],
+    ["fastest", /^it has no record yet$/],
+    ["random_two", /^of two taken at random it has the least load: 0 % of its slots$/],
+  ])("says in words why %s chose it", async (strategy, words) => {
+    await connect(await system.agent("a", { capabilities: [{ name: "work", cost: 3 }] }));
+    await connect(await system.agent("b", { capabilities: [{ name: "work", cost: 4 }] }));
+    const task = await system.task("x", { strategy });
+    expect((await system.get(task.id)).decision?.reasons.at(-1)).toMatch(words);
+  });
+  test("tells how well an agent fits that came free while the task waited", async () => {
+    const agent = await system.agent("a", { capabilities: [{ name: "work", cost: 3 }] });
+    const task = await system.task("x", { strategy: "cheapest" });
+    await system.lease(agent);
+    expect((await system.get(task.id)).decision).toMatchObject({
+      score: -3,
+      reasons: [expect.any(String), expect.any(String), "it came free while the task waited"],
     });
   });
   test("names those that may serve a task, however many may not", async () => {
@@ -774,6 +801,34 @@ describe("waiting tasks are taken", () => {
 });
 
 describe("limits", () => {
+  test("are explained as they are now, whatever was so when the task came to wait", async () => {
+    const agent = await system.agent("a", { maxConcurrency: 5 });
+    const concurrency = [{ key: "k", limit: 1 }];
+    const rate = { key: "r", limit: 2, perSeconds: 10, weight: 2 };
+    for (const more of [{ concurrency }, { rate }]) {
+      await system.task("first", more);
+      await system.lease(agent);
+    }
+    const [counted, timed] = [await system.task("x", { concurrency }), await system.task("x", { rate })];
+    expect(await Task.explain(system.admin, counted.id)).toMatchObject({
+      summary: "limit k: 1 of 1 running",
+      limits: [{ key: "k", running: 1, waiting: 1, concurrency: 1 }],
+    });
+    const { perSeconds, limit } = rate;
+    const roomAt = new Date(system.clock.now() + 10_000).toISOString();
+    expect(await Task.explain(system.admin, timed.id)).toMatchObject({
+      summary: "rate r: 2 per 10 s are used up",
+      limits: [{ key: "r", running: 1, waiting: 1, rate: { limit, perSeconds }, weight: 2, roomAt }],
+    });
+    await Limit.put(system.admin, "k", { concurrency: 2 });
+    await system.lease(agent);
+    const last = await system.task("x", { concurrency });
+    await Limit.put(system.admin, "k", { concurrency: 1 });
+    expect(await Task.explain(system.admin, last.id)).toMatchObject({
+      summary: "limit k: 2 of 1 running",
+      limits: [{ key: "k", running: 2, waiting: 1, concurrency: 1 }],
+    });
+  });
   const running = async () => (await Task.list(system.admin, { limit: 50, status: "assigned" })).items;
   test("keep per key and in total together, and let the next one in as one ends", async () => {
     const a = await connect(await system.agent("a", { maxConcurrency: 20 }));

@@ -195,6 +195,28 @@ describe("retries", () => {
     expect(third.task).toMatchObject({ id: task.id, attempt: 1 });
   });
 
+  test("are made of those that are named, whichever of them waits for another", async () => {
+    const agent = await system.agent("a");
+    const one = await system.task("one", { retry: { maxAttempts: 1 } });
+    const two = await system.task("two", { dependsOn: [one.id] });
+    const three = await system.task("three", { dependsOn: [two.id, one.id] });
+    const { fence } = await run(agent);
+    await Task.fail(system.as(agent), one.id, { fence, error: { code: "boom", message: "" } });
+    await system.quiet();
+    const taskIds = [three.id, two.id, three.id, "tsk_nobody", one.id];
+    expect(await DeadLetter.redrive(system.admin, { taskIds })).toEqual({
+      redriven: 3,
+      skipped: [{ taskId: "tsk_nobody", code: "task.not_found" }],
+    });
+    await system.quiet();
+    for (const id of [one.id, two.id, three.id]) {
+      const assignment = await run(agent);
+      expect(assignment.task.id).toBe(id);
+      await Task.complete(system.as(agent), id, { fence: assignment.fence });
+      await system.quiet();
+    }
+  });
+
   test("are made of all dead letters by hand, however many newer ones cannot be tried again", async () => {
     const agent = await system.agent("a");
     const old = await system.task("old", { retry: { maxAttempts: 1 } });
@@ -247,9 +269,13 @@ describe("retries", () => {
     const agent = await system.agent("a");
     const task = await system.task("x");
     const { fence } = await run(agent);
+    await Task.heartbeat(system.as(agent), task.id, { fence, progress: { percent: 40 } });
     await Task.release(system.as(agent), task.id, { fence });
     await system.quiet();
-    expect((await run(agent)).task).toMatchObject({ id: task.id, attempt: 1, fence: 2 });
+    const again = await run(agent);
+    expect(again.task).toMatchObject({ id: task.id, attempt: 1, fence: 2 });
+    // How far the last attempt was says nothing of this one.
+    expect(again.task.progress).toBeUndefined();
     expect(await code(Task.retry(system.admin, task.id))).toBe("task.not_retryable");
   });
   test("begin for a task given back though the message that says so is quicker than the change", async () => {

@@ -198,6 +198,15 @@ describe("moving a tenant to another server", () => {
     expect((await to.get(next.id)).status).toBe("queued");
   });
 
+  test("a rate begins with a whole burst, whatever tasks had used up of one they asked for", async () => {
+    const agent = await to.agent("a", { maxConcurrency: 10 });
+    const hourly = { key: "openai", limit: 1, perSeconds: 3600 };
+    for (let n = 0; n < 3; n++) await to.task("t", { rate: hourly });
+    expect((await to.lease(agent)).task.type).toBe("t");
+    await Limit.put(from.admin, "openai", { rate: { limit: 2, perSeconds: 10 } });
+    await move();
+    expect(await Agent.lease(to.as(agent), agent, { max: 10, waitSeconds: 0 })).toHaveLength(2);
+  });
   test("limits hold for what comes after them", async () => {
     await Limit.put(from.admin, "openai", { concurrency: 1, rate: { limit: 10, perSeconds: 60 } });
     const agent = await from.agent("a", { maxConcurrency: 5 });

@@ -140,6 +140,7 @@ async function run(
   if (paramNames.length > 0) {
     params = {};
     for (const name of paramNames) params[name] = param(route, name, c.req.param(name) ?? "");
+    if (!isEncoded(request.path)) throw badPath(paramNames.at(-1) as string);
   }
   if (scope?.actor.role === "agent") await checkAgent(scope, route, params);
   const query = readQuery(request.search);
@@ -213,6 +214,21 @@ async function checkAgent(scope: Scope, route: Route, params: Readonly<Record<st
   await Agent.seen(scope, scope.actor.id);
 }
 
+/** What is not is left by the router as it is, and would be taken for a name with percent signs in it. */
+function isEncoded(path: string): boolean {
+  if (!path.includes("%")) return true;
+  try {
+    return decodeURIComponent(path) !== undefined;
+  } catch {
+    return false;
+  }
+}
+
+const badPath = (name: string) =>
+  requestErrors.invalid("the path is not percent-encoded UTF-8", {
+    errors: [{ path: name, message: "expected percent-encoded UTF-8" }],
+  });
+
 async function readBody(route: Route, request: Inbound, { stay }: Visit): Promise<{ raw: unknown; parsed: unknown }> {
   const encoding = request.header("content-encoding");
   if (encoding !== undefined && encoding.toLowerCase() !== "identity") {
@@ -235,7 +251,8 @@ async function readBody(route: Route, request: Inbound, { stay }: Visit): Promis
 const noPayloads: readonly string[] = [];
 
 const isJson = (type: string | undefined): boolean =>
-  type === "application/json" || (type !== undefined && /^application\/json *(; *charset="?utf-8"?)? *$/i.test(type));
+  type === "application/json" ||
+  (type !== undefined && /^application\/json *(; *charset="?utf-?8"?)? *;? *$/i.test(type));
 
 async function failure(thrown: unknown, requestId: string, { options }: Common): Promise<Answer> {
   if (!isError(thrown) || thrown.kind === requestErrors.internal) options.onError?.(thrown, requestId);
@@ -248,6 +265,8 @@ async function failure(thrown: unknown, requestId: string, { options }: Common):
   }
   const headers: Record<string, string> = {};
   if (problem.retryAfterSeconds !== undefined) headers["retry-after"] = String(problem.retryAfterSeconds);
+  // RFC 9110, 15.5.22: a 426 says to what.
+  if (problem.status === 426) Object.assign(headers, { upgrade: "websocket", connection: "Upgrade" });
   if (problem.status === 401) headers["www-authenticate"] = 'Bearer realm="waggle"';
   // What is left of a body that was refused is not worth receiving.
   if (problem.status === 413) headers.connection = "close";

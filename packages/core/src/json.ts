@@ -166,7 +166,7 @@ function refuseProto(value: unknown, path: string): void {
   if (!isObject(value)) return;
   for (const [name, member] of Object.entries(value)) {
     const here = path === "" ? name : `${path}.${name}`;
-    if (name === "__proto__") throw invalid(here, `${here}: unknown field`);
+    if (name === "__proto__") throw invalid(here, "unknown field");
     refuseProto(member, here);
   }
 }

@@ -42,6 +42,7 @@ test("an internal error says nothing of the inside", () => {
 test.each([
   ["a missing field", z.object({ a: z.string() }), {}, "a", "required: expected string"],
   ["null for a field", z.object({ a: z.string() }), { a: null }, "a", "expected string, received null"],
+  ["a name among values", z.record(z.string().min(1), z.number()), { "": 1 }, "", /^its name: Too small/],
   ["a union of types", z.object({ a: z.union([z.string(), z.number()]) }), { a: [] }, "a", "expected string or number"],
   [
     "the branch of a union that fits best",
@@ -52,7 +53,9 @@ test.each([
   ],
 ])("names %s", (_, schema: z.ZodType, value, path, message) => {
   expect(() => parse(schema, value)).toThrow(
-    expect.objectContaining({ extra: expect.objectContaining({ errors: [{ path, message }] }) }),
+    expect.objectContaining({
+      extra: { errors: [{ path, message: expect.stringMatching(message) }] },
+    }),
   );
 });
 

@@ -79,6 +79,8 @@ function describe(issue: z.core.$ZodIssue): { path: string; message: string }[] 
   const path = issue.path.join(".");
   if (issue.code === "unrecognized_keys")
     return issue.keys.map((key) => ({ path: path === "" ? key : `${path}.${key}`, message: "unknown field" }));
+  if (issue.code === "invalid_key")
+    return issue.issues.flatMap(describe).map(({ message }) => ({ path, message: `its name: ${message}` }));
   if (issue.code === "invalid_union" && issue.errors.length > 0) return [{ path, message: alternatives(issue.errors) }];
   if (issue.code === "invalid_type" && issue.input === undefined)
     return [{ path, message: `required: expected ${issue.expected}` }];

@@ -10,6 +10,7 @@ export const deadLetterRoutes: readonly Route[] = [
     id: "listDeadLetters",
     tag: "Dead letters",
     summary: "List tasks whose attempts are used up, newest first",
+    description: "Inputs above 64 KiB are left out: get a task by its id to have them.",
     roles: everyone,
     query: Page,
     responses: { 200: { description: "A page of failed tasks, each with its last error", schema: TaskList } },

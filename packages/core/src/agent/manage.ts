@@ -222,8 +222,9 @@ async function shown({ ports, tenant }: Scope, rows: readonly Row[]): Promise<In
 export const get = async (scope: Scope, id: string): Promise<Info> =>
   (await shown(scope, [await read(scope, id)]))[0] as Info;
 
-const labelText = ({ labels }: Row, key: string): string | undefined =>
-  Object.hasOwn(labels, key) ? String(labels[key]) : undefined;
+/** Keys may have colons in them, too. */
+const isLabelled = ({ labels }: Row, label: string): boolean =>
+  Object.entries(labels).some(([key, value]) => `${key}:${value}` === label);
 
 /** Rows looked at for one page of a filtered list. */
 const pageEffort = 2000;
@@ -235,13 +236,12 @@ export async function list(
 ): Promise<{ items: Info[]; nextCursor?: string }> {
   let last = query.cursor === undefined ? undefined : decodeCursor("agents", query.cursor);
   const partitions = Array.from({ length: agentShards }, (_, shard) => agentPartition(scope.tenant, shard));
-  const colon = query.label?.indexOf(":") ?? -1;
   const wanted = (row: Row) =>
     (query.status === undefined || statusOf(row) === query.status) &&
     (query.role === undefined || row.role === query.role) &&
     (query.type === undefined || row.type === query.type) &&
     (query.capability === undefined || row.capabilities.some((own) => own.name === query.capability)) &&
-    (query.label === undefined || labelText(row, query.label.slice(0, colon)) === query.label.slice(colon + 1));
+    (query.label === undefined || isLabelled(row, query.label));
   const rows: Row[] = [];
   const page = async (more: boolean) => ({
     items: await shown(scope, rows),

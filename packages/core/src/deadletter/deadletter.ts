@@ -28,6 +28,23 @@ export async function list(
   }
 }
 
+/** Each once; one that waits for another of them comes after it, as it cannot be tried again before. */
+async function inOrder({ ports, tenant }: Scope, taskIds: readonly string[]): Promise<string[]> {
+  const ids = [...new Set(taskIds)];
+  const rows = (await ports.store.batchGet(ids.map((id) => taskKey(tenant, id)))) as (Row | undefined)[];
+  const waitsFor = new Map(ids.map((id, i) => [id, rows[i]?.dependsOn ?? []]));
+  const ordered: string[] = [];
+  const visit = (id: string) => {
+    const before = waitsFor.get(id);
+    if (!before) return;
+    waitsFor.delete(id);
+    before.forEach(visit);
+    ordered.push(id);
+  };
+  ids.forEach(visit);
+  return ordered;
+}
+
 /** Looked at by one call with `all`; `nextCursor` leads to the others. */
 const atOnce = 1000;
 
@@ -43,10 +60,10 @@ export async function redrive(
   await scope.ports.store.projected();
   const after = input.cursor === undefined ? undefined : decodeCursor("dead-letters", input.cursor);
   const page = input.taskIds ? [] : await newest(scope, indexPartitions(scope.tenant, "dead", ""), atOnce, after);
-  const ids = input.taskIds ?? page.map((item) => item.sk).reverse();
+  const ids = input.taskIds ? await inOrder(scope, input.taskIds) : page.map((item) => item.sk).reverse();
   const skipped: { taskId: string; code: string }[] = [];
   let redriven = 0;
-  for (const id of new Set(ids)) {
+  for (const id of ids) {
     try {
       await retry(scope, id, input.perSecond === undefined ? 0 : Math.floor((redriven * 1000) / input.perSecond));
       redriven++;

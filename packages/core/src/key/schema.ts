@@ -1,11 +1,12 @@
 import * as z from "zod";
+import { name } from "../task/schema.ts";
 
 export const roles = ["admin", "operator", "client", "reader"] as const;
 export const tenantName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1–63 of a–z, 0–9 and -, not starting with -");
 export const Create = z.strictObject({
   role: z.enum(roles),
   tenant: tenantName.optional(),
-  name: z.string().max(128).optional(),
+  name: name().optional(),
 });
 export type Create = z.output<typeof Create>;
 export const Info = z.object({

@@ -6,7 +6,7 @@ import type { Row } from "../task/row.ts";
 import { readTask } from "../task/stored.ts";
 import { type Terms, tryAssign } from "./assign.ts";
 import { cacheOf } from "./cache.ts";
-import { type Choice, pick, pickShared } from "./choice.ts";
+import { type Choice, cameFree, pick, pickShared } from "./choice.ts";
 import { type Directory, taken } from "./directory.ts";
 import * as Gate from "./gate.ts";
 import { claim, giveBack, type Lane, peek, settle } from "./lane.ts";
@@ -214,12 +214,7 @@ async function takeTask(
   }
   const gate = Gate.gated(row) ? await Gate.enter(scope.ports, scope.tenant, row, clock.now()) : { writes: [] };
   if (gate.blocked) return (await waitAtGate(scope, directory, row, gate.blocked)) ? "gone" : "refused";
-  const choice: Choice | undefined = only
-    ? {
-        member: only,
-        decision: [row.strategy, 1, 1, 1, only.used, only.maxConcurrency, "it came free while the task waited"],
-      }
-    : await pick(scope, directory, row);
+  const choice = only ? cameFree(row, only) : await pick(scope, directory, row);
   const reach = shared && choice && !only ? choice.member.row.connectionId : connectionId;
   const task =
     choice && (await assign(scope, directory, row, choice, { gateWrites: gate.writes, connectionId: reach }));

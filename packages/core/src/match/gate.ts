@@ -66,7 +66,8 @@ export const forgetWakes = (ports: Ports): void => wakes.forget(ports);
 
 export const gated = (task: Task.Row): boolean => task.concurrency !== undefined || task.rate !== undefined;
 
-function asks(task: Task.Row): Ask[] {
+/** What the task asks of limits, by key. */
+export function asks(task: Task.Row): Ask[] {
   const byKey = new Map<string, Ask>();
   for (const { key, limit } of task.concurrency ?? [])
     byKey.set(key, { key, limit: Math.min(limit, byKey.get(key)?.limit ?? limit), weight: 1 });
@@ -75,7 +76,11 @@ function asks(task: Task.Row): Ask[] {
   return [...byKey.values()];
 }
 
-const of = (ask: Ask, row: Row | undefined) => ({ limit: row?.concurrency ?? ask.limit, rate: row?.rate ?? ask.rate });
+/** What holds: the operator's word over the task's. */
+export const of = (ask: Ask, row: Row | undefined) => ({
+  limit: row?.concurrency ?? ask.limit,
+  rate: row?.rate ?? ask.rate,
+});
 
 /** What a time of today in milliseconds is rounded to is 0.00025 ms: an empty limit would have room for no weight of exactly a burst. */
 const grainMs = 0.01;

@@ -86,6 +86,19 @@ export const score: Readonly<Record<Strategy, (wish: Wish, agent: Candidate) => 
   random_two: (_, agent) => 1 - load(agent),
 };
 
+/** Why the winner won, in words. Where a sticky key decided, that is said instead. */
+export const why: Readonly<Record<Strategy, (score: number) => string>> = {
+  best_fit: (score) => `it fits best, by preferred labels, level, record and room: ${score} of 1`,
+  least_loaded: (score) => `it has the least load: ${Math.round((1 - score) * 100)} % of its slots`,
+  round_robin: () => "it was given work longest ago",
+  weighted: () => "it has had the least work for its weight",
+  sticky: (score) => `nobody it would stick to is free, and it fits best: ${score} of 1`,
+  cheapest: (score) => `it costs the least: ${Math.abs(score)}`,
+  fastest: (score) => (score === 0 ? "it has no record yet" : `it takes the least time: ${-score} ms on average`),
+  random_two: (score) =>
+    `of two taken at random it has the least load: ${Math.round((1 - score) * 100)} % of its slots`,
+};
+
 /** The winner among candidates that are all eligible and free. */
 export function choose(
   strategy: Strategy,

@@ -289,6 +289,7 @@ export function released(row: Row, reason: string, now: number): Decision {
       assignedAt: undefined,
       startedAt: undefined,
       beatAt: undefined,
+      progress: undefined,
     },
     note: `released: ${reason}`.slice(0, 200),
   };

@@ -13,7 +13,8 @@ import { change, type Decision, failed, goOn, released, takeAway, whereIs } from
 import { defaultCancelGraceSeconds } from "./defaults.ts";
 import { catchUp, link } from "./dependency.ts";
 import { missing, notFound, notRetryable, outcome } from "./error.ts";
-import { deliverySeconds, held, type Row, silenceOf, terminal, toInfo } from "./row.ts";
+import { withPayloads } from "./read.ts";
+import { deliverySeconds, held, type Row, silenceOf, terminal } from "./row.ts";
 import type { Info } from "./schema.ts";
 import { readTask } from "./stored.ts";
 
@@ -43,14 +44,14 @@ export async function cancel(scope: Scope, id: string, input: { reason?: string 
       }),
     };
   });
-  if (row === before) return toInfo(row);
+  if (row === before) return withPayloads(scope, row);
   if (row.cancelAt !== undefined && row.agentId !== undefined) {
     if (!scope.ports.shared) (await open(scope.ports, scope.tenant)).members.get(row.agentId)?.cancels?.add(id);
     tell(scope, await whereIs(scope, row.agentId), { cancel: [id] });
   } else if (held.has(before.status)) {
     await goOn(scope, before);
   }
-  return toInfo(row);
+  return withPayloads(scope, row);
 }
 
 /** A task that failed, was cancelled or expired, again: same id, fresh attempts. */
@@ -105,9 +106,9 @@ export async function retry(scope: Scope, id: string, delayMs = 0): Promise<Info
       return { changes: { ...fresh, status: "scheduled", scheduledAt: now + delayMs }, note: "retried by hand" };
     return { changes: { ...fresh, status: "queued", queuedAt: now }, note: "retried by hand" };
   });
-  if (unmet.length === 0) return toInfo(row);
+  if (unmet.length === 0) return withPayloads(scope, row);
   await catchUp(scope, row, ended);
-  return toInfo((await readTask(scope, id)) ?? row);
+  return withPayloads(scope, (await readTask(scope, id)) ?? row);
 }
 
 /**

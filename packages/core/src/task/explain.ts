@@ -1,3 +1,4 @@
+import { stickyAgentOf } from "../match/choice.ts";
 import type { Directory } from "../match/directory.ts";
 import * as Gate from "../match/gate.ts";
 import type { Lane } from "../match/lane.ts";
@@ -21,14 +22,17 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
   if (!row) throw missing(id);
   const directory = await open(scope.ports, scope.tenant);
   const ahead = row.status === "queued" ? await largerAhead(scope, directory, row) : [];
-  const { eligible, free, candidates } = candidatesOf(row, directory, ahead);
-  const limits = await limitsOf(scope, row);
+  const { eligible, free, candidates } = candidatesOf(row, directory, ahead, await stickyAgentOf(scope, row));
+  // What was so when it came to wait may have changed since.
+  const gate =
+    row.gate === undefined ? undefined : await Gate.enter(scope.ports, scope.tenant, row, scope.ports.clock.now());
+  const limits = await limitsOf(scope, row, gate?.blocked);
   const need = needOf(row);
   const info = toInfo(row);
   return {
     taskId: id,
     status: row.status,
-    summary: summary(row, eligible, free),
+    summary: summary(row, { eligible, free, blocked: gate?.blocked }),
     ...(info.waiting && { waiting: info.waiting }),
     ...(info.decision && { decision: info.decision }),
     ...(row.agentId !== undefined && { agentId: row.agentId }),
@@ -48,9 +52,9 @@ export async function explain(scope: Scope, id: string): Promise<Record<string, 
 }
 
 /** The agents there are, the eligible ones first, each with its score or why it is not one. */
-function candidatesOf(row: Row, { members }: Directory, ahead: readonly Lane[]) {
+function candidatesOf(row: Row, { members }: Directory, ahead: readonly Lane[], stickyAgentId: string | undefined) {
   const need = needOf(row);
-  const wish = { requires: row.requires ?? [], labels: row.labels ?? [] };
+  const wish = { requires: row.requires ?? [], labels: row.labels ?? [], stickyAgentId };
   let eligible = 0;
   let free = 0;
   const fitting: (Record<string, unknown> & { readonly score: number })[] = [];
@@ -80,15 +84,20 @@ function candidatesOf(row: Row, { members }: Directory, ahead: readonly Lane[]) 
   return { eligible, free, candidates: [...fitting, ...refused].slice(0, explained) };
 }
 
-const limitsOf = (scope: Scope, row: Row) =>
+/** @param blocked what it waits for; `roomAt` is when there will be room, if nothing else takes it */
+const limitsOf = (scope: Scope, row: Row, blocked: Gate.Blocked | undefined) =>
   Promise.all(
-    Gate.keysOf(row).map(async (key) => {
-      const gate = (await scope.ports.store.get(gateKey(scope.tenant, key))) as Gate.Row | undefined;
+    Gate.asks(row).map(async (ask) => {
+      const gate = (await scope.ports.store.get(gateKey(scope.tenant, ask.key))) as Gate.Row | undefined;
+      const { limit, rate } = Gate.of(ask, gate);
       return {
-        key,
+        key: ask.key,
         running: gate?.running ?? 0,
         waiting: gate?.waiting ?? 0,
-        ...(gate?.concurrency !== undefined && { concurrency: gate.concurrency }),
+        ...(limit !== undefined && { concurrency: limit }),
+        ...(rate && { rate, weight: ask.weight }),
+        ...(blocked?.key === ask.key &&
+          blocked.nextAt !== undefined && { roomAt: new Date(blocked.nextAt).toISOString() }),
       };
     }),
   );
@@ -99,12 +108,15 @@ function absent(state: string, member: { used: number; maxConcurrency: number; c
   return member.connected ? "has too few free slots" : "is not connected and not asking for work";
 }
 
-function summary(row: Row, eligible: number, free: number): string {
+function summary(
+  row: Row,
+  { eligible, free, blocked }: { eligible: number; free: number; blocked: Gate.Blocked | undefined },
+): string {
   if (terminal.has(row.status)) return `it has ended ${row.status}${row.error ? `: ${row.error.message}` : ""}`;
   if (held.has(row.status)) return `agent ${row.agentId} has it, chosen by ${row.decision?.[0] ?? row.strategy}`;
   if (row.unmet?.length) return `it waits for ${row.unmet.length} task${row.unmet.length === 1 ? "" : "s"} to end`;
   if (row.status === "scheduled") return `it waits until ${new Date(row.scheduledAt ?? row.createdAt).toISOString()}`;
-  if (row.gate !== undefined) return row.waitingReason ?? `it waits for limit ${row.gate}`;
+  if (row.gate !== undefined) return blocked?.reason ?? `it is about to be let through by limit ${row.gate}`;
   if (eligible === 0) return "no agent may serve it: see the refusals";
   return free > 0
     ? "it is about to be assigned"

@@ -19,7 +19,7 @@ export async function get(
 ): Promise<Info> {
   const row = await readTask(scope, id);
   if (!row) throw missing(id);
-  if (!options.waitSeconds || terminal.has(row.status)) return whole(scope, row);
+  if (!options.waitSeconds || terminal.has(row.status)) return withPayloads(scope, row);
   const { live, clock } = scope.ports;
   await new Promise<void>((resolve) => {
     let cancelPoll = () => {};
@@ -46,11 +46,11 @@ export async function get(
   });
   const last = await readTask(scope, id);
   if (!last) throw missing(id);
-  return whole(scope, last);
+  return withPayloads(scope, last);
 }
 
 /** The task with its payloads; as it is now, when they have gone since its row was read. */
-async function whole(scope: Scope, row: Row): Promise<Info> {
+export async function withPayloads(scope: Scope, row: Row): Promise<Info> {
   const { inputBlob, resultBlob } = row;
   const info = toInfo(row);
   if (inputBlob !== undefined) info.input = await readBlob(scope, inputBlob);
@@ -59,7 +59,7 @@ async function whole(scope: Scope, row: Row): Promise<Info> {
   if (!all.includes(undefined)) return info;
   const now = await readTask(scope, row.id);
   if (!now) throw missing(row.id);
-  return now.inputBlob === inputBlob && now.resultBlob === resultBlob ? info : whole(scope, now);
+  return now.inputBlob === inputBlob && now.resultBlob === resultBlob ? info : withPayloads(scope, now);
 }
 
 /** At most this many rows are looked at for one page of a filtered list; the cursor goes on from there. */

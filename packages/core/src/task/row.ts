@@ -1,6 +1,7 @@
 import type { JsonText } from "../json.ts";
+import { why } from "../match/strategy.ts";
 import type { Item, Update, Value } from "../port/index.ts";
-import { defaultRetry, limits } from "./defaults.ts";
+import { defaultCancelGraceSeconds, defaultRetry, limits } from "./defaults.ts";
 import type { Assignment, Info, Requirement, Selector, Status, Strategy } from "./schema.ts";
 
 /** `[at, status, attempt, agentId | "", reason | ""]` */
@@ -262,6 +263,7 @@ export function toInfo(stored: Row): Info {
     parentId: row.parentId,
     depth: row.depth,
     timeouts: row.timeouts ?? {},
+    cancelGraceSeconds: row.cancelGraceSeconds ?? defaultCancelGraceSeconds,
     retry: retryOf(row),
     concurrency: row.concurrency ?? [],
     rate: row.rate,
@@ -287,7 +289,7 @@ export function toInfo(stored: Row): Info {
       reasons: [
         `${seen} of ${free} free agents looked at`,
         `${used} of its ${max} slots were in use`,
-        ...(reason ? [reason] : []),
+        reason || why[strategy as Strategy](score),
       ],
     };
   }

@@ -10,7 +10,7 @@ import { type Changed, change, completeUnread, type Decision, failed, goOn, rele
 import { leaseLost, missing } from "./error.ts";
 import { held, type Row, silenceOf, terminal, toInfo, wasWith } from "./row.ts";
 import type * as schema from "./schema.ts";
-import { readTask } from "./stored.ts";
+import { readBlob, readTask } from "./stored.ts";
 
 export interface Ended {
   readonly status: schema.Status;
@@ -98,7 +98,7 @@ export async function complete(scope: Scope, id: string, input: z.output<typeof 
   const done = tried?.done
     ? await goOnFrom(scope, tried.done, input.take)
     : await end(scope, id, input, record, tried?.stands);
-  if (resultBlob === undefined || done.status !== "completed") return done;
+  if (resultBlob === undefined || done.task.result !== undefined || done.status !== "completed") return done;
   return { ...done, task: { ...done.task, result: result as JsonText } };
 }
 
@@ -164,7 +164,12 @@ async function end(
     mine(scope, row, input.fence);
     return decide(row, now);
   };
-  return goOnFrom(scope, await change(scope, id, decided, { known }), input.take);
+  const changed = await change(scope, id, decided, { known });
+  const ended = await goOnFrom(scope, changed, input.take);
+  const { resultBlob } = changed.row;
+  if (changed.row !== changed.before || resultBlob === undefined) return ended;
+  // What was recorded before is answered whole, whatever came with this call.
+  return { ...ended, task: { ...ended.task, result: await readBlob(scope, resultBlob) } };
 }
 
 /** What its agent gets next, and what the call answers. */

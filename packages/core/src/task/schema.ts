@@ -113,7 +113,7 @@ const fields = {
   slots: z.number().int().min(1).max(1000).default(1),
   delaySeconds: seconds(0, 366 * day).optional(),
   notBefore: z.iso
-    .datetime({ offset: true })
+    .datetime({ offset: true, error: "expected an RFC 3339 time with seconds and zone, as 2030-01-31T12:00:00Z" })
     .refine((text) => !(Date.parse(text) >= yearTenThousand), "expected a time before the year 10000")
     .optional(),
   dependsOn: z.array(name()).max(100).default([]),
@@ -226,6 +226,8 @@ export const Info = z.object({
   parentId: z.string().optional(),
   depth: z.number(),
   timeouts: Timeouts,
+  /** How long its agent has to stop once it is cancelled. */
+  cancelGraceSeconds: z.number(),
   retry: Retry,
   concurrency: z.array(ConcurrencyLimit),
   rate: RateLimit.optional(),

@@ -88,6 +88,8 @@ async function takeLimit(scope: Scope, record: LimitRecord): Promise<Result> {
       update: row,
       kind: "gate",
       set: { key, ...(concurrency !== undefined && { concurrency }), ...(rate !== undefined && { rate }) },
+      // A rate begins with a whole burst: what was used up of one that tasks asked for says nothing of it.
+      ...(rate !== undefined && { remove: ["tat"] }),
       // Tasks may have used the key before anybody set it.
       if: { missing: ["concurrency", "rate"] },
     },
