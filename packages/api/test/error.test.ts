@@ -115,6 +115,15 @@ describe("a wrong request is refused with what and where", () => {
     expect([reply.status, reply.body.code, reply.body.errors[0].path]).toEqual([400, "request.invalid", path]);
   });
 
+  test.each(["task.craeted", "task.created,agents.*"])(
+    "a filter of events by %s, which no event has",
+    async (types) => {
+      const reply = await api.call("GET", `/v1/events?types=${types}`);
+      expect([reply.status, reply.body.errors[0].path]).toEqual([400, "types"]);
+      expect(reply.body.errors[0].message).toContain(types.split(",").at(-1));
+    },
+  );
+
   test("a query where none is taken", async () => {
     expect((await api.call("GET", "/health?verbose=1", { key: null })).status).toBe(400);
   });

@@ -10,6 +10,10 @@ export interface EventKind {
 /** Every declared kind by its type. */
 export const eventKinds = new Map<string, EventKind>();
 
+/** The types that a name stands for; `task.*` stands for a family. */
+export const typesLike = (name: string): string[] =>
+  [...eventKinds.keys()].filter((type) => (name.endsWith("*") ? type.startsWith(name.slice(0, -1)) : type === name));
+
 /** @example defineEvent("task.started", { attempt: z.number() }, "The attempt has begun.") */
 function defineEvent(type: string, shape: z.core.$ZodLooseShape, meaning: string): void {
   eventKinds.set(type, { type, meaning, data: z.object(shape) });

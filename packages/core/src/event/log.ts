@@ -10,7 +10,7 @@ import {
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
 import { gone } from "./error.ts";
-import type { Info } from "./schema.ts";
+import { type Info, namesOf } from "./schema.ts";
 
 /** As stored: `[type, at, taskId | "", agentId | "", data]`; its sequence number is its place in the row. */
 export type Entry = readonly [string, number, string, string, Readonly<Record<string, unknown>>];
@@ -34,7 +34,7 @@ const toInfo = (entry: Entry, sequence: number): Info => ({
 /** `task.*` matches a family. */
 export function typeFilter(types: string | undefined): (type: string) => boolean {
   if (types === undefined || types === "") return () => true;
-  const wanted = types.split(",").map((type) => type.trim());
+  const wanted = namesOf(types);
   return (type) => wanted.some((one) => one === type || (one.endsWith("*") && type.startsWith(one.slice(0, -1))));
 }
 

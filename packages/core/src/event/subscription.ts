@@ -4,16 +4,11 @@ import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { subscriptionKey } from "../rows.ts";
 import type { Scope } from "../scope.ts";
-import { eventKinds } from "./declared.ts";
+import { typesLike } from "./declared.ts";
 
 /** Types of events that are published to the bus, for rules to act on; `task.*` stands for a family. */
 export const Subscription = z.strictObject({ types: z.array(z.string().max(64)).max(64) });
 export type Subscription = z.output<typeof Subscription>;
-
-const matching = (pattern: string): string[] =>
-  [...eventKinds.keys()].filter((type) =>
-    pattern.endsWith("*") ? type.startsWith(pattern.slice(0, -1)) : type === pattern,
-  );
 
 /**
  * Says which events go to the bus; those before are replaced. Each costs money on AWS, so none goes that nobody asked for.
@@ -21,7 +16,7 @@ const matching = (pattern: string): string[] =>
  */
 export async function subscribe(scope: Scope, { types }: Subscription): Promise<Subscription> {
   for (const [at, type] of types.entries())
-    if (matching(type).length === 0)
+    if (typesLike(type).length === 0)
       throw requestErrors.invalid(`there are no events ${type}`, {
         errors: [{ path: `types.${at}`, message: "no such type of event" }],
       });
@@ -47,7 +42,7 @@ export async function subscribed(ports: Ports, tenant: string): Promise<Readonly
   const now = ports.clock.now();
   if (known && (!ports.shared || now - known.at < keptMs)) return known.types;
   const row = await ports.store.get(subscriptionKey(tenant));
-  const types = new Set(((row?.types as string[] | undefined) ?? []).flatMap(matching));
+  const types = new Set(((row?.types as string[] | undefined) ?? []).flatMap(typesLike));
   cache.set(tenant, { at: now, types });
   return types;
 }
