@@ -489,6 +489,23 @@ describe("agents", () => {
     expect(await named()).not.toContain(name);
   });
 
+  test("that a limit keeps from a task: explain tells of it, and of when there is room", async () => {
+    await withAgent("cat", async (can) => {
+      const client = createClient({ url: server.url, key: server.adminKey });
+      const task = {
+        type: "x",
+        requires: [{ capability: can }],
+        rate: { key: `rate-${can}`, limit: 1, perSeconds: 3600 },
+      };
+      await client.tasks.create(task);
+      const { id } = await client.tasks.create(task);
+      client.close();
+      await untilPasses(async () =>
+        expect((await waggle("explain", id)).out).toMatch(/in use, 1 in 3600 s, 1 waiting, room .*in /),
+      );
+    });
+  });
+
   test("that are deleted end, and say why", async () => {
     await withAgent("cat", async (_can, agent) => {
       await waggle("delete", "agent", `agent-${made}`, "--force");

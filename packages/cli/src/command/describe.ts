@@ -192,8 +192,26 @@ interface Explanation {
     freeSlots?: number;
     refusal?: string;
   }[];
-  limits?: { key: string; running: number; waiting: number; concurrency?: number }[];
+  limits?: Limit[];
   unmetDependencies?: string[];
+}
+
+interface Limit {
+  key: string;
+  running: number;
+  waiting: number;
+  concurrency?: number;
+  rate?: { limit: number; perSeconds: number };
+  weight?: number;
+  roomAt?: string;
+}
+
+function limitText({ key, running, waiting, concurrency, rate, weight = 1, roomAt }: Limit, now: number): string {
+  const used = `${running}${concurrency === undefined ? "" : ` of ${concurrency}`} in use`;
+  const each = weight === 1 ? "" : `, of which this takes ${weight}`;
+  const started = rate && `${rate.limit} in ${rate.perSeconds} s${each}`;
+  const room = roomAt && `room ${when(roomAt, now)}`;
+  return `${safe(key)}: ${[used, started, `${waiting} waiting`, room].filter(Boolean).join(", ")}`;
 }
 
 export const explain = (io: Io, text: string, options: CommonOptions): Promise<number> =>
@@ -224,15 +242,7 @@ export const explain = (io: Io, text: string, options: CommonOptions): Promise<n
               `${told.agents.known} known, ${told.agents.eligible} may serve it, ${told.agents.free} of them free`,
           ],
           ["Waits for", told.unmetDependencies?.join(", ")],
-          [
-            "Limits",
-            told.limits
-              ?.map(
-                ({ key, running, waiting, concurrency }) =>
-                  `${safe(key)}: ${running}${concurrency === undefined ? "" : ` of ${concurrency}`} in use, ${waiting} waiting`,
-              )
-              .join("; "),
-          ],
+          ["Limits", told.limits?.map((limit) => limitText(limit, io.now())).join("; ")],
         ],
         io,
       ),
