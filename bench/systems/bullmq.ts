@@ -2,7 +2,7 @@ import { connect } from "node:net";
 import { eventually } from "../../test/support/eventually.ts";
 import { freePort, launch } from "../../test/support/process.ts";
 import { installPackage, loadPeer, peerVersion, preparePeer, runs } from "./peers.ts";
-import type { Client, Payload, Result, System } from "./system.ts";
+import { type Client, type Payload, type Result, type System, serverOf } from "./system.ts";
 
 /** The part of BullMQ that is measured; its own types come only with the package. */
 interface Job {
@@ -75,18 +75,7 @@ export const bullmq = (appendfsync: "always" | "everysec"): System => ({
       await eventually("redis answers", () => answers(port), { everyMs: 2 });
       return server;
     };
-    let server = await open();
-    return {
-      connection: { url: `redis://127.0.0.1:${port}` },
-      get process() {
-        return server;
-      },
-      async restart() {
-        await server.end("SIGKILL");
-        server = await open();
-      },
-      stop: () => server.end(),
-    };
+    return serverOf({ url: `redis://127.0.0.1:${port}` }, open);
   },
 
   async connect({ url }): Promise<Client> {

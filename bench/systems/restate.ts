@@ -5,7 +5,7 @@ import { eventually } from "../../test/support/eventually.ts";
 import { freePort, launch } from "../../test/support/process.ts";
 import { httpCaller } from "./http.ts";
 import { loadPeer, peerFile, peerVersion, preparePeer } from "./peers.ts";
-import type { AgentShape, Connection, Payload, Result, System } from "./system.ts";
+import { type AgentShape, type Connection, type Payload, type Result, type System, serverOf } from "./system.ts";
 
 /** The part of Restate's SDK that is measured. */
 interface Restate {
@@ -56,28 +56,15 @@ export const restate: System = {
       RESTATE_WORKER__INVOKER__CONCURRENT_INVOCATIONS_LIMIT: "100",
       RESTATE_LOG_FILTER: "warn",
     };
-    const caller = httpCaller(url);
     const open = async () => {
       const server = launch(program, ["--base-dir", join(dataDir, "restate"), "--no-logo"], { env });
+      const caller = httpCaller(url);
       const healthy = () => caller.call("GET", "/restate/health").then(() => true);
       await eventually("restate answers", healthy, { seconds: 30, everyMs: 5 });
+      caller.close();
       return server;
     };
-    let server = await open();
-    return {
-      connection: { url, called: { adminUrl: `http://127.0.0.1:${admin}`, agentPort } },
-      get process() {
-        return server;
-      },
-      async restart() {
-        await server.end("SIGKILL");
-        server = await open();
-      },
-      async stop() {
-        caller.close();
-        await server.end();
-      },
-    };
+    return serverOf({ url, called: { adminUrl: `http://127.0.0.1:${admin}`, agentPort } }, open);
   },
 
   async connect(connection, shapes) {

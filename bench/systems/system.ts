@@ -25,6 +25,22 @@ export interface RunningServer {
   stop(): Promise<void>;
 }
 
+/** A server of one process. @param open starts it with what it has stored, at its address, and waits until it answers */
+export async function serverOf(connection: Connection, open: () => Promise<Process>): Promise<RunningServer> {
+  let server = await open();
+  return {
+    connection,
+    get process() {
+      return server;
+    },
+    async restart() {
+      await server.end("SIGKILL");
+      server = await open();
+    },
+    stop: () => server.end(),
+  };
+}
+
 /** The caller's side. */
 export interface Client {
   /**

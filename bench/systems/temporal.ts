@@ -6,7 +6,7 @@ import { eventually } from "../../test/support/eventually.ts";
 import { freePort, launch } from "../../test/support/process.ts";
 import { root } from "../../test/support/root.ts";
 import { loadPeer, preparePeer } from "./peers.ts";
-import type { Payload, Result, System } from "./system.ts";
+import { type Payload, type Result, type System, serverOf } from "./system.ts";
 
 /** The part of Temporal's SDK that is measured. */
 interface Handle {
@@ -177,18 +177,7 @@ export const temporal: System = {
       );
       return server;
     };
-    let server = await open();
-    return {
-      connection: { url: address },
-      get process() {
-        return server;
-      },
-      async restart() {
-        await server.end("SIGKILL");
-        server = await open();
-      },
-      stop: () => server.end(),
-    };
+    return serverOf({ url: address }, open);
   },
 
   async connect({ url }) {

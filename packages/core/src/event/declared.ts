@@ -10,9 +10,12 @@ export interface EventKind {
 /** Every declared kind by its type. */
 export const eventKinds = new Map<string, EventKind>();
 
-/** The types that a name stands for; `task.*` stands for a family. */
-export const typesLike = (name: string): string[] =>
-  [...eventKinds.keys()].filter((type) => (name.endsWith("*") ? type.startsWith(name.slice(0, -1)) : type === name));
+/** Whether a name stands for this type; `task.*` stands for a family. */
+export const isNamed = (type: string, name: string): boolean =>
+  name.endsWith("*") ? type.startsWith(name.slice(0, -1)) : type === name;
+
+/** The types that a name stands for. */
+export const typesLike = (name: string): string[] => [...eventKinds.keys()].filter((type) => isNamed(type, name));
 
 /** @example defineEvent("task.started", { attempt: z.number() }, "The attempt has begun.") */
 function defineEvent(type: string, shape: z.core.$ZodLooseShape, meaning: string): void {

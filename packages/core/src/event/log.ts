@@ -9,6 +9,7 @@ import {
   taskKey,
 } from "../rows.ts";
 import type { Scope } from "../scope.ts";
+import { isNamed } from "./declared.ts";
 import { gone } from "./error.ts";
 import { type Info, namesOf } from "./schema.ts";
 
@@ -31,11 +32,10 @@ const toInfo = (entry: Entry, sequence: number): Info => ({
   data: entry[4],
 });
 
-/** `task.*` matches a family. */
 export function typeFilter(types: string | undefined): (type: string) => boolean {
   if (types === undefined || types === "") return () => true;
   const wanted = namesOf(types);
-  return (type) => wanted.some((one) => one === type || (one.endsWith("*") && type.startsWith(one.slice(0, -1))));
+  return (type) => wanted.some((name) => isNamed(type, name));
 }
 
 export async function last(scope: Scope): Promise<number> {
