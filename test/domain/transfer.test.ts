@@ -113,7 +113,7 @@ describe("moving a tenant to another server", () => {
 
   test("takes held tasks back: the attempt is not counted, the old fence is void, saved details go along", async () => {
     const agent = await from.agent("a", { maxConcurrency: 2 });
-    const running = await from.task("running");
+    const running = await from.task("running", { priority: 6 });
     const assigned = await from.task("assigned");
     const first = await from.lease(agent);
     await Task.heartbeat(from.as(agent), first.task.id, { fence: first.fence, details: '{"at":3}' as JsonText });
