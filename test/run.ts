@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: types lint unused build emulators unit domain contract aws localstack simulation imports cost bench infra e2e access fuzz crash
+Stages: build downloads types lint unused unit domain contract aws localstack simulation imports cost bench infra e2e access fuzz crash
 localstack runs where CI=true, when it is named, or with --all.
 --all     of stage aws every end-to-end test, of stage domain every suite on the engine of AWS, with faults and without
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
@@ -44,14 +44,14 @@ const check: readonly Stage[] = [
   { name: "lint", what: "Biome", command: [bin("biome"), "check", "."] },
   { name: "unused", what: "knip", command: [bin("knip")] },
 ];
+const downloads: Stage = {
+  name: "downloads",
+  what: "emulators of AWS into .cache, SST's components into .sst",
+  command: [process.execPath, "ts.mjs", "test/support/install.ts"],
+};
+const unit = vitest("unit", "beside the source", "packages");
 const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
 const dynamic: readonly Stage[] = [
-  {
-    name: "emulators",
-    what: "of AWS, into .cache",
-    command: [process.execPath, "ts.mjs", "test/support/emulator-install.ts"],
-  },
-  vitest("unit", "beside the source", "packages"),
   vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
   {
@@ -187,16 +187,17 @@ async function main(): Promise<void> {
   const often = (stage: Stage) => !stage.seldom || values.all || process.env.CI === "true";
   const wanted = (stage: Stage) =>
     values.check ? check.includes(stage) : positionals.length === 0 ? often(stage) : positionals.includes(stage.name);
-  const known = [...check, build, ...dynamic];
+  // Two at a time: what downloads waits, the static stages are single-threaded in part. The others take the machine.
+  const atOnce = [build, downloads, ...check, unit];
+  const known = [...atOnce, ...dynamic];
   const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
   if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
 
   const began = performance.now();
   rmSync(join(root, ".cache/reports"), { recursive: true, force: true });
   mkdirSync(join(root, ".cache/reports"), { recursive: true });
-  // Two at a time: the static stages are single-threaded in part, and touch nothing. The others take the machine.
-  const outcomes = await runAll(check.filter(wanted), 2);
-  outcomes.push(...(await runAll([build, ...dynamic].filter(wanted), 1)));
+  const outcomes = await runAll(atOnce.filter(wanted), 2);
+  outcomes.push(...(await runAll(dynamic.filter(wanted), 1)));
 
   if (!values.check && positionals.length === 0)
     for (const { name, what } of known)

@@ -1,7 +1,8 @@
+import { installPlatform } from "../infra/graph.ts";
 import { installLocalStack, localStackLacks } from "../localstack/localstack.ts";
 import { emulatorsLack, installEmulator } from "./emulator.ts";
 
-/* Installs the emulators of AWS beforehand, so that no test waits for a download: node ts.mjs test/support/emulator-install.ts */
+/* Installs what tests need beside packages, so that none waits for a download: node ts.mjs test/support/install.ts */
 for (const name of ["ministack", "dynamo"] as const) {
   const lack = emulatorsLack[name]();
   if (lack === undefined) await installEmulator(name);
@@ -12,3 +13,5 @@ for (const name of ["ministack", "dynamo"] as const) {
 }
 
 if (process.env.CI === "true" && localStackLacks() === undefined) await installLocalStack(console.log);
+
+await installPlatform();
