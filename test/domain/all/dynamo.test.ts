@@ -1,8 +1,8 @@
-import { emulators, emulatorsLack } from "../../support/emulator.ts";
+import { emulatorsLack, renewedDynamo } from "../../support/emulator.ts";
 import { onAws } from "../../support/system-aws.ts";
 
 await onAws({
   suites: [() => import("../task.test.ts"), () => import("../agent.test.ts")],
-  dynamo: emulators.dynamo,
+  dynamo: renewedDynamo(10),
   lack: emulatorsLack.dynamo(),
 });
