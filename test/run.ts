@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: build downloads types lint unused unit domain contract aws localstack simulation imports cost bench infra e2e access fuzz crash
+Stages: build downloads types lint unused unit domain contract aws localstack e2e crash infra fuzz access cost simulation imports bench
 localstack runs where CI=true, when it is named, or with --all.
 --all     of stage aws every end-to-end test, of stage domain every suite on the engine of AWS, with faults and without
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
@@ -51,7 +51,7 @@ const downloads: Stage = {
 };
 const unit = vitest("unit", "beside the source", "packages");
 const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
-const dynamic: readonly Stage[] = [
+const whole: readonly Stage[] = [
   vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
   {
@@ -67,19 +67,23 @@ const dynamic: readonly Stage[] = [
     vitest: true,
     seldom: true,
   },
-  vitest("simulation", "crashes wherever they may be, on a simulated disk", "test/simulation"),
-  vitest("imports", "who may import whom; what ships stays small", "test/imports"),
-  vitest("cost", "no step takes more of AWS than it did", "test/cost"),
-  vitest("bench", "the figures shown are those that were measured", "test/bench"),
-  vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("e2e", "a started server, over HTTP", "test/e2e"),
-  vitest("access", "every call for everyone, and no secret where it can be read", "test/access"),
-  vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
   {
     name: "crash",
     what: "agents and server harmed in every way under load",
     command: [process.execPath, "ts.mjs", "test/chaos/run.ts", "--minutes", "0.25", "--kills", "10"],
   },
+];
+
+/** Each is for the most part one process at a time, or waiting. */
+const light: readonly Stage[] = [
+  vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
+  vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
+  vitest("access", "every call for everyone, and no secret where it can be read", "test/access"),
+  vitest("cost", "no step takes more of AWS than it did", "test/cost"),
+  vitest("simulation", "crashes wherever they may be, on a simulated disk", "test/simulation"),
+  vitest("imports", "who may import whom; what ships stays small", "test/imports"),
+  vitest("bench", "the figures shown are those that were measured", "test/bench"),
 ];
 
 interface Report {
@@ -189,7 +193,7 @@ async function main(): Promise<void> {
     values.check ? check.includes(stage) : positionals.length === 0 ? often(stage) : positionals.includes(stage.name);
   // Two at a time: what downloads waits, the static stages are single-threaded in part. The others take the machine.
   const atOnce = [build, downloads, ...check, unit];
-  const known = [...atOnce, ...dynamic];
+  const known = [...atOnce, ...whole, ...light];
   const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
   if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
 
@@ -197,7 +201,8 @@ async function main(): Promise<void> {
   rmSync(join(root, ".cache/reports"), { recursive: true, force: true });
   mkdirSync(join(root, ".cache/reports"), { recursive: true });
   const outcomes = await runAll(atOnce.filter(wanted), 2);
-  outcomes.push(...(await runAll(dynamic.filter(wanted), 1)));
+  outcomes.push(...(await runAll(whole.filter(wanted), 1)));
+  outcomes.push(...(await runAll(light.filter(wanted), 2)));
 
   if (!values.check && positionals.length === 0)
     for (const { name, what } of known)
