@@ -44,13 +44,16 @@ const check: readonly Stage[] = [
   { name: "lint", what: "Biome", command: [bin("biome"), "check", "."] },
   { name: "unused", what: "knip", command: [bin("knip")] },
 ];
+const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
 const downloads: Stage = {
   name: "downloads",
   what: "emulators of AWS into .cache, SST's components into .sst",
   command: [process.execPath, "ts.mjs", "test/support/install.ts"],
 };
 const unit = vitest("unit", "beside the source", "packages");
-const build: Stage = { name: "build", what: "bundles", command: [process.execPath, "build.mjs"] };
+/** Two at a time, in this order: unit needs what is built; downloads wait, and the static ones are single-threaded in part. */
+const first: readonly Stage[] = [build, downloads, ...check, unit];
+/** Each takes the machine. */
 const whole: readonly Stage[] = [
   vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
@@ -75,7 +78,7 @@ const whole: readonly Stage[] = [
   },
 ];
 
-/** Each is for the most part one process at a time, or waiting. */
+/** Two at a time: each is for the most part one process, or waiting. */
 const light: readonly Stage[] = [
   vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
@@ -191,16 +194,14 @@ async function main(): Promise<void> {
   const often = (stage: Stage) => !stage.seldom || values.all || process.env.CI === "true";
   const wanted = (stage: Stage) =>
     values.check ? check.includes(stage) : positionals.length === 0 ? often(stage) : positionals.includes(stage.name);
-  // Two at a time: what downloads waits, the static stages are single-threaded in part. The others take the machine.
-  const atOnce = [build, downloads, ...check, unit];
-  const known = [...atOnce, ...whole, ...light];
+  const known = [...first, ...whole, ...light];
   const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
   if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
 
   const began = performance.now();
   rmSync(join(root, ".cache/reports"), { recursive: true, force: true });
   mkdirSync(join(root, ".cache/reports"), { recursive: true });
-  const outcomes = await runAll(atOnce.filter(wanted), 2);
+  const outcomes = await runAll(first.filter(wanted), 2);
   outcomes.push(...(await runAll(whole.filter(wanted), 1)));
   outcomes.push(...(await runAll(light.filter(wanted), 2)));
 

@@ -22,7 +22,7 @@ function missing() {
   return found;
 }
 
-// On a busy machine TypeScript 7 now and then leaves files out, and says nothing of it.
+// TypeScript 7 was seen to leave files out on a busy machine and to say nothing of it; why is not known.
 for (let tries = 3; ; tries--) {
   rmSync(out, { recursive: true, force: true });
   execFileSync(process.execPath, [tsc, "-p", join(here, "tsconfig.types.json")], { stdio: "inherit" });
