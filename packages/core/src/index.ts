@@ -9,6 +9,7 @@ export { deliver } from "./delivery/deliver.ts";
 export { deliveryErrors } from "./delivery/error.ts";
 export * from "./error.ts";
 export { EventLog } from "./event/index.ts";
+export { pageLimit, text } from "./fields.ts";
 export * from "./id.ts";
 export * from "./idempotency.ts";
 export { intake } from "./intake.ts";

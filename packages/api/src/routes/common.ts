@@ -1,4 +1,4 @@
-import { cursorCharacters, type ErrorKind, errorKinds, type IdPrefix, idPattern } from "@waggle/core";
+import { cursorCharacters, type ErrorKind, errorKinds, type IdPrefix, idPattern, pageLimit, text } from "@waggle/core";
 import * as z from "zod";
 import type { Param } from "../route.ts";
 
@@ -19,8 +19,8 @@ export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Pa
 
 /** A query that pages through a list. */
 export const Page = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(200).default(50),
-  cursor: z.string().max(cursorCharacters).optional(),
+  limit: pageLimit(50),
+  cursor: text(cursorCharacters).optional(),
 });
 
 /** JSON text of a page whose items are JSON text. */

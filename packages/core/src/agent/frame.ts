@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { integer, name, text } from "../fields.ts";
 import { jsonText } from "../json.ts";
 import { assignmentJson } from "../task/row.ts";
 import * as task from "../task/schema.ts";
@@ -15,8 +16,8 @@ import { Commands, Heartbeat } from "./schema.ts";
  * `reply` with it, in any order. `complete`, `fail` and `release` are accepted from `assigned` too: the start is
  * implied, so an agent that is quick need not send one.
  */
-const re = z.number().int().min(0).optional();
-const on = { re, taskId: task.name(64) };
+const re = integer(0).optional();
+const on = { re, taskId: name(64) };
 const fence = task.Start.shape.fence;
 
 export const AgentFrame = z.discriminatedUnion("op", [
@@ -38,7 +39,7 @@ export const AgentFrame = z.discriminatedUnion("op", [
     usage: task.Usage.optional(),
   }),
   z.strictObject({ op: z.literal("fail"), ...on, fence, error: task.Problem, usage: task.Usage.optional() }),
-  z.strictObject({ op: z.literal("release"), ...on, fence, reason: z.string().max(1024).optional() }),
+  z.strictObject({ op: z.literal("release"), ...on, fence, reason: text(1024).optional() }),
   /** A sign of life; renews the lease. Answered with the commands. */
   z.strictObject({ op: z.literal("heartbeat"), re, holding: Heartbeat.shape.holding }),
   /** Nothing: keeps a silent connection from being closed. A gateway takes it by itself, and answers none. */

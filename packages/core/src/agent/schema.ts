@@ -1,40 +1,39 @@
 import * as z from "zod";
 import { Delivery, DeliveryInfo } from "../delivery/schema.ts";
+import { integer, name, number, pageLimit, text } from "../fields.ts";
 import { jsonText } from "../json.ts";
-import { number } from "../number.ts";
-import { name } from "../task/schema.ts";
 
 export const statuses = ["connecting", "ready", "busy", "draining", "paused", "lost", "stopped"] as const;
 export type Status = (typeof statuses)[number];
 
 export const Capability = z.strictObject({
   name: name(),
-  level: number().min(0).max(1).optional(),
+  level: number(0, 1).optional(),
   /** Per task, in the tenant's own unit. */
-  cost: number().min(0).max(1_000_000).optional(),
+  cost: number(0, 1_000_000).optional(),
 });
 export type Capability = z.output<typeof Capability>;
 
 const unique = (list: readonly { name: string }[]) => new Set(list.map((entry) => entry.name)).size === list.length;
 export const Capabilities = z.array(Capability).max(64).refine(unique, "each capability name once");
 export const Labels = z
-  .record(name(64), z.union([z.string().max(256), number()]))
+  .record(name(64), z.union([text(256), number()]))
   .refine((labels) => Object.keys(labels).length <= 64, "at most 64 labels");
 
 const settable = {
   role: name().optional(),
   type: name().optional(),
-  description: z.string().max(4096).optional(),
+  description: text(4096).optional(),
   capabilities: Capabilities,
   labels: Labels.default({}),
-  maxConcurrency: z.number().int().min(1).max(1000).default(1),
+  maxConcurrency: integer(1, 1000).default(1),
   metadata: jsonText().optional(),
 };
 export const Register = z.strictObject({
   name: name(),
   ...settable,
   delivery: Delivery.default({ type: "pull" }),
-  leaseSeconds: number().min(3).max(3600).default(60),
+  leaseSeconds: number(3, 3600).default(60),
   onConflict: z.enum(["reject", "replace"]).default("reject"),
 });
 export type Register = z.output<typeof Register>;
@@ -42,10 +41,10 @@ export const Patch = z
   .strictObject({
     role: name().optional(),
     type: name().optional(),
-    description: z.string().max(4096).optional(),
+    description: text(4096).optional(),
     capabilities: Capabilities.optional(),
     labels: Labels.optional(),
-    maxConcurrency: z.number().int().min(1).max(1000).optional(),
+    maxConcurrency: integer(1, 1000).optional(),
     metadata: jsonText().optional(),
     /** By operators only. A webhook without a secret keeps the one it has. */
     delivery: Delivery.optional(),
@@ -54,12 +53,12 @@ export const Patch = z
 export type Patch = z.output<typeof Patch>;
 
 const holding = z
-  .array(z.strictObject({ taskId: name(64), fence: z.number().int().min(1) }))
+  .array(z.strictObject({ taskId: name(64), fence: integer(1) }))
   .max(1000)
   .optional();
 export const Lease = z.strictObject({
-  max: z.number().int().min(1).max(100).default(1),
-  waitSeconds: number().min(0).max(20).default(0),
+  max: integer(1, 100).default(1),
+  waitSeconds: number(0, 20).default(0),
   /** What the agent holds; with it, a task it was given and does not name is given to it once more: its answer was lost. */
   holding,
 });
@@ -73,8 +72,8 @@ export const RemoveQuery = z.strictObject({
   graceSeconds: z.coerce.number().min(0).max(86_400).default(300),
 });
 export const ListQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(200).default(50),
-  cursor: z.string().max(1024).optional(),
+  limit: pageLimit(50),
+  cursor: text(1024).optional(),
   status: z.enum(statuses).optional(),
   role: name().optional(),
   type: name().optional(),

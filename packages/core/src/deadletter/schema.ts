@@ -1,13 +1,13 @@
 import * as z from "zod";
+import { name, text } from "../fields.ts";
 import { cursorCharacters } from "../page.ts";
-import { name } from "../task/schema.ts";
 
 export const Redrive = z
   .strictObject({
     taskIds: z.array(name(64)).min(1).max(100).optional(),
     all: z.literal(true).optional(),
     /** `nextCursor` of the call before, to go on with `all`. */
-    cursor: z.string().max(cursorCharacters).optional(),
+    cursor: text(cursorCharacters).optional(),
     /** Spread the redriven tasks: at most this many a second. */
     perSecond: z.number().min(0.01).max(10_000).optional(),
   })

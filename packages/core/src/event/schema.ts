@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { pageLimit } from "../fields.ts";
 import { typesLike } from "./declared.ts";
 
 export const Info = z.object({
@@ -18,7 +19,7 @@ const isUnknown = (name: string) => name !== "" && typesLike(name).length === 0;
 
 export const ListQuery = z.strictObject({
   after: z.coerce.number().int().min(0).default(0),
-  limit: z.coerce.number().int().min(1).max(200).default(50),
+  limit: pageLimit(50),
   /** Comma-separated; `task.*` matches a family. */
   types: z
     .string()

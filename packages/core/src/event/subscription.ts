@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { requestErrors } from "../error.ts";
+import { text } from "../fields.ts";
 import { createMemory } from "../memory.ts";
 import type { Ports } from "../port/index.ts";
 import { subscriptionKey } from "../rows.ts";
@@ -7,7 +8,7 @@ import type { Scope } from "../scope.ts";
 import { typesLike } from "./declared.ts";
 
 /** Types of events that are published to the bus, for rules to act on; `task.*` stands for a family. */
-export const Subscription = z.strictObject({ types: z.array(z.string().max(64)).max(64) });
+export const Subscription = z.strictObject({ types: z.array(text(64)).max(64) });
 export type Subscription = z.output<typeof Subscription>;
 
 /**

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { name } from "../task/schema.ts";
+import { name } from "../fields.ts";
 
 export const roles = ["admin", "operator", "client", "reader"] as const;
 export const tenantName = z.string().regex(/^[a-z0-9][a-z0-9-]{0,62}$/, "1–63 of a–z, 0–9 and -, not starting with -");

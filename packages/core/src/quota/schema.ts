@@ -1,11 +1,12 @@
 import * as z from "zod";
+import { integer } from "../fields.ts";
 
 /** What is counted of a tenant, beside the tasks it submits in a time. */
 export const counted = ["tasks", "bytes", "waiting", "agents"] as const;
 export type Counted = (typeof counted)[number];
 export type Amounts = Record<Counted, number>;
 
-const count = z.number().int().min(0).max(1e15);
+const count = integer(0, 1e15);
 
 /** What a tenant may have at most. What is left out is not limited. */
 export const Quotas = z.strictObject({
@@ -18,9 +19,7 @@ export const Quotas = z.strictObject({
   /** Agents that are not stopped. */
   agents: count.optional(),
   /** Tasks submitted. */
-  submits: z
-    .strictObject({ limit: z.number().int().min(1).max(1e9), perSeconds: z.number().int().min(1).max(86_400) })
-    .optional(),
+  submits: z.strictObject({ limit: integer(1, 1e9), perSeconds: integer(1, 86_400) }).optional(),
 });
 export type Quotas = z.output<typeof Quotas>;
 

@@ -1,12 +1,8 @@
 import * as z from "zod";
+import { integer } from "../fields.ts";
 
 const day = 24 * 3600;
-const keep = z
-  .number()
-  .int()
-  .min(0)
-  .max(3660 * day)
-  .refine((seconds) => seconds === 0 || seconds >= 60, "at least 60, or 0 for ever");
+const keep = integer(0, 3660 * day).refine((seconds) => seconds === 0 || seconds >= 60, "at least 60, or 0 for ever");
 
 /** How long what is over is kept, in seconds; 0: for ever. What is left out stays as it is. */
 export const Put = z

@@ -1,7 +1,7 @@
 import * as z from "zod";
+import { integer, name, number, pageLimit, text } from "../fields.ts";
 import { isId } from "../id.ts";
 import { jsonText } from "../json.ts";
-import { number } from "../number.ts";
 import { defaultCancelGraceSeconds, defaultRetry } from "./defaults.ts";
 
 export const statuses = [
@@ -29,32 +29,23 @@ export const strategies = [
 ] as const;
 export type Strategy = (typeof strategies)[number];
 
-/** Names of things people choose: types, capabilities, roles, tags, keys. */
-export const name = (max = 128) =>
-  z
-    .string()
-    .min(1)
-    .max(max)
-    .regex(/^[^\p{C}\p{Z}]+( [^\p{C}\p{Z}]+)*$/u, "no control characters, no leading, trailing or double spaces");
-
-const seconds = (min: number, max: number) => number().min(min).max(max);
 const day = 86_400;
 /** RFC 3339 has no way to write it. */
 const yearTenThousand = Date.UTC(10_000, 0);
 
 export const Requirement = z.strictObject({
   capability: name(),
-  minLevel: number().min(0).max(1).optional(),
+  minLevel: number(0, 1).optional(),
 });
 
-const scalar = z.union([z.string().max(256), number()]);
+const scalar = z.union([text(256), number()]);
 export const Selector = z
   .strictObject({
     key: name(64),
     op: z.enum(["eq", "ne", "in", "exists", "gt", "gte", "lt", "lte"]),
-    value: z.union([z.string().max(256), number(), z.boolean(), z.array(scalar).min(1).max(50)]).optional(),
+    value: z.union([text(256), number(), z.boolean(), z.array(scalar).min(1).max(50)]).optional(),
     required: z.boolean().default(true),
-    weight: number().min(-100).max(100).optional(),
+    weight: number(-100, 100).optional(),
   })
   .superRefine((selector, ctx) => {
     const wrong = (message: string) => ctx.addIssue({ code: "custom", path: ["value"], message });
@@ -71,47 +62,47 @@ export const Selector = z
 
 export const Timeouts = z.strictObject({
   /** Schedule-to-start: from queued to started. Over: `expired`. */
-  queueSeconds: seconds(0.1, 30 * day).optional(),
+  queueSeconds: number(0.1, 30 * day).optional(),
   /** Start-to-close of one attempt. Over: the attempt failed, retried as the policy says. */
-  runSeconds: seconds(0.1, 30 * day).optional(),
+  runSeconds: number(0.1, 30 * day).optional(),
   /** Schedule-to-close of all attempts. Over: `expired`. */
-  totalSeconds: seconds(0.1, 366 * day).optional(),
+  totalSeconds: number(0.1, 366 * day).optional(),
   /** The longest silence of a running attempt. Over: as runSeconds. */
-  heartbeatSeconds: seconds(0.1, day).optional(),
+  heartbeatSeconds: number(0.1, day).optional(),
 });
 
 export const Retry = z.strictObject({
   /** Attempts in all, the first included. */
-  maxAttempts: z.number().int().min(1).max(100).default(defaultRetry.maxAttempts),
-  initialSeconds: seconds(0, day).default(defaultRetry.initialSeconds),
-  factor: number().min(1).max(10).default(defaultRetry.factor),
-  maxSeconds: seconds(0, day).default(defaultRetry.maxSeconds),
+  maxAttempts: integer(1, 100).default(defaultRetry.maxAttempts),
+  initialSeconds: number(0, day).default(defaultRetry.initialSeconds),
+  factor: number(1, 10).default(defaultRetry.factor),
+  maxSeconds: number(0, day).default(defaultRetry.maxSeconds),
   /** Error codes that end the task at once. */
   nonRetryable: z.array(name()).max(50).default([]),
 });
 
-export const ConcurrencyLimit = z.strictObject({ key: name(256), limit: z.number().int().min(1).max(1_000_000) });
+export const ConcurrencyLimit = z.strictObject({ key: name(256), limit: integer(1, 1_000_000) });
 export const RateLimit = z.strictObject({
   key: name(256),
-  limit: number().min(0.001).max(1_000_000),
-  perSeconds: seconds(0.001, day),
-  weight: number().min(0).max(1_000_000).optional(),
+  limit: number(0.001, 1_000_000),
+  perSeconds: number(0.001, day),
+  weight: number(0, 1_000_000).optional(),
 });
 
 const fields = {
   type: name(),
   input: jsonText().optional(),
-  description: z.string().max(4096).optional(),
+  description: text(4096).optional(),
   /** 9 first. */
-  priority: z.number().int().min(0).max(9).default(5),
+  priority: integer(0, 9).default(5),
   requires: z.array(Requirement).max(64).default([]),
   labels: z.array(Selector).max(64).default([]),
   agentId: name(64).optional(),
   role: name().optional(),
   stickyKey: name(256).optional(),
   strategy: z.enum(strategies).default("best_fit"),
-  slots: z.number().int().min(1).max(1000).default(1),
-  delaySeconds: seconds(0, 366 * day).optional(),
+  slots: integer(1, 1000).default(1),
+  delaySeconds: number(0, 366 * day).optional(),
   notBefore: z.iso
     .datetime({ offset: true, error: "expected an RFC 3339 time with seconds and zone, as 2030-01-31T12:00:00Z" })
     .refine((text) => !(Date.parse(text) >= yearTenThousand), "expected a time before the year 10000")
@@ -119,7 +110,7 @@ const fields = {
   dependsOn: z.array(name()).max(100).default([]),
   parentId: name(64).optional(),
   timeouts: Timeouts.prefault({}),
-  cancelGraceSeconds: seconds(0, 3600).default(defaultCancelGraceSeconds),
+  cancelGraceSeconds: number(0, 3600).default(defaultCancelGraceSeconds),
   retry: Retry.prefault({}),
   concurrency: z.array(ConcurrencyLimit).max(8).default([]),
   rate: RateLimit.optional(),
@@ -158,34 +149,32 @@ export type BatchEntry = z.output<typeof BatchEntry>;
 export type Requirement = z.output<typeof Requirement>;
 export type Selector = z.output<typeof Selector>;
 
-const fence = z.number().int().min(1);
-const take = z.number().int().min(0).max(100).optional();
+const fence = integer(1);
+const take = integer(0, 100).optional();
 export const Problem = z.strictObject({
   code: name(),
-  message: z.string().max(16_384),
+  message: text(16_384),
   retryable: z.boolean().optional(),
 });
 
 export const Start = z.strictObject({ fence });
 export const Heartbeat = z.strictObject({
   fence,
-  progress: z
-    .strictObject({ percent: number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
-    .optional(),
+  progress: z.strictObject({ percent: number(0, 100).optional(), message: text(1024).optional() }).optional(),
   /** Comes back to the next attempt as `task.details`. */
   details: jsonText().optional(),
 });
 /** `usage.units` corrects the weight of the task's rate limit after the call. */
 export const Usage = z
-  .record(name(64), number().min(0))
+  .record(name(64), number(0))
   .refine((usage) => Object.keys(usage).length <= 32, "at most 32 entries");
 export const Complete = z.strictObject({ fence, result: jsonText().optional(), usage: Usage.optional(), take });
 export const Fail = z.strictObject({ fence, error: Problem, usage: Usage.optional(), take });
-export const Release = z.strictObject({ fence, reason: z.string().max(1024).optional(), take });
-export const Cancel = z.strictObject({ reason: z.string().max(1024).optional() });
+export const Release = z.strictObject({ fence, reason: text(1024).optional(), take });
+export const Cancel = z.strictObject({ reason: text(1024).optional() });
 export const ListQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(200).default(50),
-  cursor: z.string().max(1024).optional(),
+  limit: pageLimit(50),
+  cursor: text(1024).optional(),
   status: z.enum(statuses).optional(),
   type: name().optional(),
   agentId: name(64).optional(),

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { integer, pageLimit, text } from "../fields.ts";
 import { cursorCharacters } from "../page.ts";
 
 export { newerFormat } from "./error.ts";
@@ -11,12 +12,12 @@ export { newerFormat } from "./error.ts";
 /** Records of one import. */
 export const importRecords = 100;
 export const ExportQuery = z.strictObject({
-  limit: z.coerce.number().int().min(1).max(200).default(100),
-  cursor: z.string().max(cursorCharacters).optional(),
+  limit: pageLimit(100),
+  cursor: text(cursorCharacters).optional(),
 });
 /** `records` are looked at once the version is known to be one of ours. */
 export const Import = z.strictObject({
-  version: z.number().int().min(1),
+  version: integer(1),
   records: z.array(z.unknown()).min(1).max(importRecords),
 });
 export type Import = z.output<typeof Import>;

@@ -1,11 +1,11 @@
 import * as z from "zod";
 import type * as AgentRow from "../agent/row.ts";
 import * as agent from "../agent/schema.ts";
+import { integer, name, number, text } from "../fields.ts";
 import { isId } from "../id.ts";
 import type { JsonText } from "../json.ts";
 import * as key from "../key/schema.ts";
 import * as limit from "../limit/schema.ts";
-import { number } from "../number.ts";
 import { cursorCharacters } from "../page.ts";
 import { limits } from "../task/defaults.ts";
 import { held, payloads, type Row, terminal } from "../task/row.ts";
@@ -40,8 +40,8 @@ const Payload = z.string().superRefine((text, ctx) => {
 const idOf = (prefix: "tsk" | "agt" | "key") =>
   z.string().refine((id) => isId(prefix, id), `expected ${prefix}_ and 22 characters of 0-9 a-z without i l o u`);
 /** Milliseconds since 1970. */
-const time = number().min(0).max(8_640_000_000_000_000);
-const count = z.number().int().min(0);
+const time = number(0, 8_640_000_000_000_000);
+const count = integer(0);
 /** SHA-256 as base64url. */
 const bearerHash = z.string().regex(/^[A-Za-z0-9_-]{43}$/, "expected a SHA-256 as base64url");
 const digest = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 in hexadecimal");
@@ -61,24 +61,24 @@ export type LimitRecord = z.output<typeof LimitRecord>;
 export const AgentRecord = z.strictObject({
   kind: z.literal("agent"),
   id: idOf("agt"),
-  name: task.name(),
+  name: name(),
   state: z.enum(["active", "draining", "paused", "lost", "stopped"]),
   lostFrom: z.enum(["paused", "draining"]).optional(),
   capabilities: agent.Capabilities,
   labels: agent.Register.shape.labels.unwrap(),
-  maxConcurrency: z.number().int().min(1).max(1000),
+  maxConcurrency: integer(1, 1000),
   delivery: agent.Info.shape.delivery,
-  leaseSeconds: number().min(3).max(3600),
+  leaseSeconds: number(3, 3600),
   tokenHash: bearerHash,
   completed: count,
   failed: count,
-  busyMs: number().min(0),
+  busyMs: number(0),
   createdAt: time,
   registeredAt: time,
   changedAt: time,
-  role: task.name().optional(),
-  type: task.name().optional(),
-  description: z.string().max(4096).optional(),
+  role: name().optional(),
+  type: name().optional(),
+  description: text(4096).optional(),
   metadata: Payload.optional(),
   lastSeenAt: time.optional(),
   expiresAt: time.optional(),
@@ -92,9 +92,9 @@ export const KeyRecord = z.strictObject({
   id: idOf("key"),
   role: z.enum(key.roles),
   hash: bearerHash,
-  hint: z.string().max(16),
+  hint: text(16),
   createdAt: time,
-  name: z.string().max(128).optional(),
+  name: text(128).optional(),
 });
 export type KeyRecord = z.output<typeof KeyRecord>;
 
@@ -111,7 +111,7 @@ export const BlobRecord = z
     /** Of the whole payload, as UTF-8. */
     sha256: digest,
     index: count.max(transferLimits.pieces - 1),
-    of: z.number().int().min(1).max(transferLimits.pieces),
+    of: integer(1, transferLimits.pieces),
     text: z.string().min(1).max(transferLimits.pieceCharacters),
   })
   .refine((record) => record.index < record.of, { path: ["index"], message: "expected less than of" });
@@ -123,18 +123,18 @@ const status = z.enum(task.statuses);
 const TaskFields = z.strictObject({
   kind: z.literal("task"),
   id: idOf("tsk"),
-  type: task.name(),
+  type: name(),
   status,
-  priority: z.number().int().min(0).max(9),
+  priority: integer(0, 9),
   attempt: count,
   fence: count,
-  slots: z.number().int().min(1).max(1000),
+  slots: integer(1, 1000),
   depth: count.max(limits.depth),
   strategy: z.enum(task.strategies),
   createdAt: time,
   /** `[at, status, attempt, agentId or "", reason or ""]` */
   history: z
-    .array(z.tuple([time, status, count, z.string().max(64), z.string().max(4096)]))
+    .array(z.tuple([time, status, count, text(64), text(4096)]))
     .min(1)
     .max(limits.history),
   input: Payload.optional(),
@@ -143,38 +143,34 @@ const TaskFields = z.strictObject({
   details: Payload.optional(),
   /** Payloads that came in pieces. */
   pieces: z.strictObject({ input: Pieces, result: Pieces, metadata: Pieces, details: Pieces }).optional(),
-  description: z.string().max(4096).optional(),
+  description: text(4096).optional(),
   requires: z.array(task.Requirement).max(64).optional(),
   labels: z.array(task.Selector).max(64).optional(),
-  boundAgentId: z.string().max(64).optional(),
-  role: task.name().optional(),
-  stickyKey: task.name(256).optional(),
+  boundAgentId: text(64).optional(),
+  role: name().optional(),
+  stickyKey: name(256).optional(),
   dependsOn: z.array(idOf("tsk")).min(1).max(100).optional(),
   unmet: z.array(idOf("tsk")).max(100).optional(),
   dependants: z.boolean().optional(),
-  parentId: z.string().max(64).optional(),
+  parentId: text(64).optional(),
   timeouts: task.Timeouts.optional(),
   retry: task.Retry.optional(),
-  cancelGraceSeconds: number().min(0).max(3600).optional(),
+  cancelGraceSeconds: number(0, 3600).optional(),
   concurrency: z.array(task.ConcurrencyLimit).max(8).optional(),
   rate: task.RateLimit.optional(),
-  fairKey: task.name(256).optional(),
-  tags: z.array(task.name()).max(50).optional(),
-  traceparent: z.string().max(64).optional(),
+  fairKey: name(256).optional(),
+  tags: z.array(name()).max(50).optional(),
+  traceparent: text(64).optional(),
   hops: count.optional(),
-  agentId: z.string().max(64).optional(),
+  agentId: text(64).optional(),
   /** `[strategy, score, looked at, free, used, max, reason]` */
-  decision: z
-    .tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), z.string().max(256)])
-    .optional(),
-  progress: z
-    .strictObject({ percent: number().min(0).max(100).optional(), message: z.string().max(1024).optional() })
-    .optional(),
+  decision: z.tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), text(256)]).optional(),
+  progress: z.strictObject({ percent: number(0, 100).optional(), message: text(1024).optional() }).optional(),
   cancelAt: time.optional(),
   error: z
     .strictObject({
-      code: task.name(),
-      message: z.string().max(16_384),
+      code: name(),
+      message: text(16_384),
       retryable: z.boolean().optional(),
     })
     .optional(),
@@ -246,14 +242,14 @@ export const Header = z.strictObject({
   tenant: key.tenantName,
   at: z.iso.datetime({ precision: 3 }),
   /** Version of the server that it comes from. */
-  server: z.string().max(64),
+  server: text(64),
 });
 export type Header = z.output<typeof Header>;
 /** `sha256` is of all bytes of the file before this line, `counts` of all records there. */
 const sums = { counts: Counts, sha256: digest };
 export const Checkpoint = z.strictObject({
   kind: z.literal("checkpoint"),
-  cursor: z.string().max(cursorCharacters),
+  cursor: text(cursorCharacters),
   ...sums,
 });
 export const End = z.strictObject({ kind: z.literal("end"), ...sums });
