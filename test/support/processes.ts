@@ -118,6 +118,8 @@ export async function openFleet(
 
   const workers = Array.from({ length: options.workers ?? 3 }, process);
   let turn = 0;
+  /** Batches that workers have not ended yet. */
+  let running = 0;
   const onError = (_: string, error: unknown) => {
     if (error !== died) errors.push(error);
   };
@@ -129,6 +131,7 @@ export async function openFleet(
       const worker = workers[at] as Process;
       const run = handlers.get(worker) ?? handler(worker.ports);
       handlers.set(worker, run);
+      running++;
       try {
         return await run(batch);
       } finally {
@@ -137,6 +140,7 @@ export async function openFleet(
           () => false,
         );
         if (!alive && workers[at] === worker) workers[at] = process();
+        running--;
       }
     };
   };
@@ -171,7 +175,8 @@ export async function openFleet(
         await ports.store.projected();
         await Promise.all(pending.splice(0));
         const depths = await Promise.all(Object.values(ports.queues).map((each) => each.depth()));
-        calm = depths.some(({ waiting, inFlight }) => waiting + inFlight > 0) ? 0 : calm + 1;
+        const left = depths.reduce((sum, { waiting, inFlight }) => sum + waiting + inFlight, running);
+        calm = left > 0 ? 0 : calm + 1;
       }
     },
     async pass(seconds, stepSeconds = 0.5) {
