@@ -11,12 +11,6 @@ afterEach(async () => {
   await system.close();
 });
 
-const run = async (agentId: string) => {
-  const assignment = await system.lease(agentId);
-  await Task.start(system.as(agentId), assignment.task.id, { fence: assignment.fence });
-  return assignment;
-};
-
 describe("a task", () => {
   test("goes from queued to completed and keeps its result, its history and its events", async () => {
     const agent = await system.agent("a");
@@ -78,7 +72,7 @@ describe("a task", () => {
   test("has one recorded outcome: a repeated complete gets it again, a stale one is told the lease is lost", async () => {
     const agent = await system.agent("a");
     const task = await system.task("greet");
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.complete(system.as(agent), task.id, { fence, result: "1" as JsonText });
     expect((await Task.complete(system.as(agent), task.id, { fence, result: "2" as JsonText })).task.result).toBe("1");
     expect(await code(Task.complete(system.as(agent), task.id, { fence: fence + 1 }))).toBe("task.lease_lost");
@@ -177,12 +171,12 @@ describe("retries", () => {
   test("begin anew after the back-off until the attempts are used up, then the task is a dead letter", async () => {
     const agent = await system.agent("a");
     const task = await system.task("flaky", { retry: { maxAttempts: 2, initialSeconds: 1 } });
-    const first = await run(agent);
+    const first = await system.run(agent);
     const error = { code: "boom", message: "no luck" };
     await Task.fail(system.as(agent), task.id, { fence: first.fence, error });
     expect((await system.get(task.id)).status).toMatch(/scheduled|queued/);
     await system.pass(1.2);
-    const second = await run(agent);
+    const second = await system.run(agent);
     expect(second.task).toMatchObject({ id: task.id, attempt: 2, fence: 2 });
     await Task.fail(system.as(agent), task.id, { fence: second.fence, error });
     await system.quiet();
@@ -191,7 +185,7 @@ describe("retries", () => {
     expect(await DeadLetter.redrive(system.admin, { all: true })).toEqual({ redriven: 1, skipped: [] });
     await system.quiet();
     expect((await DeadLetter.list(system.admin, { limit: 10 })).items).toEqual([]);
-    const third = await run(agent);
+    const third = await system.run(agent);
     expect(third.task).toMatchObject({ id: task.id, attempt: 1 });
   });
 
@@ -200,7 +194,7 @@ describe("retries", () => {
     const one = await system.task("one", { retry: { maxAttempts: 1 } });
     const two = await system.task("two", { dependsOn: [one.id] });
     const three = await system.task("three", { dependsOn: [two.id, one.id] });
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.fail(system.as(agent), one.id, { fence, error: { code: "boom", message: "" } });
     await system.quiet();
     const taskIds = [three.id, two.id, three.id, "tsk_nobody", one.id];
@@ -210,7 +204,7 @@ describe("retries", () => {
     });
     await system.quiet();
     for (const id of [one.id, two.id, three.id]) {
-      const assignment = await run(agent);
+      const assignment = await system.run(agent);
       expect(assignment.task.id).toBe(id);
       await Task.complete(system.as(agent), id, { fence: assignment.fence });
       await system.quiet();
@@ -222,7 +216,7 @@ describe("retries", () => {
     async () => {
       const agent = await system.agent("a");
       const old = await system.task("old", { retry: { maxAttempts: 1 } });
-      const { fence } = await run(agent);
+      const { fence } = await system.run(agent);
       await Task.fail(system.as(agent), old.id, { fence, error: { code: "boom", message: "" } });
       const gone = await system.agent("gone");
       for (let n = 0; n < 10; n++) {
@@ -245,8 +239,8 @@ describe("retries", () => {
     const agent = await system.agent("a", { maxConcurrency: 2 });
     const one = await system.task("x", { retry: { nonRetryable: ["bad_input"] } });
     const two = await system.task("x");
-    const a = await run(agent);
-    const b = await run(agent);
+    const a = await system.run(agent);
+    const b = await system.run(agent);
     await Task.fail(system.as(agent), one.id, { fence: a.fence, error: { code: "bad_input", message: "" } });
     await Task.fail(system.as(agent), two.id, { fence: b.fence, error: { code: "x", message: "", retryable: false } });
     expect((await system.get(one.id)).status).toBe("failed");
@@ -256,7 +250,7 @@ describe("retries", () => {
   test("get the details the last attempt left", async () => {
     const agent = await system.agent("a");
     const task = await system.task("long", { retry: { initialSeconds: 0 } });
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.heartbeat(system.as(agent), task.id, {
       fence,
       progress: { percent: 40 },
@@ -271,11 +265,11 @@ describe("retries", () => {
   test("are not used up by giving a task back", async () => {
     const agent = await system.agent("a");
     const task = await system.task("x");
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.heartbeat(system.as(agent), task.id, { fence, progress: { percent: 40 } });
     await Task.release(system.as(agent), task.id, { fence });
     await system.quiet();
-    const again = await run(agent);
+    const again = await system.run(agent);
     expect(again.task).toMatchObject({ id: task.id, attempt: 1, fence: 2 });
     // How far the last attempt was says nothing of this one.
     expect(again.task.progress).toBeUndefined();
@@ -284,7 +278,7 @@ describe("retries", () => {
   test("begin for a task given back though the message that says so is quicker than the change", async () => {
     const agent = await system.agent("a");
     const task = await system.task("x");
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     const { transact, write } = system.ports.store;
     Object.assign(system.ports.store, {
       transact: async (writes: Parameters<typeof transact>[0]) => {
@@ -299,132 +293,7 @@ describe("retries", () => {
     await Task.release(system.as(agent), task.id, { fence });
     Object.assign(system.ports.store, { transact, write });
     await system.pass(2);
-    expect((await run(agent)).task).toMatchObject({ id: task.id, fence: 2 });
-  });
-});
-
-describe("timeouts", () => {
-  test("queueSeconds ends a task that was not started in time", async () => {
-    const task = await system.task("x", { timeouts: { queueSeconds: 5 } });
-    await system.pass(6);
-    expect(await system.get(task.id)).toMatchObject({ status: "expired", error: { code: "task.queue_timeout" } });
-  });
-  test("runSeconds ends the attempt, frees the slot and tries again", async () => {
-    const agent = await system.agent("a");
-    const task = await system.task("x", { timeouts: { runSeconds: 5 }, retry: { initialSeconds: 0 } });
-    const { fence } = await run(agent);
-    await system.pass(6);
-    expect(await system.get(task.id)).toMatchObject({ status: "queued", error: { code: "task.run_timeout" } });
-    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
-    expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
-  });
-  test("heartbeatSeconds ends a silent attempt and spares one that speaks", async () => {
-    const agent = await system.agent("a");
-    const task = await system.task("x", { timeouts: { heartbeatSeconds: 4 } });
-    const { fence } = await run(agent);
-    for (let i = 0; i < 5; i++) {
-      await system.pass(2);
-      await Task.heartbeat(system.as(agent), task.id, { fence });
-    }
-    expect((await system.get(task.id)).status).toBe("running");
-    await system.pass(6);
-    expect((await system.get(task.id)).error?.code).toBe("task.heartbeat_timeout");
-  });
-  test("totalSeconds ends a task over all its attempts", async () => {
-    const agent = await system.agent("a");
-    const task = await system.task("x", {
-      timeouts: { totalSeconds: 10 },
-      retry: { maxAttempts: 100, initialSeconds: 0 },
-    });
-    const { fence } = await run(agent);
-    await system.pass(11);
-    expect(await system.get(task.id)).toMatchObject({ status: "expired", error: { code: "task.total_timeout" } });
-    expect(await code(Task.complete(system.as(agent), task.id, { fence }))).toBe("task.lease_lost");
-    expect(await Agent.get(system.admin, agent)).toMatchObject({ running: 0 });
-  });
-});
-
-test("a deadline that cannot be looked at holds up no other that is due with it", async () => {
-  const timeouts = { queueSeconds: 60 };
-  const tasks = ["bad", "good"].map((type) => ({ type, timeouts, requires: [{ capability: "nobody" }] }));
-  const { results } = await Task.createBatch(system.admin, Task.CreateBatch.parse({ tasks }));
-  const [bad, good] = results.map((result) => ("task" in result ? result.task.id : "")) as [string, string];
-  await system.quiet();
-  const { store } = system.ports;
-  const { get } = store;
-  Object.assign(store, {
-    async get(key: Parameters<typeof get>[0]) {
-      if (key.sk === bad) throw new Error("it cannot be read");
-      return get(key);
-    },
-  });
-  await system.pass(61, 1);
-  expect((await system.get(good)).status).toBe("expired");
-  Object.assign(store, { get });
-  await Task.cancel(system.admin, bad, {});
-  await system.quiet();
-  expect(new Set(system.errors.splice(0).map((error) => (error as Error).message))).toEqual(
-    new Set(["it cannot be read"]),
-  );
-});
-
-test.skipIf(mode.repeats)(
-  "a deadline that cannot be looked at has the others that are due with it looked at no more often",
-  async () => {
-    const agent = await system.agent("a", { leaseSeconds: 3600 });
-    const tasks = ["nobody", "work"].map((capability) => ({
-      type: "t",
-      timeouts: { queueSeconds: 60, totalSeconds: 600 },
-      requires: [{ capability }],
-    }));
-    const { results } = await Task.createBatch(system.admin, Task.CreateBatch.parse({ tasks }));
-    const [bad, good] = results.map((result) => ("task" in result ? result.task.id : ""));
-    await system.quiet();
-    const { task, fence } = await system.lease(agent);
-    expect((await Task.start(system.as(agent), task.id, { fence })).id).toBe(good);
-    const { store, queues } = system.ports;
-    const { get } = store;
-    const { send } = queues.timers;
-    let looks = 0;
-    let failures = 3;
-    Object.assign(store, {
-      async get(key: Parameters<typeof get>[0]) {
-        if (key.sk === bad && failures-- > 0) throw new Error("it cannot be read");
-        return get(key);
-      },
-    });
-    Object.assign(queues.timers, {
-      async send(messages: Parameters<typeof send>[0]) {
-        for (const { body } of messages) if (JSON.stringify(body).includes(`"${good}"`)) looks++;
-        await send(messages);
-      },
-    });
-    await system.pass(125, 1);
-    Object.assign(store, { get });
-    expect((await system.get(bad as string)).status).toBe("expired");
-    expect(system.errors.splice(0)).not.toEqual([]);
-    expect(looks).toBe(1);
-    Object.assign(queues.timers, { send });
-  },
-);
-
-describe("a deadline that follows from another", () => {
-  test("is kept: the back-off after a run timeout ends", async () => {
-    const agent = await system.agent("a");
-    const task = await system.task("x", { timeouts: { runSeconds: 5 }, retry: { initialSeconds: 60, maxSeconds: 60 } });
-    await run(agent);
-    await system.pass(6);
-    const { status, scheduledAt } = await system.get(task.id);
-    if (status === "scheduled")
-      await system.pass((Date.parse(scheduledAt as string) - system.clock.now()) / 1000 + 0.5);
-    expect((await system.get(task.id)).status).toBe("queued");
-  });
-  test("is kept: a task that was delayed still expires when nobody starts it", async () => {
-    const task = await system.task("x", { delaySeconds: 5, timeouts: { queueSeconds: 10 } });
-    await system.pass(6);
-    expect((await system.get(task.id)).status).toBe("queued");
-    await system.pass(10);
-    expect((await system.get(task.id)).status).toBe("expired");
+    expect((await system.run(agent)).task).toMatchObject({ id: task.id, fence: 2 });
   });
 });
 
@@ -440,7 +309,7 @@ describe("cancel", () => {
   test("tells the agent on its heartbeat, and fences it when it does not stop", async () => {
     const agent = await system.agent("a");
     const task = await system.task("x");
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     expect(await Task.cancel(system.admin, task.id, {})).toMatchObject({ status: "running", cancelRequested: true });
     expect((await Agent.heartbeat(system.as(agent), agent, {})).cancel).toEqual([task.id]);
     await system.pass(11);
@@ -453,7 +322,7 @@ describe("cancel", () => {
     const agent = await system.agent("a");
     for (const stop of ["fail", "release"] as const) {
       const task = await system.task("x");
-      const { fence } = await run(agent);
+      const { fence } = await system.run(agent);
       await Task.cancel(system.admin, task.id, { reason: "plans changed" });
       if (stop === "release") await Task.release(system.as(agent), task.id, { fence, reason: "told to" });
       else await Task.fail(system.as(agent), task.id, { fence, error: { code: "aborted", message: "" } });
@@ -463,117 +332,9 @@ describe("cancel", () => {
   test("leaves an outcome as it is", async () => {
     const agent = await system.agent("a");
     const task = await system.task("x");
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.complete(system.as(agent), task.id, { fence });
     expect((await Task.cancel(system.admin, task.id, {})).status).toBe("completed");
-  });
-});
-
-describe("dependencies", () => {
-  const finish = async (agent: string) => {
-    const { task, fence } = await run(agent);
-    await Task.complete(system.as(agent), task.id, { fence });
-    await system.quiet();
-    return task.id;
-  };
-  test("hold a task back until all of them are completed", async () => {
-    const agent = await system.agent("a", { maxConcurrency: 3 });
-    const [one, two] = [await system.task("x"), await system.task("x")];
-    const three = await system.task("x", { dependsOn: [one.id, two.id] });
-    expect(three.status).toBe("scheduled");
-    await finish(agent);
-    expect((await system.get(three.id)).status).toBe("scheduled");
-    await finish(agent);
-    expect((await system.get(three.id)).status).toBe("queued");
-  });
-  test("that have ended already count", async () => {
-    const agent = await system.agent("a");
-    const one = await system.task("x");
-    await finish(agent);
-    const two = await system.task("x", { dependsOn: [one.id] });
-    expect((await system.get(two.id)).status).toBe("queued");
-  });
-  test("that fail take their dependants with them, generation by generation, with the reason", async () => {
-    const one = await system.task("x");
-    const two = await system.task("x", { dependsOn: [one.id] });
-    const three = await system.task("x", { dependsOn: [two.id] });
-    await Task.cancel(system.admin, one.id, {});
-    await system.quiet();
-    expect(await system.get(two.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
-    expect(await system.get(three.id)).toMatchObject({ status: "failed", error: { code: "task.dependency_failed" } });
-  });
-  test("that are tried again are waited for again, and let those that failed with them go on", async () => {
-    const agent = await system.agent("a");
-    const one = await system.task("x", { retry: { maxAttempts: 1 } });
-    const two = await system.task("x", { dependsOn: [one.id] });
-    await Task.cancel(system.admin, one.id, {});
-    await system.quiet();
-    expect((await system.get(two.id)).status).toBe("failed");
-    await Task.retry(system.admin, one.id);
-    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "scheduled" });
-    await system.quiet();
-    await finish(agent);
-    await system.quiet();
-    expect((await system.get(two.id)).status).toBe("queued");
-  });
-  test("are waited for again by one that was cancelled before they ended, and is tried again", async () => {
-    const agent = await system.agent("a");
-    const one = await system.task("x");
-    const two = await system.task("x", { dependsOn: [one.id] });
-    await Task.cancel(system.admin, two.id, {});
-    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "scheduled" });
-    await system.quiet();
-    expect((await system.lease(agent)).task.id).toBe(one.id);
-    await Task.cancel(system.admin, two.id, {});
-    await Task.complete(system.as(agent), one.id, { fence: 1 });
-    await system.quiet();
-    expect(await Task.retry(system.admin, two.id)).toMatchObject({ status: "queued" });
-  });
-  // Where others share the store the reconciler sees to it (reconcile.test.ts).
-  test.skipIf(mode.shared)(
-    "that ended while a submit died, before it looked, are looked at though nobody asks again",
-    async () => {
-      const agent = await system.agent("a");
-      const one = await system.task("x");
-      const { store } = system.ports;
-      const { transact, get } = store;
-      const dying = async () => {
-        Object.assign(store, { get });
-        throw new Error("died");
-      };
-      Object.assign(store, {
-        async transact(writes: Parameters<typeof transact>[0]) {
-          Object.assign(store, { transact });
-          await finish(agent);
-          await system.quiet();
-          const stored = await transact(writes);
-          Object.assign(store, { get: dying });
-          return stored;
-        },
-      });
-      await expect(system.task("after", { dependsOn: [one.id] })).rejects.toThrow("died");
-      await system.quiet();
-      expect((await system.lease(agent)).task.type).toBe("after");
-    },
-  );
-  test("that ended while a submit died, before it looked, are looked at by the submit that comes again", async () => {
-    const agent = await system.agent("a");
-    const one = await system.task("x");
-    const submit = () =>
-      Task.create(system.admin, Task.Create.parse({ type: "x", dependsOn: [one.id] }), {
-        idempotency: { key: "k", hash: "h" },
-      });
-    const { task } = await submit();
-    // As if it had ended before it was linked: it told nobody.
-    await system.ports.store.write({ delete: { pk: `acme#D#${one.id}`, sk: task.id } });
-    await finish(agent);
-    await system.quiet();
-    expect((await system.get(task.id)).status).toBe("scheduled");
-    await submit();
-    expect((await system.get(task.id)).status).toBe("queued");
-  });
-  test("must exist", async () => {
-    expect(await code(system.task("x", { dependsOn: ["tsk_nope"] }))).toBe("task.dependency_not_found");
   });
 });
 
@@ -681,7 +442,7 @@ describe("an idempotency key", () => {
   test("or an id of its own gives an agent the child it asked for again, though it lost the parent since", async () => {
     const [own, other] = [await system.agent("a"), await system.agent("b")];
     const parent = await system.task("x");
-    const { fence } = await run(own);
+    const { fence } = await system.run(own);
     const id = createId("tsk", system.clock.now(), system.ports.random);
     const child = (more: object = {}) => Task.Create.parse({ type: "child", parentId: parent.id, ...more });
     const options = { idempotency: { key: "child", hash: "h" } };
@@ -876,7 +637,7 @@ describe("payloads", () => {
     const input = JSON.stringify({ text: "é".repeat(60_000) }) as JsonText;
     const task = await system.task("x", { input });
     expect(task.input).toBe(input);
-    const assignment = await run(agent);
+    const assignment = await system.run(agent);
     expect(assignment.task.input).toBe(input);
     await Task.complete(system.as(agent), task.id, { fence: assignment.fence, result: input });
     expect(await system.get(task.id)).toMatchObject({ input, result: input, status: "completed" });
@@ -905,7 +666,7 @@ describe("payloads", () => {
     expect(await code(system.task("x", { ...large, metadata: text(150 * 1024) }))).toBe("store.item_too_large");
     const agent = await system.agent("a");
     const task = await system.task("x", { ...large, retry: { maxAttempts: 2, initialSeconds: 0 } });
-    const first = await run(agent);
+    const first = await system.run(agent);
     const details = text(64 * 1024);
     await Task.heartbeat(system.as(agent), task.id, { fence: first.fence, details });
     // Enough of them, and nobody could end the task any more.
@@ -914,7 +675,7 @@ describe("payloads", () => {
     const error = { code: "bad", message: "é".repeat(16_000) };
     await Task.fail(system.as(agent), task.id, Task.Fail.parse({ fence: first.fence, error }));
     await system.quiet();
-    const { fence } = await run(agent);
+    const { fence } = await system.run(agent);
     await Task.complete(system.as(agent), task.id, { fence, result: text(64 * 1024) });
     expect(await system.get(task.id)).toMatchObject({ status: "completed", metadata: large.metadata });
   });

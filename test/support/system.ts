@@ -141,6 +141,8 @@ export interface System {
   get(id: string): Promise<Task.Info>;
   /** Leases, expecting exactly one assignment. */
   lease(agentId: string): Promise<Task.Assignment>;
+  /** As `lease`, and the agent begins with it. */
+  run(agentId: string): Promise<Task.Assignment>;
   /** Stops and starts again, `awaySeconds` later. */
   reopen(options?: { awaySeconds: number }): Promise<System>;
   close(): Promise<void>;
@@ -219,6 +221,11 @@ async function systemOn(base: Base, clock: ReturnType<typeof manualClock>): Prom
       if (!assignment || more.length > 0)
         throw new Error(`expected one assignment, got ${assignment ? 1 + more.length : 0}`);
       await system.quiet();
+      return assignment;
+    },
+    async run(agentId) {
+      const assignment = await system.lease(agentId);
+      await Task.start(system.as(agentId), assignment.task.id, { fence: assignment.fence });
       return assignment;
     },
     async reopen({ awaySeconds } = { awaySeconds: 0 }) {

@@ -10,6 +10,8 @@ mode.repeats = true;
 await onAws({
   suites: [
     () => import("../task.test.ts"),
+    () => import("../deadline.test.ts"),
+    () => import("../dependency.test.ts"),
     () => import("../agent.test.ts"),
     () => import("../deliver.test.ts"),
     () => import("../transfer.test.ts"),
