@@ -23,8 +23,8 @@ export interface Faults {
   readonly befallen: Readonly<Record<keyof FaultRates, number>>;
 }
 
-type Input = Record<string, unknown>;
-interface Output {
+export type Input = Record<string, unknown>;
+export interface Output {
   readonly response: unknown;
   readonly output: Input & { $metadata: object };
 }
@@ -36,8 +36,16 @@ export interface Stack {
   ): void;
 }
 
-const fault = (name: string, httpStatusCode: number, more: object = {}) =>
+export const fault = (name: string, httpStatusCode: number, more: object = {}) =>
   Object.assign(new Error(`${name}, as arranged`), { name, $metadata: { httpStatusCode }, ...more });
+
+/** Nobody reads the answer, nor hears how its connection ends. */
+export function lost({ output }: Output): Error {
+  const { Body } = output as { Body?: { on?(event: "error", listener: () => void): unknown; destroy?(): void } };
+  Body?.on?.("error", () => {});
+  Body?.destroy?.();
+  return fault("TimeoutError", 0);
+}
 
 /** Numbers from 0 to 1 that a seed plays again. */
 function seeded(seed: number): () => number {
@@ -51,7 +59,7 @@ function seeded(seed: number): () => number {
   };
 }
 
-const writes = new Set(["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"]);
+export const writes = new Set(["PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems"]);
 /** Done twice they do no harm that the port does not allow for: sends and publishes are not among them. */
 const repeatable = new Set([
   ...writes,
@@ -73,14 +81,6 @@ export function createFaults(seed: number, rates: FaultRates, sends = false): Fa
     if (random() * 100 >= rates[kind]) return false;
     befallen[kind]++;
     return true;
-  }
-
-  /** Nobody reads the answer, nor hears how its connection ends. */
-  function lost({ output }: Output): Error {
-    const { Body } = output as { Body?: { on?(event: "error", listener: () => void): unknown; destroy?(): void } };
-    Body?.on?.("error", () => {});
-    Body?.destroy?.();
-    return fault("TimeoutError", 0);
   }
 
   async function call(name: string, args: { input: Input }, next: Next): Promise<Output> {

@@ -61,15 +61,23 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   /** Up to which mark each consumer of the stream has come. */
   const reached = new Map<string, number>();
   const sending = new Set<Promise<unknown>>();
-  /** Calls of the store and the queues so far: whatever makes some is not at its end. */
-  let work = 0;
+  /**
+   * Calls of the store and the queues so far: whatever makes some is not at its end. A message that is on its way is in no queue, so
+   * that one which was begun before a look at the queues has to be seen to end.
+   */
+  let begun = 0;
+  let ended = 0;
   /** How many there were when nothing was left to do. */
   let calm = -1;
   const counted =
     <Args extends unknown[], Result>(call: (...args: Args) => Promise<Result>) =>
-    (...args: Args) => {
-      work++;
-      return call(...args);
+    async (...args: Args): Promise<Result> => {
+      begun++;
+      try {
+        return await call(...args);
+      } finally {
+        ended++;
+      }
     };
 
   async function through(consumers: Iterable<string>): Promise<void> {
@@ -90,22 +98,23 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
     // A projection is asked before its rows are written: they are once it is asked for the next.
     for (let i = 0; i < 2; i++) await through(views);
   };
-  const queue = (own: Queue): Queue => ({
-    ...own,
-    async send(messages) {
-      work++;
-      const now = messages.filter(({ delaySeconds = 0 }) => delaySeconds <= 0);
-      for (const { body, delaySeconds = 0 } of messages) {
-        if (delaySeconds <= 0) continue;
-        clock.after(delaySeconds * 1000, () => {
-          work++;
-          const sent = own.send([{ body }]).finally(() => sending.delete(sent));
-          sending.add(sent);
-        });
-      }
-      if (now.length > 0) await own.send(now);
-    },
-  });
+  const queue = (own: Queue): Queue => {
+    const send = counted(own.send);
+    return {
+      ...own,
+      async send(messages) {
+        const now = messages.filter(({ delaySeconds = 0 }) => delaySeconds <= 0);
+        for (const { body, delaySeconds = 0 } of messages) {
+          if (delaySeconds <= 0) continue;
+          clock.after(delaySeconds * 1000, () => {
+            const sent = send([{ body }]).finally(() => sending.delete(sent));
+            sending.add(sent);
+          });
+        }
+        if (now.length > 0) await send(now);
+      },
+    };
+  };
   const counting: Store = {
     ...store,
     get: counted(store.get),
@@ -155,9 +164,9 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
     async quiet() {
       // What a timer has woken begins with a call.
       for (let turns = 0; turns < 3; turns++) await new Promise((resolve) => setImmediate(resolve));
-      if (work === calm) return;
-      for (let before = -1; before !== work; ) {
-        before = work;
+      if (begun === calm) return;
+      for (let before = -1; before !== ended || begun !== ended; ) {
+        before = ended;
         while (sending.size > 0) await Promise.all(sending);
         await eventually(
           "the queues are empty",
@@ -171,7 +180,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
         await through(reached.keys());
         await through(views);
       }
-      calm = work;
+      calm = begun;
     },
     async again() {
       await engine.close();

@@ -1,0 +1,54 @@
+import type { Outbound } from "@waggle/core";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { createPlacedFaults } from "../contract/placed.ts";
+import { openSystem, type System } from "../support/system.ts";
+import { onAws } from "../support/system-aws.ts";
+
+/** Whatever is called accepts what it is given. */
+const outbound: Outbound = {
+  publicUrl: () => "https://waggle.example.com",
+  secretKey: () => "a key for tests",
+  check: async () => undefined,
+  http: async () => ({ status: 202, body: "" }),
+  invoke: async () => ({ payload: "null", error: false }),
+  send: async () => {},
+};
+const delivery = { type: "queue", queueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/work" };
+const faults = createPlacedFaults();
+
+function suite(): void {
+  let system: System;
+  beforeEach(async () => {
+    system = await openSystem({ outbound });
+    await system.agent("q", { delivery, maxConcurrency: 10 });
+    await system.quiet();
+  });
+  afterEach(async () => {
+    expect(faults.clear()).toBe(false);
+    expect(system.errors).toEqual([]);
+    await system.close();
+  });
+
+  test("an order is waited for that was on its way when its queue was looked at, and is taken late", async () => {
+    const depth = "GetQueueAttributes deliver";
+    faults.put("PutItem T", async (run) => {
+      const [answer] = await Promise.all([run(), faults.begun("SendMessageBatch deliver")]);
+      return answer;
+    });
+    faults.put("SendMessageBatch deliver", async (run) => {
+      await faults.done(depth);
+      return await run();
+    });
+    faults.put("ReceiveMessage deliver", async (run) => {
+      await faults.begun(depth);
+      return await run();
+    });
+    const task = await system.task("x");
+    expect((await system.get(task.id)).status).toBe("running");
+  });
+}
+
+await onAws({
+  suites: [async () => suite()],
+  options: () => ({ onClient: faults.onClient, retry: { baseMs: 2, capMs: 20 } }),
+});
