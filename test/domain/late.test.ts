@@ -1,5 +1,6 @@
-import type { Outbound } from "@waggle/core";
+import { type Outbound, Task } from "@waggle/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { lost } from "../contract/faults.ts";
 import { createPlacedFaults } from "../contract/placed.ts";
 import { openSystem, type System } from "../support/system.ts";
 import { onAws } from "../support/system-aws.ts";
@@ -46,6 +47,29 @@ function suite(): void {
     const task = await system.task("x");
     expect((await system.get(task.id)).status).toBe("running");
   });
+
+  const taskOf = { type: "x", requires: [{ capability: "work" }] };
+  test.each([
+    ["a task", async () => (await Task.create(system.admin, Task.Create.parse(taskOf))).task.id],
+    [
+      "a batch of one",
+      async () => {
+        const { results } = await Task.createBatch(system.admin, { tasks: [taskOf], atomic: false });
+        return results.map((result) => "task" in result && result.task.id)[0];
+      },
+    ],
+  ])(
+    "%s is submitted once, though the reply is lost and its agent begins it before the call is tried again",
+    async (_, submit) => {
+      faults.put("PutItem T", async (run) => {
+        const [answer] = await Promise.all([run(), faults.done("UpdateItem T")]);
+        throw lost(answer);
+      });
+      const id = await submit();
+      const { items } = await Task.list(system.admin, { limit: 50 });
+      expect(items.map((task) => [task.id, task.status])).toEqual([[id, "running"]]);
+    },
+  );
 }
 
 await onAws({

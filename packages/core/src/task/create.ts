@@ -65,8 +65,9 @@ export async function create(
         await keepInput(scope, row, input);
       }
       // Where a transaction costs twice its writes, the key goes first: a repeated call then makes the very task it names.
-      const keyFirst = scope.ports.shared && input.id === undefined;
-      if (await store(scope, [row], { remembered: remember?.({ ids: [id], at }), keyFirst, queued })) {
+      const named = input.id !== undefined;
+      const keyFirst = scope.ports.shared && !named;
+      if (await store(scope, [row], { remembered: remember?.({ ids: [id], at }), keyFirst, queued, named })) {
         room?.taken();
         return { task: infoOf(row, input), replayed: false };
       }
@@ -203,6 +204,8 @@ interface HowStored {
   readonly queued?: boolean;
   /** Those they depend on may come after them. */
   readonly ahead?: boolean;
+  /** Its id was chosen by the caller, and may be another's choice as well. */
+  readonly named?: boolean;
 }
 
 /**
@@ -213,7 +216,15 @@ interface HowStored {
 export async function store(
   scope: Scope,
   rows: readonly Row[],
-  { again = false, remembered, atomic = false, keyFirst = false, queued = false, ahead = false }: HowStored,
+  {
+    again = false,
+    remembered,
+    atomic = false,
+    keyFirst = false,
+    queued = false,
+    ahead = false,
+    named = false,
+  }: HowStored,
 ): Promise<boolean> {
   const { store } = scope.ports;
   const begun = store.generation();
@@ -231,7 +242,9 @@ export async function store(
     if (!(await store.write(remembered)).ok) return false;
     await storeTogether(scope, rows, [], queued);
   } else if (rows.length === 1 || (atomic && rows.length < 100)) {
-    if (!(await storeTogether(scope, rows, remembered ? [remembered] : [], queued))) return false;
+    const stored = await storeTogether(scope, rows, remembered ? [remembered] : [], queued);
+    // An id that nobody else has is there by this very call: its reply was lost, and others went on from the task before it came again.
+    if (!stored && (named || !(await readTask(scope, (rows[0] as Row).id)))) return false;
   } else {
     if (remembered && !(await store.write(remembered)).ok) return false;
     if (atomic) await storeTogether(scope, rows, []);

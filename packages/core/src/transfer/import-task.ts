@@ -32,7 +32,7 @@ export async function takeTask(scope: Scope, record: TaskRecord, known: Row | un
   const row = await taskRow(scope, record, payloads);
   const stored = terminal.has(row.status)
     ? (await scope.ports.store.write({ put: row, if: { exists: false } })).ok
-    : await store(scope, [row], { ahead: true });
+    : await store(scope, [row], { ahead: true, named: true });
   if (!stored) {
     const now = await readTask(scope, row.id);
     return now
