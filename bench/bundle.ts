@@ -1,8 +1,9 @@
 import { execFile } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { build } from "esbuild";
 import { functions } from "../infra/manifest.ts";
 import { root } from "../test/support/root.ts";
 import { median } from "./stats.ts";
@@ -21,6 +22,15 @@ const { handler } = await import(process.argv[2]);
 const ms = performance.now() - before;
 if (typeof handler !== "function") throw new Error("there is no handler");
 console.log(ms);
+`;
+
+/** What each function has to load, whatever of ours is in it: the client of DynamoDB, with the commands that a store needs. */
+const clientAlone = `
+export {
+  BatchGetItemCommand, BatchWriteItemCommand, DeleteItemCommand, DynamoDBClient, GetItemCommand, PutItemCommand, QueryCommand,
+  TransactWriteItemsCommand, UpdateItemCommand,
+} from "@aws-sdk/client-dynamodb";
+export const handler = () => {};
 `;
 
 async function loadMs(script: string, file: string): Promise<number[]> {
@@ -44,15 +54,27 @@ export async function measureBundles(): Promise<void> {
     const script = join(dir, "load.mjs");
     writeFileSync(script, loader);
     console.log("function     at start  in all   load, median (min–max)");
+    const line = (name: string, startBytes: number, allBytes: number, times: readonly number[], note = "") => {
+      const ms = `${median(times).toFixed(1)} ms (${Math.min(...times).toFixed(1)}–${Math.max(...times).toFixed(1)})`;
+      console.log(`${name.padEnd(12)} ${kb(startBytes).padStart(7)} ${kb(allBytes).padStart(8)}   ${ms}${note}`);
+    };
+    const outfile = join(dir, "client.mjs");
+    await build({
+      stdin: { contents: clientAlone, resolveDir: root },
+      outfile,
+      bundle: true,
+      minify: true,
+      platform: "node",
+      format: "esm",
+      mainFields: ["module", "main"],
+    });
+    const { size } = statSync(outfile);
+    line("DynamoDB's", size, size, await loadMs(script, outfile), "  the AWS SDK's client by itself");
     for (const name of Object.keys(functions)) {
       const size = sizes[name] as { startBytes: number; allBytes: number };
       const times = await loadMs(script, join(dir, name, "bundle.mjs"));
-      const [least, most] = [Math.min(...times), Math.max(...times)];
-      const ms = `${median(times).toFixed(1)} ms (${least.toFixed(1)}–${most.toFixed(1)})`;
       const slow = median(times) > bundleGoals.loadMs ? `  goal ${bundleGoals.loadMs} ms MISSED` : "";
-      console.log(
-        `${name.padEnd(12)} ${kb(size.startBytes).padStart(7)} ${kb(size.allBytes).padStart(8)}   ${ms}${slow}`,
-      );
+      line(name, size.startBytes, size.allBytes, times, slow);
       if (size.startBytes > bundleGoals.bytes) large.push(`${name} is ${kb(size.startBytes)}`);
     }
   } finally {
