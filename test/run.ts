@@ -7,7 +7,7 @@ import { root } from "./support/root.ts";
 const help = `npm test [-- stage …]   every stage, or those named
 npm run check           the static ones: types, lint, unused
 
-Stages: build downloads types lint unused unit domain contract aws localstack e2e crash infra fuzz access cost simulation imports bench
+Stages: build downloads types lint unused unit domain contract crash aws e2e localstack infra fuzz access cost simulation imports bench
 localstack runs where CI=true, when it is named, or with --all.
 --all     of stage aws every end-to-end test, of stage domain every suite on the engine of AWS, with faults and without
 Exits 1 when anything fails; the last line is "N passed, N failed".`;
@@ -58,11 +58,21 @@ const whole: readonly Stage[] = [
   vitest("domain", "agents, tasks, matching and limits, with a clock in hand", "test/domain"),
   vitest("contract", "every engine keeps the ports' promises", "test/contract"),
   {
+    name: "crash",
+    what: "agents and server harmed in every way under load",
+    command: [process.execPath, "ts.mjs", "test/chaos/run.ts", "--minutes", "0.25", "--kills", "10"],
+  },
+];
+
+/** Two at a time: each waits for half of its time, or is for the most part one process. */
+const half: readonly Stage[] = [
+  {
     name: "aws",
     what: "the functions' bundles on an emulator of AWS",
     command: [process.execPath, "ts.mjs", "test/aws/run.ts", "--report", report("aws")],
     vitest: true,
   },
+  vitest("e2e", "a started server, over HTTP", "test/e2e"),
   {
     name: "localstack",
     what: "the engine and the functions on LocalStack",
@@ -70,16 +80,6 @@ const whole: readonly Stage[] = [
     vitest: true,
     seldom: true,
   },
-  vitest("e2e", "a started server, over HTTP", "test/e2e"),
-  {
-    name: "crash",
-    what: "agents and server harmed in every way under load",
-    command: [process.execPath, "ts.mjs", "test/chaos/run.ts", "--minutes", "0.25", "--kills", "10"],
-  },
-];
-
-/** Two at a time: each is for the most part one process, or waiting. */
-const light: readonly Stage[] = [
   vitest("infra", "what a deployment makes, and who may do what", "test/infra"),
   vitest("fuzz", "what nobody should send, to every route and socket", "test/fuzz"),
   vitest("access", "every call for everyone, and no secret where it can be read", "test/access"),
@@ -194,7 +194,7 @@ async function main(): Promise<void> {
   const often = (stage: Stage) => !stage.seldom || values.all || process.env.CI === "true";
   const wanted = (stage: Stage) =>
     values.check ? check.includes(stage) : positionals.length === 0 ? often(stage) : positionals.includes(stage.name);
-  const known = [...first, ...whole, ...light];
+  const known = [...first, ...whole, ...half];
   const wrong = positionals.find((name) => !known.some((stage) => stage.name === name));
   if (wrong !== undefined) throw new Error(`no stage ${wrong}\n${help}`);
 
@@ -203,7 +203,7 @@ async function main(): Promise<void> {
   mkdirSync(join(root, ".cache/reports"), { recursive: true });
   const outcomes = await runAll(first.filter(wanted), 2);
   outcomes.push(...(await runAll(whole.filter(wanted), 1)));
-  outcomes.push(...(await runAll(light.filter(wanted), 2)));
+  outcomes.push(...(await runAll(half.filter(wanted), 2)));
 
   if (!values.check && positionals.length === 0)
     for (const { name, what } of known)

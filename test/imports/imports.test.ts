@@ -103,8 +103,9 @@ test("core needs zod and nothing else, the SDK no package but ws, and AWS packag
   const wrong = imports.filter((entry) => {
     if (isTest(entry.from) || entry.to.startsWith(".") || entry.to.startsWith("@waggle/")) return false;
     const part = partOf(entry.from);
-    // A function chooses what of an engine's clients it carries, and what tests a deployment is no part of what runs.
-    const may = ["engine-aws", "outbound", "functions", "test"].includes(part) || entry.to.startsWith("@pulumi/");
+    // A function chooses what of an engine's clients it carries, and what tests or measures a deployment is no part of what runs.
+    const may =
+      ["engine-aws", "outbound", "functions", "test", "bench"].includes(part) || entry.to.startsWith("@pulumi/");
     if (entry.to.includes("aws") && !may && !entry.typeOnly) return true;
     const mayUse = vendors[part];
     if (mayUse === undefined || entry.typeOnly) return false;
