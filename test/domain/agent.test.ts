@@ -119,6 +119,20 @@ describe("what an agent offers", () => {
     await system.quiet();
     expect(await types()).toEqual(["agent.registered", "agent.updated", "agent.updated"]);
   });
+  test("a change leaves what it does not name, and null takes a role, a type and a description away", async () => {
+    const id = await system.agent("a", { role: "reviewer", type: "claude", description: "reads code" });
+    const first = await Agent.update(system.admin, id, Agent.Patch.parse({ role: null, description: null }));
+    expect(first.agent).toMatchObject({ type: "claude", capabilities: [{ name: "work" }] });
+    await Agent.update(system.admin, id, Agent.Patch.parse({ type: null }));
+    const bare = await Agent.get(system.admin, id);
+    expect(Object.keys(bare).filter((name) => ["role", "type", "description"].includes(name))).toEqual([]);
+    const task = await system.task("x", { role: "reviewer" });
+    await Agent.update(system.admin, id, Agent.Patch.parse({ type: "claude" }));
+    await system.quiet();
+    expect((await system.get(task.id)).status).toBe("queued");
+    await Agent.update(system.admin, id, Agent.Patch.parse({ role: "reviewer" }));
+    expect((await system.lease(id)).task.id).toBe(task.id);
+  });
 });
 
 test("a fleet with more in use than it has slots since it offers fewer has none free, not fewer than none", async () => {

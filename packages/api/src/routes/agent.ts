@@ -123,7 +123,7 @@ export const agentRoutes: readonly Route[] = [
     tag: "Agents",
     summary: "Change what an agent offers",
     description:
-      "Only the given fields are changed, and work that the agent holds goes on. Only operators may change `delivery`; a webhook that " +
+      "Only the given fields are changed (null takes away a role, type or description), and work that the agent holds goes on. Only operators may change `delivery`; a webhook that " +
       "has no secret yet gets one, shown only once.",
     roles: [...operators, "agent"],
     params,

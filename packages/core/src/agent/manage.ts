@@ -276,7 +276,8 @@ export async function update(scope: Scope, id: string, patch: Patch): Promise<Om
   const { settings, ...secret } = wanted ? await prepare(scope, wanted, kept) : { settings: undefined };
   const row = await change(scope, id, (row, now) => {
     refuseStopped(row);
-    const changes = Object.fromEntries(Object.entries(offer).filter(([, value]) => value !== undefined)) as Parameters<
+    const given = Object.entries(offer).filter(([, value]) => value !== undefined);
+    const changes = Object.fromEntries(given.map(([name, value]) => [name, value ?? undefined])) as Parameters<
       typeof advance
     >[1];
     if (!settings) return changes;

@@ -37,11 +37,12 @@ export const Register = z.strictObject({
   onConflict: z.enum(["reject", "replace"]).default("reject"),
 });
 export type Register = z.output<typeof Register>;
+/** What is left out stays as it is; `null` takes away what there was. */
 export const Patch = z
   .strictObject({
-    role: name().optional(),
-    type: name().optional(),
-    description: text(4096).optional(),
+    role: name().nullable().optional(),
+    type: name().nullable().optional(),
+    description: text(4096).nullable().optional(),
     capabilities: Capabilities.optional(),
     labels: Labels.optional(),
     maxConcurrency: integer(1, 1000).optional(),
