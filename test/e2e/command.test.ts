@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { closeSync, existsSync, mkdtempSync, openSync, rmSync } from "node:fs";
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -45,6 +45,26 @@ test("a Ctrl-C that npm passes on as well stops a server in order", async () => 
     rmSync(data, { recursive: true });
   }
 });
+
+test.runIf(process.platform === "linux")(
+  "a server's requests go before the threads that compile for it and collect its garbage",
+  async () => {
+    const data = mkdtempSync(join(tmpdir(), "waggle-dev-"));
+    const dev = begin("dev", "--port", "0", "--data", data, "--quiet");
+    try {
+      await untilPasses(() => expect(dev.output()).toMatch(/http:/));
+      const pid = (dev.child.pid as number).toString();
+      /** Field 19 of stat, counted after the name, which may have spaces: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html */
+      const niceOf = (thread: string) =>
+        readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8").split(") ")[1]?.split(" ")[16];
+      expect(niceOf(pid)).toBe("0");
+      expect(readdirSync(`/proc/${pid}/task`).filter((thread) => niceOf(thread) === "10")).toHaveLength(4);
+    } finally {
+      await dev.end("SIGKILL");
+      rmSync(data, { recursive: true });
+    }
+  },
+);
 
 test("a server goes on, and stops in order, when nobody reads what it says any more", async () => {
   const data = mkdtempSync(join(tmpdir(), "waggle-dev-"));
