@@ -1,27 +1,18 @@
-import { type Outbound, Task } from "@waggle/core";
+import { Task } from "@waggle/core";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { lost } from "../contract/faults.ts";
 import { createPlacedFaults } from "../contract/placed.ts";
+import { acceptsAll, byQueue } from "../support/outbound.ts";
 import { openSystem, type System } from "../support/system.ts";
 import { onAws } from "../support/system-aws.ts";
 
-/** Whatever is called accepts what it is given. */
-const outbound: Outbound = {
-  publicUrl: () => "https://waggle.example.com",
-  secretKey: () => "a key for tests",
-  check: async () => undefined,
-  http: async () => ({ status: 202, body: "" }),
-  invoke: async () => ({ payload: "null", error: false }),
-  send: async () => {},
-};
-const delivery = { type: "queue", queueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/work" };
 const faults = createPlacedFaults();
 
 function suite(): void {
   let system: System;
   beforeEach(async () => {
-    system = await openSystem({ outbound });
-    await system.agent("q", { delivery, maxConcurrency: 10 });
+    system = await openSystem({ outbound: acceptsAll });
+    await system.agent("q", { delivery: byQueue, maxConcurrency: 10 });
     await system.quiet();
   });
   afterEach(async () => {

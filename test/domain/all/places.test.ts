@@ -1,6 +1,7 @@
 import { type Outbound, Task } from "@waggle/core";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { createPlacedFaults, faultsAt } from "../../contract/placed.ts";
+import { acceptsAll, byQueue } from "../../support/outbound.ts";
 import { openSystem, type System } from "../../support/system.ts";
 import { onAws } from "../../support/system-aws.ts";
 
@@ -8,18 +9,13 @@ const faults = createPlacedFaults();
 /** What the agent's queue was sent of each task. */
 const sent = new Map<string, Set<string>>();
 const outbound: Outbound = {
-  publicUrl: () => "https://waggle.example.com",
-  secretKey: () => "a key for tests",
-  check: async () => undefined,
-  http: async () => ({ status: 202, body: "" }),
-  invoke: async () => ({ payload: "null", error: false }),
+  ...acceptsAll,
   async send(_, body) {
     const { type, data } = JSON.parse(body);
     const id = data.taskId ?? data.task.id;
     sent.set(id, (sent.get(id) ?? new Set()).add(type));
   },
 };
-const delivery = { type: "queue", queueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/work" };
 
 /** The calls by which a task comes to its agent, and those by which its agent hears of a cancel. */
 const submit = [
@@ -36,7 +32,7 @@ function suite(): void {
   let agent: string;
   beforeAll(async () => {
     system = await openSystem({ outbound });
-    agent = await system.agent("q", { delivery, maxConcurrency: 1000 });
+    agent = await system.agent("q", { delivery: byQueue, maxConcurrency: 1000 });
   });
   afterAll(async () => {
     expect(system.errors).toEqual([]);
