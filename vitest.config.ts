@@ -5,7 +5,7 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 class Sequencer extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
-    const loads = ({ moduleId }: TestSpecification) => Number(/test\/domain\/(aws|shared|late)/.test(moduleId));
+    const loads = ({ moduleId }: TestSpecification) => Number(/test\/domain\/(aws|shared)/.test(moduleId));
     return sorted.toSorted((a, b) => loads(b) - loads(a));
   }
 }

@@ -49,8 +49,7 @@ const digest = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 in hexadec
 const LimitFields = z.strictObject({
   kind: z.literal("limit"),
   key: limit.Key,
-  concurrency: task.ConcurrencyLimit.shape.limit.optional(),
-  rate: z.strictObject({ limit: task.RateLimit.shape.limit, perSeconds: task.RateLimit.shape.perSeconds }).optional(),
+  ...limit.Put.shape,
 });
 export const LimitRecord = LimitFields.refine(
   (record) => record.concurrency !== undefined || record.rate !== undefined,
@@ -165,15 +164,9 @@ const TaskFields = z.strictObject({
   agentId: text(64).optional(),
   /** `[strategy, score, looked at, free, used, max, reason]` */
   decision: z.tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), text(256)]).optional(),
-  progress: z.strictObject({ percent: number(0, 100).optional(), message: text(1024).optional() }).optional(),
+  progress: task.Heartbeat.shape.progress,
   cancelAt: time.optional(),
-  error: z
-    .strictObject({
-      code: name(),
-      message: text(16_384),
-      retryable: z.boolean().optional(),
-    })
-    .optional(),
+  error: task.Problem.optional(),
   usage: task.Usage.optional(),
   scheduledAt: time.optional(),
   queuedAt: time.optional(),
