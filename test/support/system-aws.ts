@@ -60,7 +60,6 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   const { store, queues } = engine.ports;
   /** Up to which mark each consumer of the stream has come. */
   const reached = new Map<string, number>();
-  const sending = new Set<Promise<unknown>>();
   /**
    * Calls of the store and the queues so far: whatever makes some is not at its end. A message that is on its way is in no queue, so
    * that one which was begun before a look at the queues has to be seen to end.
@@ -106,10 +105,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
         const now = messages.filter(({ delaySeconds = 0 }) => delaySeconds <= 0);
         for (const { body, delaySeconds = 0 } of messages) {
           if (delaySeconds <= 0) continue;
-          clock.after(delaySeconds * 1000, () => {
-            const sent = send([{ body }]).finally(() => sending.delete(sent));
-            sending.add(sent);
-          });
+          clock.after(delaySeconds * 1000, () => void send([{ body }]));
         }
         if (now.length > 0) await send(now);
       },
@@ -167,7 +163,6 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
       if (begun === calm) return;
       for (let before = -1; before !== ended || begun !== ended; ) {
         before = ended;
-        while (sending.size > 0) await Promise.all(sending);
         await eventually(
           "the queues are empty",
           async () => {
