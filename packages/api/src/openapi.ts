@@ -16,14 +16,14 @@ import {
   TransferRequest,
 } from "@waggle/core";
 import { Transfer } from "@waggle/core/transfer";
-import * as z from "zod";
+import * as z from "zod/mini";
 import * as answers from "./answers.ts";
 import type { Route } from "./route.ts";
 
 type Json = Record<string, unknown>;
 
 /** Schemas of requests and of answers have names of their own: a default makes a field optional in one alone. */
-const requestNames: Readonly<Record<string, z.ZodType>> = {
+const requestNames: Readonly<Record<string, z.ZodMiniType>> = {
   RegisterAgent: Agent.Register,
   UpdateAgent: Agent.Patch,
   Capability: Agent.Capability,
@@ -52,7 +52,7 @@ const requestNames: Readonly<Record<string, z.ZodType>> = {
   PutLimit: Limit.Put,
   ImportRecords: TransferRequest.Import,
 };
-const answerNames: Readonly<Record<string, z.ZodType>> = {
+const answerNames: Readonly<Record<string, z.ZodMiniType>> = {
   Agent: Agent.Info,
   AgentDelivery: Agent.DeliveryInfo,
   AgentAnswer: answers.AgentAnswer,
@@ -98,7 +98,7 @@ const options = {
   },
 } as const;
 
-function components(names: Readonly<Record<string, z.ZodType>>, io: "input" | "output"): Record<string, Json> {
+function components(names: Readonly<Record<string, z.ZodMiniType>>, io: "input" | "output"): Record<string, Json> {
   const registry = z.registry<{ id: string }>();
   for (const [id, schema] of Object.entries(names)) registry.add(schema, { id });
   const { schemas } = z.toJSONSchema(registry, { ...options, io, uri: ref });
@@ -107,7 +107,7 @@ function components(names: Readonly<Record<string, z.ZodType>>, io: "input" | "o
   );
 }
 
-function inline(schema: z.ZodType): Json {
+function inline(schema: z.ZodMiniType): Json {
   const { $schema: _, ...rest } = z.toJSONSchema(schema, { ...options, io: "input" });
   return rest as Json;
 }
@@ -134,8 +134,8 @@ export function errorsOf(route: Route): ErrorKind[] {
   return [...kinds];
 }
 
-function operation(route: Route, names: ReadonlyMap<z.ZodType, string>): Json {
-  const schemaOf = (schema: z.ZodType): Json => {
+function operation(route: Route, names: ReadonlyMap<z.ZodMiniType, string>): Json {
+  const schemaOf = (schema: z.ZodMiniType): Json => {
     const name = names.get(schema);
     return name === undefined ? inline(schema) : { $ref: ref(name) };
   };

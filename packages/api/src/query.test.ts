@@ -1,12 +1,12 @@
 import { WaggleError } from "@waggle/core";
 import { expect, test } from "vitest";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { queryReader } from "./query.ts";
 
 const read = queryReader(
   z.strictObject({
-    seconds: z.coerce.number().min(0).max(20).default(0),
-    after: z.coerce.number().int().min(0).default(0),
+    seconds: z._default(z.coerce.number().check(z.gte(0), z.lte(20)), 0),
+    after: z._default(z.coerce.number().check(z.int(), z.gte(0)), 0),
   }),
 );
 

@@ -1,12 +1,12 @@
 import { parse, requestErrors } from "@waggle/core";
-import type { z } from "zod";
+import type { z } from "zod/mini";
 
 export type QueryReader = (search: string) => unknown;
 
 /** Reads a query string strictly: what is unknown, repeated, empty or of the wrong type is refused. */
-export function queryReader(schema: z.ZodType | undefined): QueryReader {
-  const fields = schema === undefined ? {} : (schema as z.ZodObject).shape;
-  const numbers = new Set(Object.keys(fields).filter((name) => isNumber(fields[name] as z.ZodType)));
+export function queryReader(schema: z.ZodMiniType | undefined): QueryReader {
+  const fields = schema === undefined ? {} : (schema as z.ZodMiniObject).shape;
+  const numbers = new Set(Object.keys(fields).filter((name) => isNumber(fields[name] as z.ZodMiniType)));
   let empty: unknown;
   return (search) => {
     if (search === "") {
@@ -47,7 +47,7 @@ function decode(text: string): string {
   }
 }
 
-function isNumber(schema: z.ZodType): boolean {
-  const { def } = schema as unknown as { def: { type: string; innerType?: z.ZodType } };
+function isNumber(schema: z.ZodMiniType): boolean {
+  const { def } = schema as unknown as { def: { type: string; innerType?: z.ZodMiniType } };
   return def.innerType === undefined ? def.type === "number" : isNumber(def.innerType);
 }

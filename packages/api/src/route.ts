@@ -1,5 +1,5 @@
 import type { Apart, ErrorKind, Ports, Role, Scope } from "@waggle/core";
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import type { Admission } from "./admission.ts";
 import type { Inbound } from "./inbound.ts";
 import type { Metrics } from "./metrics.ts";
@@ -8,7 +8,7 @@ export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
 /** A part of the path: what it must look like, and the error for what cannot exist. */
 export interface Param {
-  readonly schema: z.ZodType<string>;
+  readonly schema: z.ZodMiniType<string>;
   missing(value: string): Error;
 }
 
@@ -60,7 +60,7 @@ export interface Call<Q = unknown, B = unknown> {
 
 export interface Response {
   readonly description: string;
-  readonly schema?: z.ZodType;
+  readonly schema?: z.ZodMiniType;
   /** `application/json` unless given. */
   readonly type?: string;
 }
@@ -78,8 +78,8 @@ export interface Route<Q = unknown, B = unknown> {
   /** Who may call. An agent only where its own id, or a task of its own, is named. `public`: no key. */
   readonly roles: readonly Role[] | "public";
   readonly params?: Readonly<Record<string, Param>>;
-  readonly query?: z.ZodType<Q>;
-  readonly body?: z.ZodType<B>;
+  readonly query?: z.ZodMiniType<Q>;
+  readonly body?: z.ZodMiniType<B>;
   /** New work, which is refused when there is too much already. */
   readonly brings?: "work";
   /** An empty body counts as `{}`. */

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { isStorable } from "./port/size.ts";
 
 /*
@@ -43,4 +43,4 @@ export const number = once((min?: number, max?: number) => z.number().check(stor
 export const integer = once((min: number, max?: number) => z.number().check(z.int(), ...between(min, max)));
 
 /** How much a page of a list has at most, in a query. */
-export const pageLimit = (usual: number) => z.coerce.number().check(z.int(), z.gte(1), z.lte(200)).default(usual);
+export const pageLimit = (usual: number) => z._default(z.coerce.number().check(z.int(), z.gte(1), z.lte(200)), usual);

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { requestErrors } from "./error.ts";
 import { isId } from "./id.ts";
 import type { JsonText } from "./json.ts";
@@ -24,11 +24,11 @@ const hopsMax = 8;
  */
 const Intake = z.looseObject({
   tenant: tenantName,
-  key: z.string().refine((id) => isId("key", id), "expected the id of a key: key_ and 22 characters"),
+  key: z.string().check(z.refine((id) => isId("key", id), "expected the id of a key: key_ and 22 characters")),
   /** The event's. A repeated one makes no second task, for 24 h; a rule that makes another task of it makes its own. */
-  id: z.string().min(1).max(128).optional(),
-  task: z.record(z.string(), z.unknown()).optional(),
-  detail: z.record(z.string(), z.unknown()).optional(),
+  id: z.optional(z.string().check(z.minLength(1), z.maxLength(128))),
+  task: z.optional(z.record(z.string(), z.unknown())),
+  detail: z.optional(z.record(z.string(), z.unknown())),
 });
 
 /**

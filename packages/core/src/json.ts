@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { isError, requestErrors, storeErrors, type WaggleError } from "./error.ts";
 
 /**
@@ -9,7 +9,7 @@ import { isError, requestErrors, storeErrors, type WaggleError } from "./error.t
 export type JsonText = string & { readonly __json: true };
 
 /** In a schema: any JSON value. The edge hands over its exact text (`readJson`); OpenAPI shows `{}`. */
-export const jsonText = () => z.custom<JsonText>((value) => typeof value === "string").meta({ payload: true });
+export const jsonText = () => z.custom<JsonText>((value) => typeof value === "string").check(z.meta({ payload: true }));
 
 export const jsonLimits = {
   bodyBytes: 1024 * 1024,

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { errorKinds, requestErrors } from "./index.ts";
 import { parse, toProblem } from "./problem.ts";
 
@@ -42,16 +42,22 @@ test("an internal error says nothing of the inside", () => {
 test.each([
   ["a missing field", z.object({ a: z.string() }), {}, "a", "required: expected string"],
   ["null for a field", z.object({ a: z.string() }), { a: null }, "a", "expected string, received null"],
-  ["a name among values", z.record(z.string().min(1), z.number()), { "": 1 }, "", /^its name: Too small/],
+  [
+    "a name among values",
+    z.record(z.string().check(z.minLength(1)), z.number()),
+    { "": 1 },
+    "",
+    /^its name: Too small/,
+  ],
   ["a union of types", z.object({ a: z.union([z.string(), z.number()]) }), { a: [] }, "a", "expected string or number"],
   [
     "the branch of a union that fits best",
-    z.union([z.string().max(2), z.number()]),
+    z.union([z.string().check(z.maxLength(2)), z.number()]),
     "long",
     "",
     "Too big: expected string to have <=2 characters",
   ],
-])("names %s", (_, schema: z.ZodType, value, path, message) => {
+])("names %s", (_, schema: z.ZodMiniType, value, path, message) => {
   expect(() => parse(schema, value)).toThrow(
     expect.objectContaining({
       extra: { errors: [{ path, message: expect.stringMatching(message) }] },

@@ -1,4 +1,5 @@
-import type { z } from "zod";
+import { en } from "zod/locales";
+import type { z } from "zod/mini";
 import { isError, requestErrors, type WaggleError } from "./error.ts";
 import { withoutSecrets } from "./secret.ts";
 
@@ -46,7 +47,7 @@ export function toProblem(thrown: unknown, requestId: string | undefined): Probl
  * What a schema makes of a value.
  * @throws `request.invalid`
  */
-export function parse<T>(schema: z.ZodType<T>, value: unknown): T {
+export function parse<T>(schema: z.ZodMiniType<T>, value: unknown): T {
   const result = tryParse(schema, value);
   if (result.problem) throw result.problem;
   return result.data;
@@ -57,13 +58,21 @@ export function parse<T>(schema: z.ZodType<T>, value: unknown): T {
  * the input in hand, which tells a missing field from a wrong one: keeping the input costs zod 7 µs a task.
  */
 export function tryParse<T>(
-  schema: z.ZodType<T>,
+  schema: z.ZodMiniType<T>,
   value: unknown,
 ): { readonly data: T; readonly problem?: undefined } | { readonly data?: undefined; readonly problem: WaggleError } {
   const result = schema.safeParse(value);
   if (result.success) return { data: result.data };
-  return { problem: invalid(schema.safeParse(value, { reportInput: true }).error?.issues ?? result.error.issues) };
+  const told = schema.safeParse(value, { reportInput: true, error: words() });
+  return { problem: invalid(told.error?.issues ?? result.error.issues) };
 }
+
+let english: ReturnType<typeof en>["localeError"] | undefined;
+/** zod's own, which `zod/mini` does not bring by itself. */
+const words = () => {
+  english ??= en().localeError;
+  return english;
+};
 
 /** At most this many wrong fields are named in one answer. */
 const errorsShown = 20;

@@ -13,7 +13,7 @@ import type {
   Task as TaskSchema,
 } from "@waggle/core";
 import type { Transfer } from "@waggle/core/transfer";
-import type { z } from "zod";
+import type { z } from "zod/mini";
 
 /** A schema's type as a caller writes and reads it: payload text becomes any JSON value. */
 type Plain<T> = T extends JsonText
@@ -23,8 +23,8 @@ type Plain<T> = T extends JsonText
     : T extends object
       ? { [Name in keyof T]: Plain<T[Name]> }
       : T;
-type Input<Schema extends z.ZodType> = Plain<z.input<Schema>>;
-type Output<Schema extends z.ZodType> = Plain<z.output<Schema>>;
+type Input<Schema extends z.ZodMiniType> = Plain<z.input<Schema>>;
+type Output<Schema extends z.ZodMiniType> = Plain<z.output<Schema>>;
 
 export type Task = Output<typeof TaskSchema.Info>;
 export type TaskStatus = TaskSchema.Status;

@@ -1,5 +1,5 @@
 import { Agent, requestErrors, Task } from "@waggle/core";
-import type * as z from "zod";
+import type * as z from "zod/mini";
 import {
   AgentAnswer,
   AgentList,

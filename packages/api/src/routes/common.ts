@@ -1,5 +1,5 @@
 import { cursorCharacters, type ErrorKind, errorKinds, type IdPrefix, idPattern, pageLimit, text } from "@waggle/core";
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Param } from "../route.ts";
 
 /** An error declared in core, by its code. */
@@ -12,7 +12,7 @@ export function declared(code: string): ErrorKind {
 /** An id in the path. One that was never made is as good as one of another tenant: not found. */
 export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Param {
   return {
-    schema: z.string().regex(idPattern(prefix)),
+    schema: z.string().check(z.regex(idPattern(prefix))),
     missing: (value) => notFound(`there is no ${what} ${value.slice(0, 64)}`),
   };
 }
@@ -20,7 +20,7 @@ export function idParam(prefix: IdPrefix, what: string, notFound: ErrorKind): Pa
 /** A query that pages through a list. */
 export const Page = z.strictObject({
   limit: pageLimit(50),
-  cursor: text(cursorCharacters).optional(),
+  cursor: z.optional(text(cursorCharacters)),
 });
 
 /** JSON text of a page whose items are JSON text. */

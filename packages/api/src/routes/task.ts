@@ -1,5 +1,5 @@
 import { EventLog, requestErrors, type Scope, Task, toProblem } from "@waggle/core";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { BatchAnswer, CommandsAnswer, EndedAnswer, EventList, Explanation, TaskAnswer, TaskList } from "../answers.ts";
 import { agentOnly, clients, everyone, json, type Route, replayedHeader, route } from "../route.ts";
 import { afterOf, eventStream, wantsStream } from "../stream.ts";
@@ -25,8 +25,8 @@ const taskJson = (task: Task.Info) => `{"task":${Task.toJson(task)}}`;
 const endedJson = ({ task, assignments }: Task.Ended) =>
   `{"task":${Task.toJson(task)}${assignments ? `,"assignments":${assignmentsJson(assignments)}` : ""}}`;
 
-const WaitQuery = z.strictObject({ waitSeconds: z.coerce.number().min(0).max(20).default(0) });
-const EventsQuery = EventLog.ListQuery.pick({ after: true, limit: true });
+const WaitQuery = z.strictObject({ waitSeconds: z._default(z.coerce.number().check(z.gte(0), z.lte(20)), 0) });
+const EventsQuery = z.pick(EventLog.ListQuery, { after: true, limit: true });
 
 /** An agent sees the tasks it has or had, and their children. */
 async function checkReadable(scope: Scope, id: string): Promise<void> {
@@ -44,7 +44,7 @@ const byHolder = (
   summary: string,
   description: string,
   // biome-ignore lint/suspicious/noExplicitAny: three calls that differ in their body alone
-  [body, call]: readonly [z.ZodType<any>, (scope: Scope, id: string, input: any) => Promise<Task.Ended>],
+  [body, call]: readonly [z.ZodMiniType<any>, (scope: Scope, id: string, input: any) => Promise<Task.Ended>],
 ): Route =>
   route({
     method: "POST",

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { integer, name, text } from "../fields.ts";
 import { jsonText } from "../json.ts";
 import { assignmentJson } from "../task/row.ts";
@@ -16,7 +16,7 @@ import { Commands, Heartbeat } from "./schema.ts";
  * `reply` with it, in any order. `complete`, `fail` and `release` are accepted from `assigned` too: the start is
  * implied, so an agent that is quick need not send one.
  */
-const re = integer(0).optional();
+const re = z.optional(integer(0));
 const on = { re, taskId: name(64) };
 const fence = task.Start.shape.fence;
 
@@ -29,17 +29,17 @@ export const AgentFrame = z.discriminatedUnion("op", [
     ...on,
     fence,
     progress: task.Heartbeat.shape.progress,
-    details: jsonText().optional(),
+    details: z.optional(jsonText()),
   }),
   z.strictObject({
     op: z.literal("complete"),
     ...on,
     fence,
-    result: jsonText().optional(),
-    usage: task.Usage.optional(),
+    result: z.optional(jsonText()),
+    usage: z.optional(task.Usage),
   }),
-  z.strictObject({ op: z.literal("fail"), ...on, fence, error: task.Problem, usage: task.Usage.optional() }),
-  z.strictObject({ op: z.literal("release"), ...on, fence, reason: text(1024).optional() }),
+  z.strictObject({ op: z.literal("fail"), ...on, fence, error: task.Problem, usage: z.optional(task.Usage) }),
+  z.strictObject({ op: z.literal("release"), ...on, fence, reason: z.optional(text(1024)) }),
   /** A sign of life; renews the lease. Answered with the commands. */
   z.strictObject({ op: z.literal("heartbeat"), re, holding: Heartbeat.shape.holding }),
   /** Nothing: keeps a silent connection from being closed. A gateway takes it by itself, and answers none. */
@@ -63,25 +63,25 @@ export const ServerFrame = z.discriminatedUnion("op", [
     leaseSeconds: z.number(),
     maxConcurrency: z.number(),
     /** While it holds nothing the agent need not send heartbeats, only a `ping` this often. */
-    pingSeconds: z.number().optional(),
+    pingSeconds: z.optional(z.number()),
   }),
   z.object({ op: z.literal("assign"), assignments: z.array(task.Assignment) }),
   /** `revoked`: fenced off; stop working on it, the outcome will not be taken. `stop`: the agent was removed. */
   z.object({
     op: z.literal("command"),
-    ...Commands.partial().shape,
-    revoked: z.array(z.string()).optional(),
-    stop: z.boolean().optional(),
-    reason: z.string().optional(),
+    ...z.partial(Commands).shape,
+    revoked: z.optional(z.array(z.string())),
+    stop: z.optional(z.boolean()),
+    reason: z.optional(z.string()),
   }),
   /** `problem` is the RFC 9457 object the HTTP call would answer. `task` carries only id, status and fence. */
   z.object({
     op: z.literal("reply"),
-    re: z.number().optional(),
+    re: z.optional(z.number()),
     ok: z.boolean(),
-    task: z.object({ id: z.string(), status: z.enum(task.statuses), fence: z.number() }).optional(),
-    commands: Commands.optional(),
-    problem: z.unknown().optional(),
+    task: z.optional(z.object({ id: z.string(), status: z.enum(task.statuses), fence: z.number() })),
+    commands: z.optional(Commands),
+    problem: z.optional(z.unknown()),
   }),
 ]);
 export type ServerFrame = z.output<typeof ServerFrame>;

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import { delivered } from "../delivery/error.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { take } from "../match/dispatch.ts";

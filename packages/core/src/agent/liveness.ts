@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import { backSince } from "../away.ts";
 import { isCalled } from "../delivery/schema.ts";
 import { isError } from "../error.ts";

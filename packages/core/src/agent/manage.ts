@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import { type Delivery, isCalled } from "../delivery/schema.ts";
 import { newWebhookSecret, seal } from "../delivery/secret.ts";
 import { requestErrors } from "../error.ts";

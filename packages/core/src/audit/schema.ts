@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { defineError } from "../error.ts";
 import { tenantName } from "../key/schema.ts";
 
@@ -10,7 +10,7 @@ export const tooLarge = defineError("audit.too_large", {
 
 export const Query = z.strictObject({
   /** Whose rows are read. */
-  tenant: tenantName.optional(),
+  tenant: z.optional(tenantName),
 });
 
 export const Finding = z.object({

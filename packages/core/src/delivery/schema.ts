@@ -1,16 +1,19 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type { Target } from "../port/index.ts";
 
-const url = () => z.url({ protocol: /^https?$/, error: "expected a URL that begins with https://" }).max(2048);
+const url = () =>
+  z.url({ protocol: /^https?$/, error: "expected a URL that begins with https://" }).check(z.maxLength(2048));
 const pull = z.strictObject({ type: z.literal("pull") });
 const lambda = z.strictObject({
   type: z.literal("lambda"),
   functionArn: z
     .string()
-    .max(256)
-    .regex(
-      /^arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[\w-]+(:[\w$-]+)?$/,
-      "expected the ARN of a Lambda function: arn:aws:lambda:<region>:<account>:function:<name>",
+    .check(
+      z.maxLength(256),
+      z.regex(
+        /^arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[\w-]+(:[\w$-]+)?$/,
+        "expected the ARN of a Lambda function: arn:aws:lambda:<region>:<account>:function:<name>",
+      ),
     ),
 });
 const queue = z.strictObject({ type: z.literal("queue"), queueUrl: url() });
@@ -25,7 +28,7 @@ export const Delivery = z.discriminatedUnion("type", [
     type: z.literal("webhook"),
     url: url(),
     /** Signs what is sent (Standard Webhooks): `whsec_` and base64, or any text. Made when none is given. */
-    secret: z.string().min(16).max(256).optional(),
+    secret: z.optional(z.string().check(z.minLength(16), z.maxLength(256))),
   }),
   lambda,
   queue,

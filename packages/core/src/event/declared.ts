@@ -1,10 +1,10 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 
 /** A kind of event: what it is called in the log and as `detail-type` on the bus, what its data holds, what it means. */
 export interface EventKind {
   readonly type: string;
   readonly meaning: string;
-  readonly data: z.ZodObject;
+  readonly data: z.ZodMiniObject;
 }
 
 /** Every declared kind by its type. */
@@ -23,29 +23,29 @@ function defineEvent(type: string, shape: z.core.$ZodLooseShape, meaning: string
 }
 
 const attempt = { attempt: z.number() };
-const error = z.object({ code: z.string(), message: z.string(), retryable: z.boolean().optional() }).optional();
-const reason = { reason: z.string().optional() };
-const ended = { ...attempt, ...reason, usage: z.record(z.string(), z.number()).optional() };
+const error = z.optional(z.object({ code: z.string(), message: z.string(), retryable: z.optional(z.boolean()) }));
+const reason = { reason: z.optional(z.string()) };
+const ended = { ...attempt, ...reason, usage: z.optional(z.record(z.string(), z.number())) };
 const named = { name: z.string() };
 
 defineEvent(
   "task.created",
-  { type: z.string(), priority: z.number(), parentId: z.string().optional() },
+  { type: z.string(), priority: z.number(), parentId: z.optional(z.string()) },
   "The task was taken.",
 );
-defineEvent("task.scheduled", { notBefore: z.string().optional() }, "It waits for a time or for other tasks.");
+defineEvent("task.scheduled", { notBefore: z.optional(z.string()) }, "It waits for a time or for other tasks.");
 defineEvent("task.queued", reason, "It waits for an agent.");
 defineEvent("task.assigned", { ...attempt, fence: z.number() }, "An agent was given it.");
 defineEvent("task.started", attempt, "The attempt has begun.");
 defineEvent(
   "task.progress",
-  { percent: z.number().optional(), message: z.string().optional() },
+  { percent: z.optional(z.number()), message: z.optional(z.string()) },
   "Its agent said how far it is.",
 );
 defineEvent("task.released", reason, "It was given back, at no cost to its attempts.");
 defineEvent(
   "task.retried",
-  { attempt: z.number().optional(), manual: z.boolean().optional(), notBefore: z.string().optional(), error },
+  { attempt: z.optional(z.number()), manual: z.optional(z.boolean()), notBefore: z.optional(z.string()), error },
   "It is tried again.",
 );
 defineEvent("task.cancel_requested", reason, "Its agent is to stop.");
@@ -55,7 +55,7 @@ defineEvent("task.cancelled", { ...ended, error }, "It was cancelled.");
 defineEvent("task.expired", { ...ended, error }, "Its time was up.");
 defineEvent(
   "agent.registered",
-  { ...named, role: z.string().nullable(), capabilities: z.array(z.string()) },
+  { ...named, role: z.nullable(z.string()), capabilities: z.array(z.string()) },
   "The agent was registered, anew or in another's place.",
 );
 defineEvent("agent.updated", named, "What it offers has changed.");

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { pageLimit } from "../fields.ts";
 import { typesLike } from "./declared.ts";
 
@@ -7,8 +7,8 @@ export const Info = z.object({
   sequence: z.number(),
   type: z.string(),
   at: z.string(),
-  taskId: z.string().optional(),
-  agentId: z.string().optional(),
+  taskId: z.optional(z.string()),
+  agentId: z.optional(z.string()),
   data: z.record(z.string(), z.unknown()),
 });
 export type Info = z.output<typeof Info>;
@@ -18,14 +18,15 @@ export const namesOf = (names: string): string[] => names.split(",").map((name) 
 const isUnknown = (name: string) => name !== "" && typesLike(name).length === 0;
 
 export const ListQuery = z.strictObject({
-  after: z.coerce.number().int().min(0).default(0),
+  after: z._default(z.coerce.number().check(z.int(), z.gte(0)), 0),
   limit: pageLimit(50),
   /** Comma-separated; `task.*` matches a family. */
-  types: z
-    .string()
-    .max(1024)
-    .refine((names) => !namesOf(names).some(isUnknown), {
-      error: ({ input }) => `there are no events ${namesOf(input as string).find(isUnknown)}`,
-    })
-    .optional(),
+  types: z.optional(
+    z.string().check(
+      z.maxLength(1024),
+      z.refine((names) => !namesOf(names).some(isUnknown), {
+        error: ({ input }) => `there are no events ${namesOf(input as string).find(isUnknown)}`,
+      }),
+    ),
+  ),
 });

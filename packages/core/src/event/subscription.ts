@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { requestErrors } from "../error.ts";
 import { text } from "../fields.ts";
 import { createMemory } from "../memory.ts";
@@ -8,7 +8,7 @@ import type { Scope } from "../scope.ts";
 import { typesLike } from "./declared.ts";
 
 /** Types of events that are published to the bus, for rules to act on; `task.*` stands for a family. */
-export const Subscription = z.strictObject({ types: z.array(text(64)).max(64) });
+export const Subscription = z.strictObject({ types: z.array(text(64)).check(z.maxLength(64)) });
 export type Subscription = z.output<typeof Subscription>;
 
 /**

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { integer } from "../fields.ts";
 
 /** What is counted of a tenant, beside the tasks it submits in a time. */
@@ -11,15 +11,15 @@ const count = integer(0, 1e15);
 /** What a tenant may have at most. What is left out is not limited. */
 export const Quotas = z.strictObject({
   /** Tasks of any status. */
-  tasks: count.optional(),
+  tasks: z.optional(count),
   /** Of tasks: their payloads in UTF-8, and 1 KiB for each. */
-  bytes: count.optional(),
+  bytes: z.optional(count),
   /** Tasks that are queued or scheduled. */
-  waiting: count.optional(),
+  waiting: z.optional(count),
   /** Agents that are not stopped. */
-  agents: count.optional(),
+  agents: z.optional(count),
   /** Tasks submitted. */
-  submits: z.strictObject({ limit: integer(1, 1e9), perSeconds: integer(1, 86_400) }).optional(),
+  submits: z.optional(z.strictObject({ limit: integer(1, 1e9), perSeconds: integer(1, 86_400) })),
 });
 export type Quotas = z.output<typeof Quotas>;
 

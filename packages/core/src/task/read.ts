@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import * as EventLog from "../event/log.ts";
 import { decodeCursor, encodeCursor, getAll, newest } from "../page.ts";
 import type { Item } from "../port/index.ts";

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import { commands } from "../agent/commands.ts";
 import type * as Agent from "../agent/schema.ts";
 import { checkInline, digestOf, isLarge, type JsonText } from "../json.ts";

@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import type { Row as AgentRow } from "../agent/row.ts";
 import type { JsonText } from "../json.ts";
 import type { Row as GateRow } from "../match/gate.ts";

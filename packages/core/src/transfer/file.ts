@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import type { z } from "zod";
+import type { z } from "zod/mini";
 import { isError } from "../error.ts";
 import { tryParse } from "../problem.ts";
 import { fileInvalid, newerFormat } from "./error.ts";
@@ -122,7 +122,7 @@ export function createReader(): Reader {
     if (typeof value !== "object" || value === null || Array.isArray(value)) throw wrong("expected a JSON object");
     return value as { kind: unknown };
   };
-  const fit = <T>(schema: z.ZodType<T>, value: unknown): T => {
+  const fit = <T>(schema: z.ZodMiniType<T>, value: unknown): T => {
     const { data, problem } = tryParse(schema, value);
     if (problem) throw wrong(problem.message);
     return data as T;

@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import { integer, pageLimit, text } from "../fields.ts";
 import { cursorCharacters } from "../page.ts";
 
@@ -13,12 +13,12 @@ export { newerFormat } from "./error.ts";
 export const importRecords = 100;
 export const ExportQuery = z.strictObject({
   limit: pageLimit(100),
-  cursor: text(cursorCharacters).optional(),
+  cursor: z.optional(text(cursorCharacters)),
 });
 /** `records` are looked at once the version is known to be one of ours. */
 export const Import = z.strictObject({
   version: integer(1),
-  records: z.array(z.unknown()).min(1).max(importRecords),
+  records: z.array(z.unknown()).check(z.minLength(1), z.maxLength(importRecords)),
 });
 export type Import = z.output<typeof Import>;
 export const outcomes = ["taken", "there", "differs"] as const;

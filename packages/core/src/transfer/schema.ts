@@ -1,4 +1,4 @@
-import * as z from "zod";
+import * as z from "zod/mini";
 import type * as AgentRow from "../agent/row.ts";
 import * as agent from "../agent/schema.ts";
 import { integer, name, number, text } from "../fields.ts";
@@ -29,31 +29,34 @@ export const transferLimits = {
 } as const;
 
 /** Exact JSON text, carried as a string: whatever reads or writes the file in between cannot alter it. */
-const Payload = z.string().superRefine((text, ctx) => {
-  try {
-    toPayload(text);
-  } catch (error) {
-    ctx.addIssue({ code: "custom", message: `expected JSON as text, ${(error as Error).message}` });
-  }
-}) as unknown as z.ZodType<JsonText>;
+const Payload = z.string().check(
+  z.superRefine((text, ctx) => {
+    try {
+      toPayload(text);
+    } catch (error) {
+      ctx.addIssue({ code: "custom", message: `expected JSON as text, ${(error as Error).message}` });
+    }
+  }),
+) as unknown as z.ZodMiniType<JsonText>;
 
 const idOf = (prefix: "tsk" | "agt" | "key") =>
-  z.string().refine((id) => isId(prefix, id), `expected ${prefix}_ and 22 characters of 0-9 a-z without i l o u`);
+  z
+    .string()
+    .check(z.refine((id) => isId(prefix, id), `expected ${prefix}_ and 22 characters of 0-9 a-z without i l o u`));
 /** Milliseconds since 1970. */
 const time = number(0, 8_640_000_000_000_000);
 const count = integer(0);
 /** SHA-256 as base64url. */
-const bearerHash = z.string().regex(/^[A-Za-z0-9_-]{43}$/, "expected a SHA-256 as base64url");
-const digest = z.string().regex(/^[0-9a-f]{64}$/, "expected a SHA-256 in hexadecimal");
+const bearerHash = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/, "expected a SHA-256 as base64url"));
+const digest = z.string().check(z.regex(/^[0-9a-f]{64}$/, "expected a SHA-256 in hexadecimal"));
 
 const LimitFields = z.strictObject({
   kind: z.literal("limit"),
   key: limit.Key,
   ...limit.Put.shape,
 });
-export const LimitRecord = LimitFields.refine(
-  (record) => record.concurrency !== undefined || record.rate !== undefined,
-  "expected concurrency or rate",
+export const LimitRecord = LimitFields.check(
+  z.refine((record) => record.concurrency !== undefined || record.rate !== undefined, "expected concurrency or rate"),
 );
 export type LimitRecord = z.output<typeof LimitRecord>;
 
@@ -62,9 +65,9 @@ export const AgentRecord = z.strictObject({
   id: idOf("agt"),
   name: name(),
   state: z.enum(["active", "draining", "paused", "lost", "stopped"]),
-  lostFrom: z.enum(["paused", "draining"]).optional(),
+  lostFrom: z.optional(z.enum(["paused", "draining"])),
   capabilities: agent.Capabilities,
-  labels: agent.Register.shape.labels.unwrap(),
+  labels: agent.Labels,
   maxConcurrency: integer(1, 1000),
   delivery: agent.Info.shape.delivery,
   leaseSeconds: number(3, 3600),
@@ -75,14 +78,14 @@ export const AgentRecord = z.strictObject({
   createdAt: time,
   registeredAt: time,
   changedAt: time,
-  role: name().optional(),
-  type: name().optional(),
-  description: text(4096).optional(),
-  metadata: Payload.optional(),
-  lastSeenAt: time.optional(),
-  expiresAt: time.optional(),
-  stopAt: time.optional(),
-  drainedAt: time.optional(),
+  role: z.optional(name()),
+  type: z.optional(name()),
+  description: z.optional(text(4096)),
+  metadata: z.optional(Payload),
+  lastSeenAt: z.optional(time),
+  expiresAt: z.optional(time),
+  stopAt: z.optional(time),
+  drainedAt: z.optional(time),
 });
 export type AgentRecord = z.output<typeof AgentRecord>;
 
@@ -93,7 +96,7 @@ export const KeyRecord = z.strictObject({
   hash: bearerHash,
   hint: text(16),
   createdAt: time,
-  name: text(128).optional(),
+  name: z.optional(text(128)),
 });
 export type KeyRecord = z.output<typeof KeyRecord>;
 
@@ -109,14 +112,14 @@ export const BlobRecord = z
     field: z.enum(payloadFields),
     /** Of the whole payload, as UTF-8. */
     sha256: digest,
-    index: count.max(transferLimits.pieces - 1),
+    index: count.check(z.lte(transferLimits.pieces - 1)),
     of: integer(1, transferLimits.pieces),
-    text: z.string().min(1).max(transferLimits.pieceCharacters),
+    text: z.string().check(z.minLength(1), z.maxLength(transferLimits.pieceCharacters)),
   })
-  .refine((record) => record.index < record.of, { path: ["index"], message: "expected less than of" });
+  .check(z.refine((record) => record.index < record.of, { path: ["index"], message: "expected less than of" }));
 export type BlobRecord = z.output<typeof BlobRecord>;
 
-const Pieces = z.strictObject({ sha256: digest, of: BlobRecord.shape.of }).optional();
+const Pieces = z.optional(z.strictObject({ sha256: digest, of: BlobRecord.shape.of }));
 const status = z.enum(task.statuses);
 
 const TaskFields = z.strictObject({
@@ -128,66 +131,68 @@ const TaskFields = z.strictObject({
   attempt: count,
   fence: count,
   slots: integer(1, 1000),
-  depth: count.max(limits.depth),
+  depth: count.check(z.lte(limits.depth)),
   strategy: z.enum(task.strategies),
   createdAt: time,
   /** `[at, status, attempt, agentId or "", reason or ""]` */
   history: z
     .array(z.tuple([time, status, count, text(64), text(4096)]))
-    .min(1)
-    .max(limits.history),
-  input: Payload.optional(),
-  result: Payload.optional(),
-  metadata: Payload.optional(),
-  details: Payload.optional(),
+    .check(z.minLength(1), z.maxLength(limits.history)),
+  input: z.optional(Payload),
+  result: z.optional(Payload),
+  metadata: z.optional(Payload),
+  details: z.optional(Payload),
   /** Payloads that came in pieces. */
-  pieces: z.strictObject({ input: Pieces, result: Pieces, metadata: Pieces, details: Pieces }).optional(),
-  description: text(4096).optional(),
-  requires: z.array(task.Requirement).max(64).optional(),
-  labels: z.array(task.Selector).max(64).optional(),
-  boundAgentId: text(64).optional(),
-  role: name().optional(),
-  stickyKey: name(256).optional(),
-  dependsOn: z.array(idOf("tsk")).min(1).max(100).optional(),
-  unmet: z.array(idOf("tsk")).max(100).optional(),
-  dependants: z.boolean().optional(),
-  parentId: text(64).optional(),
-  timeouts: task.Timeouts.optional(),
-  retry: task.Retry.optional(),
-  cancelGraceSeconds: number(0, 3600).optional(),
-  concurrency: z.array(task.ConcurrencyLimit).max(8).optional(),
-  rate: task.RateLimit.optional(),
-  fairKey: name(256).optional(),
-  tags: z.array(name()).max(50).optional(),
-  traceparent: text(64).optional(),
-  hops: count.optional(),
-  agentId: text(64).optional(),
+  pieces: z.optional(z.strictObject({ input: Pieces, result: Pieces, metadata: Pieces, details: Pieces })),
+  description: z.optional(text(4096)),
+  requires: z.optional(z.array(task.Requirement).check(z.maxLength(64))),
+  labels: z.optional(z.array(task.Selector).check(z.maxLength(64))),
+  boundAgentId: z.optional(text(64)),
+  role: z.optional(name()),
+  stickyKey: z.optional(name(256)),
+  dependsOn: z.optional(z.array(idOf("tsk")).check(z.minLength(1), z.maxLength(100))),
+  unmet: z.optional(z.array(idOf("tsk")).check(z.maxLength(100))),
+  dependants: z.optional(z.boolean()),
+  parentId: z.optional(text(64)),
+  timeouts: z.optional(task.Timeouts),
+  retry: z.optional(task.Retry),
+  cancelGraceSeconds: z.optional(number(0, 3600)),
+  concurrency: z.optional(z.array(task.ConcurrencyLimit).check(z.maxLength(8))),
+  rate: z.optional(task.RateLimit),
+  fairKey: z.optional(name(256)),
+  tags: z.optional(z.array(name()).check(z.maxLength(50))),
+  traceparent: z.optional(text(64)),
+  hops: z.optional(count),
+  agentId: z.optional(text(64)),
   /** `[strategy, score, looked at, free, used, max, reason]` */
-  decision: z.tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), text(256)]).optional(),
+  decision: z.optional(z.tuple([z.enum(task.strategies), number(), number(), number(), number(), number(), text(256)])),
   progress: task.Heartbeat.shape.progress,
-  cancelAt: time.optional(),
-  error: task.Problem.optional(),
-  usage: task.Usage.optional(),
-  scheduledAt: time.optional(),
-  queuedAt: time.optional(),
-  assignedAt: time.optional(),
-  startedAt: time.optional(),
-  beatAt: time.optional(),
-  finishedAt: time.optional(),
+  cancelAt: z.optional(time),
+  error: z.optional(task.Problem),
+  usage: z.optional(task.Usage),
+  scheduledAt: z.optional(time),
+  queuedAt: z.optional(time),
+  assignedAt: z.optional(time),
+  startedAt: z.optional(time),
+  beatAt: z.optional(time),
+  finishedAt: z.optional(time),
 });
 
-export const TaskRecord = TaskFields.superRefine((record, ctx) => {
-  const wrong = (path: string, message: string) => ctx.addIssue({ code: "custom", path: [path], message });
-  if (held.has(record.status) && record.agentId === undefined) wrong("agentId", `required of a task ${record.status}`);
-  if (terminal.has(record.status) && record.finishedAt === undefined)
-    wrong("finishedAt", `required of a task ${record.status}`);
-  if (record.status === "scheduled" && record.scheduledAt === undefined && !record.unmet?.length)
-    wrong("scheduledAt", "required of a scheduled task that waits for no other");
-  if (record.unmet?.some((on) => !record.dependsOn?.includes(on))) wrong("unmet", "expected some of dependsOn");
-  for (const field of payloadFields)
-    if (record[field] !== undefined && record.pieces?.[field] !== undefined)
-      wrong(field, "is there, and in pieces besides");
-});
+export const TaskRecord = TaskFields.check(
+  z.superRefine((record, ctx) => {
+    const wrong = (path: string, message: string) => ctx.addIssue({ code: "custom", path: [path], message });
+    if (held.has(record.status) && record.agentId === undefined)
+      wrong("agentId", `required of a task ${record.status}`);
+    if (terminal.has(record.status) && record.finishedAt === undefined)
+      wrong("finishedAt", `required of a task ${record.status}`);
+    if (record.status === "scheduled" && record.scheduledAt === undefined && !record.unmet?.length)
+      wrong("scheduledAt", "required of a scheduled task that waits for no other");
+    if (record.unmet?.some((on) => !record.dependsOn?.includes(on))) wrong("unmet", "expected some of dependsOn");
+    for (const field of payloadFields)
+      if (record[field] !== undefined && record.pieces?.[field] !== undefined)
+        wrong(field, "is there, and in pieces besides");
+  }),
+);
 export type TaskRecord = z.output<typeof TaskRecord>;
 
 export const Record = z.discriminatedUnion("kind", [LimitRecord, AgentRecord, KeyRecord, BlobRecord, TaskRecord]);
@@ -254,6 +259,6 @@ export const ExportPage = z.object({
   /** Version of the server. */
   server: z.string(),
   items: z.array(Record),
-  nextCursor: z.string().optional(),
+  nextCursor: z.optional(z.string()),
 });
 export type ExportPage = z.output<typeof ExportPage>;
