@@ -1,5 +1,5 @@
 // Bundles the Lambda functions to dist/functions: node functions/build.mjs [folder]
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -21,11 +21,6 @@ const common = {
   conditions: ["source", "module"],
   outExtension: { ".js": ".mjs" },
   logLevel: "warning",
-  // Of what is left out, some is still named.
-  logOverride: { "import-is-undefined": "silent" },
-  banner: {
-    js: 'const require = process.getBuiltinModule("node:module").createRequire(import.meta.url);',
-  },
 };
 
 /** Clients few calls need: bundles of their own, loaded on first use. What they share with others is there twice, and not in the way. */
@@ -47,6 +42,51 @@ async function exportsOf(contents) {
 }
 
 const lean = (name) => join(root, `functions/lean/${name}.ts`);
+
+const namespaces = new Map(
+  Array.from(
+    readFileSync(join(root, "packages/core/src/index.ts"), "utf8").matchAll(
+      /^export \{ (\w+) \} from "\.\/(\w+\/index\.ts)";$/gm,
+    ),
+    ([, name, path]) => [name, path],
+  ),
+);
+
+/** Of files below a folder: what esbuild cannot see that a function does not need. */
+const rewrites = [
+  // Of a namespace that another module exports everything is kept; of one made here, what is used.
+  [
+    "/",
+    (source) =>
+      source.replace(/^import \{([^}]*)\} from "@waggle\/core";$/gm, (_, list) => {
+        const names = list.split(",").map((name) => name.trim());
+        const own = names.filter((name) => namespaces.has(name));
+        const others = names.filter((name) => !namespaces.has(name));
+        return [
+          ...own.map((name) => `import * as ${name} from "@waggle/core/${namespaces.get(name)}";`),
+          `import { ${others.join(", ")} } from "@waggle/core";`,
+        ].join(" ");
+      }),
+  ],
+  // Making a schema changes nothing: one that nobody uses goes.
+  [
+    "/packages/core/src/",
+    (source) =>
+      source.replace(/^(?!\s*(\/\*|\*|\/\/)).*$/gm, (line) =>
+        line.replace(/(?<![\w.])(z(\.\w+)+|integer|jsonText|name|number|pageLimit|text)\(/g, "/* @__PURE__ */ $&"),
+      ),
+  ],
+  // A function does not listen.
+  ["/packages/api/src/index.ts", (source) => source.replace(/^export .* from "\.\/server\.ts";$/m, "")],
+  // The words of the API's description and the schemas of its answers are in the text that is made of them, above.
+  [
+    "/packages/api/src/routes/",
+    (source) =>
+      source
+        .replace(/\b(description:\s*"[^"]*"),\s*schema:\s*[\w.]+/g, "$1")
+        .replace(/\b(summary|description):\s*"[^"]*"/g, '$1: ""'),
+  ],
+];
 
 /** Leaves out of a function what it never uses. */
 const slim = (openApi) => ({
@@ -72,16 +112,17 @@ const slim = (openApi) => ({
     plugins.onLoad({ filter: /packages\/api\/src\/openapi\.ts$/ }, () => ({
       contents: `export const openApiText = () => ${JSON.stringify(openApi)};`,
     }));
-    // So are the words in it, which the routes carry.
-    plugins.onLoad({ filter: /packages\/api\/src\/routes\/[a-z-]+\.ts$/ }, async ({ path }) => {
+    plugins.onLoad({ filter: /\/(packages|functions)\/.*\.ts$/ }, async ({ path }) => {
       const source = await readFile(path, "utf8");
-      return { contents: source.replace(/\b(summary|description):\s*"[^"]*"/g, '$1: ""'), loader: "ts" };
+      const slimmer = rewrites.filter(([where]) => path.includes(where));
+      return { contents: slimmer.reduce((text, [, rewrite]) => rewrite(text), source), loader: "ts" };
     });
+    plugins.onResolve({ filter: /^@waggle\/core\/\w+\/index\.ts$/ }, ({ path }) => ({
+      path: join(root, path.replace("@waggle/core", "packages/core/src")),
+      sideEffects: false,
+    }));
     // As a module it opens stdin, stdout and stderr, which takes 6 ms; as a global it does not.
     plugins.onResolve({ filter: /^node:process$/ }, () => ({ path: lean("global-process") }));
-    plugins.onResolve({ filter: /\/(to-json-schema|json-schema-processors)\.js$/ }, ({ importer }) =>
-      importer.includes("/zod/v4/") ? { path: lean("schema") } : undefined,
-    );
     plugins.onResolve({ filter: /^@waggle\/engine-aws\/(open|resources)$/ }, () => ({ path: lean("process") }));
     // Our modules do nothing when they are loaded: what nobody imports from them is left out.
     plugins.onResolve({ filter: /^(@waggle\/|\.\.?\/.*\.ts$)/ }, async ({ path, pluginData, ...from }) => {
