@@ -179,6 +179,10 @@ async function buildFunctions(out = join(root, "dist/functions")) {
       chunkNames: "rare/[name]-[hash]",
       plugins: [slim(openApi)],
     });
+    const required = Object.values(own.metafile.inputs)
+      .flatMap(({ imports }) => imports)
+      .find(({ kind, external }) => kind === "require-call" && external);
+    if (required) throw new Error(`${name} requires ${required.path}, and a module has no require`);
     // What is said here is of something that will not run as it was written.
     if (own.warnings.length + more.warnings.length > 0) throw new Error(`${name} was built with warnings: see above`);
     const { startBytes, allBytes } = sizes(own.metafile, entry);

@@ -10,7 +10,7 @@ import { drain, pause, remove, resume } from "./manage.ts";
 import type { Commands, Info } from "./schema.ts";
 
 export * as Frames from "./act.ts";
-export { framesOf, gatewayBytes } from "./frame.ts";
+export { framesOf, gatewayBytes } from "./framing.ts";
 export { protocol, readHandshake } from "./handshake.ts";
 
 /*

@@ -1,7 +1,7 @@
 import type { Ports } from "../port/index.ts";
 import type { Scope } from "../scope.ts";
 import type { Assignment } from "../task/schema.ts";
-import { frames } from "./frame.ts";
+import { frames } from "./framing.ts";
 
 /** What an agent is told while it is connected. */
 export type AgentMessage =

@@ -1,6 +1,7 @@
 import * as z from "zod/mini";
 import type * as AgentRow from "../agent/row.ts";
 import * as agent from "../agent/schema.ts";
+import { DeliveryInfo } from "../delivery/schema.ts";
 import { integer, name, number, text } from "../fields.ts";
 import { isId } from "../id.ts";
 import type { JsonText } from "../json.ts";
@@ -69,7 +70,7 @@ export const AgentRecord = z.strictObject({
   capabilities: agent.Capabilities,
   labels: agent.Labels,
   maxConcurrency: integer(1, 1000),
-  delivery: agent.Info.shape.delivery,
+  delivery: DeliveryInfo,
   leaseSeconds: number(3, 3600),
   tokenHash: bearerHash,
   completed: count,
