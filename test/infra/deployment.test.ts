@@ -12,7 +12,8 @@ import type { Graph, Inputs } from "./harness.ts";
 import { describe, ofType, rolesOf, statementsOf } from "./policy.ts";
 
 type Sizes = Record<string, { startBytes: number; allBytes: number }>;
-const startLimit = 500_000;
+/** Bytes: what is, and a little room. The API's goal is 500,000. */
+const startLimits = { api: 450_000, other: 335_000 };
 
 let trial: Graph;
 let production: Graph;
@@ -428,7 +429,8 @@ group("what functions weigh", () => {
   test("each function is small when it starts, so that it starts quickly", () => {
     const sizes = JSON.parse(readFileSync(join(root, "dist/functions/sizes.json"), "utf8")) as Sizes;
     expect(Object.keys(sizes).sort()).toEqual(Object.keys(functions).sort());
-    for (const [name, { startBytes }] of Object.entries(sizes)) expect(startBytes, name).toBeLessThan(startLimit);
+    for (const [name, { startBytes }] of Object.entries(sizes))
+      expect(startBytes, name).toBeLessThan(name === "api" ? startLimits.api : startLimits.other);
   });
 
   test("a bundle loads by itself, with a handler in it", async () => {
