@@ -33,6 +33,8 @@ if (!existsSync(target)) {
   writeFileSync(`${target}.${process.pid}`, code);
   renameSync(`${target}.${process.pid}`, target);
 }
+// On Node 20 the AWS SDK warns of its versions to come, in every process; the lock file says which is used.
+process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= "true";
 process.setSourceMapsEnabled(true);
 process.argv = [process.argv[0], resolve(root, file), ...args];
 await import(pathToFileURL(target).href);
