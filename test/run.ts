@@ -140,13 +140,23 @@ function counts(name: string): Counts | undefined {
   }
 }
 
+/** How often a stage that takes long says how far it is. */
+const stillMs = 120_000;
+
 async function run(stage: Stage): Promise<Outcome> {
   const [program, ...args] = stage.command as [string, ...string[]];
   const stopped = launch(program, args, { env: { FORCE_COLOR: "0" } });
+  const began = performance.now();
+  const still = setInterval(() => {
+    const files = stopped.output().match(/^ .*\.test\.ts \(.*$/gm) ?? [];
+    const last = files.length === 0 ? "" : `${files.length} files, the last:${files.at(-1)}`;
+    console.log(`…    ${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${last}`);
+  }, stillMs);
   const code = await new Promise<number>((resolve) => {
     stopped.child.once("close", (status) => resolve(status ?? 1));
     stopped.child.once("error", () => resolve(1));
   });
+  clearInterval(still);
   const output = stopped.output();
   const found = stage.vitest ? counts(stage.name) : { passed: code === 0 ? 1 : 0, failed: 0, skipped: 0 };
   const { passed, failed, skipped } = found ?? { passed: 0, failed: 0, skipped: 0 };
