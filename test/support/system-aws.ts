@@ -1,4 +1,4 @@
-import type { Clock, Engine, Item, Ports, Queue, Store } from "@waggle/core";
+import type { Clock, Engine, Item, Ports, Queue, Store, Value } from "@waggle/core";
 import { type AwsConfig, createResources, deleteResources, type OpenAwsOptions, openAws } from "@waggle/engine-aws";
 import { describe, vi } from "vitest";
 import { emulators, emulatorsLack } from "./emulator.ts";
@@ -97,15 +97,22 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
     // A projection is asked before its rows are written: they are once it is asked for the next.
     for (let i = 0; i < 2; i++) await through(views);
   };
+  /** Delayed messages whose time has come: SQS has had them all along, so no end of a process can take them back. */
+  const due = new Set<Promise<void>>();
   const queue = (own: Queue): Queue => {
     const send = counted(own.send);
+    const deliver = (body: Value) => {
+      const sent = send([{ body }]);
+      due.add(sent);
+      void sent.then(() => due.delete(sent));
+    };
     return {
       ...own,
       async send(messages) {
         const now = messages.filter(({ delaySeconds = 0 }) => delaySeconds <= 0);
         for (const { body, delaySeconds = 0 } of messages) {
           if (delaySeconds <= 0) continue;
-          clock.after(delaySeconds * 1000, () => void send([{ body }]));
+          clock.after(delaySeconds * 1000, () => deliver(body));
         }
         if (now.length > 0) await send(now);
       },
@@ -178,6 +185,7 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
       calm = begun;
     },
     async again() {
+      await Promise.all(due);
       await engine.close();
       return await open(config, options);
     },
