@@ -143,14 +143,13 @@ function counts(name: string): Counts | undefined {
 /** How often a stage that takes long says how far it is. */
 const stillMs = 120_000;
 
-async function run(stage: Stage): Promise<Outcome> {
+async function run(stage: Stage, say: (mark: string, what: string) => void): Promise<Outcome> {
   const [program, ...args] = stage.command as [string, ...string[]];
   const stopped = launch(program, args, { env: { FORCE_COLOR: "0" } });
-  const began = performance.now();
   const still = setInterval(() => {
     const files = stopped.output().match(/^ .*\.test\.ts \(.*$/gm) ?? [];
     const last = files.length === 0 ? "" : `${files.length} files, the last:${files.at(-1)}`;
-    console.log(`…    ${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${last}`);
+    say("…", last);
   }, stillMs);
   const code = await new Promise<number>((resolve) => {
     stopped.child.once("close", (status) => resolve(status ?? 1));
@@ -171,15 +170,16 @@ async function runAll(stages: readonly Stage[], inParallel: number): Promise<Out
   const lane = async () => {
     for (let stage = waiting.shift(); stage !== undefined; stage = waiting.shift()) {
       const began = performance.now();
-      const outcome = await run(stage);
+      const say = (mark: string, what: string) =>
+        console.log(
+          `${mark.padEnd(5)}${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${what}`,
+        );
+      const outcome = await run(stage, say);
       const { passed, failed, skipped, output } = outcome;
       const tests = stage.vitest
         ? `${passed} passed${failed ? `, ${failed} failed` : ""}${skipped ? `, ${skipped} skipped` : ""}`
         : "";
-      const mark = failed ? "FAIL" : "ok";
-      console.log(
-        `${mark.padEnd(5)}${stage.name.padEnd(10)}${seconds(performance.now() - began).padStart(7)}  ${tests || stage.what}`,
-      );
+      say(failed ? "FAIL" : "ok", tests || stage.what);
       // What a machine lacks for some of them, and what is not the real thing, in the words of the suite.
       for (const line of new Set(output.match(/^(skipped:|stood in for by) .*$/gm))) console.log(`     ${line}`);
       if (failed) console.log(output.replace(/^/gm, "     | "));

@@ -102,9 +102,8 @@ async function open(config: AwsConfig, options: () => OpenAwsOptions & { readonl
   const queue = (own: Queue): Queue => {
     const send = counted(own.send);
     const deliver = (body: Value) => {
-      const sent = send([{ body }]);
+      const sent = send([{ body }]).finally(() => due.delete(sent));
       due.add(sent);
-      void sent.then(() => due.delete(sent));
     };
     return {
       ...own,

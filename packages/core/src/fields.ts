@@ -3,7 +3,7 @@ import { isStorable } from "./port/size.ts";
 
 /*
  * What requests and records are made of. Each is built once, and in one step: a function that starts spends as long on its
- * schemas as on all else it runs, and every method of a schema (`.min`, `.max`) makes another copy of it.
+ * schemas as on all else it runs, and every `.check` of a schema makes another copy of it.
  */
 
 /** The same schema for the same bounds. */

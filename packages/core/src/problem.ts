@@ -63,16 +63,10 @@ export function tryParse<T>(
 ): { readonly data: T; readonly problem?: undefined } | { readonly data?: undefined; readonly problem: WaggleError } {
   const result = schema.safeParse(value);
   if (result.success) return { data: result.data };
-  const told = schema.safeParse(value, { reportInput: true, error: words() });
+  // zod/mini brings no words of its own.
+  const told = schema.safeParse(value, { reportInput: true, error: en().localeError });
   return { problem: invalid(told.error?.issues ?? result.error.issues) };
 }
-
-let english: ReturnType<typeof en>["localeError"] | undefined;
-/** zod's own, which `zod/mini` does not bring by itself. */
-const words = () => {
-  english ??= en().localeError;
-  return english;
-};
 
 /** At most this many wrong fields are named in one answer. */
 const errorsShown = 20;
